@@ -1,0 +1,69 @@
+"""The multilayer perceptron, written once against the Python Array API standard."""
+
+from typing import TYPE_CHECKING, Any
+
+from xpmlp.errors import (
+    ArrayError,
+    BackendError,
+    ConfigError,
+    DataError,
+    ShapeError,
+    TrainingError,
+    XpmlpError,
+)
+from xpmlp.network import Layout, backward, cross_entropy, forward, init, log_softmax, softmax
+
+if TYPE_CHECKING:
+    from xpmlp.backends import Backend, available_backends, backend_of, get_backend
+    from xpmlp.data import Dataset, DeviceLoader, load_dataset
+    from xpmlp.training import Callback, History, TrainConfig, evaluate, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArrayError",
+    "Backend",
+    "BackendError",
+    "Callback",
+    "ConfigError",
+    "DataError",
+    "Dataset",
+    "DeviceLoader",
+    "History",
+    "Layout",
+    "ShapeError",
+    "TrainConfig",
+    "TrainingError",
+    "XpmlpError",
+    "available_backends",
+    "backend_of",
+    "backward",
+    "cross_entropy",
+    "evaluate",
+    "forward",
+    "get_backend",
+    "init",
+    "load_dataset",
+    "log_softmax",
+    "softmax",
+    "train",
+]
+
+_LAZY = {
+    **dict.fromkeys(("Backend", "available_backends", "backend_of", "get_backend"), "xpmlp.backends"),
+    **dict.fromkeys(("Dataset", "DeviceLoader", "load_dataset"), "xpmlp.data"),
+    **dict.fromkeys(("Callback", "History", "TrainConfig", "evaluate", "train"), "xpmlp.training"),
+}
+"""What needs NumPy, imported when it is first asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,127 @@
+"""Choosing an array library and device: a name becomes a `Backend`."""
+
+import difflib
+import importlib
+from importlib.metadata import entry_points
+from typing import Any, cast
+
+from xpmlp.backends._driver import ask_driver
+from xpmlp.backends.base import Backend
+from xpmlp.errors import ArrayError, BackendError
+
+__all__ = ["Backend", "available_backends", "backend_names", "backend_of", "get_backend"]
+
+GROUP = "xpmlp.backends"
+"""The entry-point group by which other packages add a backend: its name, and a `Backend` subclass."""
+
+_BUILT_IN = {
+    "numpy": "xpmlp.backends._numpy:NumpyBackend",
+    "cupy": "xpmlp.backends._cupy:CupyBackend",
+    "torch": "xpmlp.backends._torch:TorchBackend",
+    "jax": "xpmlp.backends._jax:JaxBackend",
+    "array-api-strict": "xpmlp.backends._strict:StrictBackend",
+}
+
+_LIBRARIES = {"jaxlib": "jax", "array_api_strict": "array-api-strict"}
+"""The packages that built-in backends' arrays come from, where they are not called as the backend is."""
+
+
+def get_backend(spec: str = "auto", dtype: str | None = None) -> Backend:
+    """Return the backend that a name stands for.
+
+    Parameters
+    ----------
+    spec : str
+        ``auto`` (CuPy where a CUDA device answers, else NumPy; the result's `note` says why), ``numpy``, ``cupy``,
+        ``torch``, ``jax``, ``array-api-strict`` or one that another package added, alone for its usual device or
+        with a colon and a device: ``cupy:1``, ``torch:cuda``, ``jax:gpu``, ``array-api-strict:device1``.
+    dtype : {"float32", "float64"} or None
+        What will be computed in: float64 switches JAX's 64-bit types on.
+
+    Raises
+    ------
+    BackendError
+        If the name is unknown, or the library or device cannot run here. Never is another one taken instead.
+    """
+    if dtype not in (None, "float32", "float64"):
+        raise BackendError(f"dtype {dtype!r}: expected float32 or float64")
+    if spec == "auto":
+        return _choose(dtype)
+    name, _, device = spec.partition(":")
+    return backend_class(name)(device or None, dtype)
+
+
+def backend_of(array: Any) -> Backend:
+    """Return the backend of the library and device that an array is on.
+
+    Raises
+    ------
+    ArrayError
+        If no backend has arrays of its type.
+    """
+    root = type(array).__module__.partition(".")[0]
+    name = _LIBRARIES.get(root, root)
+    if name in _BUILT_IN:
+        return backend_class(name).of(array)
+    for entry in entry_points(group=GROUP):
+        added = backend_class(entry.name)
+        if added.library == root:
+            return added.of(array)
+    raise ArrayError(
+        f"a {type(array).__name__} of {root} belongs to no backend: expected an array of {', '.join(backend_names())}"
+    )
+
+
+def backend_names() -> list[str]:
+    """Return the names of all backends, whether or not they can run here."""
+    return [*_BUILT_IN, *sorted(entry.name for entry in entry_points(group=GROUP) if entry.name not in _BUILT_IN)]
+
+
+def available_backends() -> list[str]:
+    """Return the names, with a device where there are several, of the backends that can run here.
+
+    Each is tried in a process of its own, which takes a second or two for all of them.
+    """
+    from xpmlp.backends.probe import probe_all
+
+    return [report.spec for report in probe_all() if report.problem is None]
+
+
+def backend_class(name: str) -> type[Backend]:
+    """Return the class of a backend by its name.
+
+    Raises
+    ------
+    BackendError
+        If the name is unknown, or its library is not installed.
+    """
+    if name in _BUILT_IN:
+        module, _, attribute = _BUILT_IN[name].partition(":")
+        return cast(type[Backend], getattr(importlib.import_module(module), attribute))
+    for entry in entry_points(group=GROUP):
+        if entry.name == name:
+            try:
+                return cast(type[Backend], entry.load())
+            except (ImportError, AttributeError) as error:
+                raise BackendError(f"the backend {name} ({entry.value}) cannot be loaded: {error}") from None
+    names = ["auto", *backend_names()]
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise BackendError(f"unknown backend {name!r}: {hint}expected {', '.join(names[:-1])} or {names[-1]}")
+
+
+def _choose(dtype: str | None) -> Backend:
+    driver = ask_driver()
+    if driver.problem:
+        note = f"{driver.problem}"
+    else:
+        try:
+            backend = get_backend("cupy", dtype)
+        except BackendError as error:
+            note = f"a CUDA device answers, but {error}"
+        else:
+            backend.note = "a CUDA device answers"
+            return backend
+    backend = get_backend("numpy", dtype)
+    backend.note = note
+    return backend

@@ -1,0 +1,130 @@
+"""CuPy, on NVIDIA's GPUs."""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, Self
+
+import numpy as np
+
+from xpmlp.backends._driver import Driver, ask_driver
+from xpmlp.backends.base import CPU_WAY_OUT, Backend, Step, host_array
+from xpmlp.errors import BackendError
+
+try:
+    import cupy
+    from array_api_compat import cupy as namespace
+except ImportError as error:
+    driver = ask_driver()
+    also = f", and {driver.problem}" if driver.problem else ""
+    raise BackendError(
+        f"CuPy cannot be imported ({str(error).splitlines()[0]}){also}: "
+        f"pip install 'xpmlp[{driver.extra}]', {CPU_WAY_OUT}"
+    ) from None
+
+_PRECISION_SETTINGS = ("CUPY_TF32", "NVIDIA_TF32_OVERRIDE", "CUBLAS_EMULATE_SINGLE_PRECISION")
+
+
+class CupyBackend(Backend):
+    """CuPy's arrays; ``cupy`` alone is the first GPU, ``cupy:1`` the second.
+
+    The GPU becomes the current one of the thread that makes the backend, since CuPy puts on the current device what
+    is computed without naming one.
+    """
+
+    name = "cupy"
+    library = "cupy"
+
+    def __init__(self, device: str | None = None, dtype: str | None = None) -> None:
+        index = device or "0"
+        if not index.isdecimal():
+            raise BackendError(f"cupy has no device {device!r}: expected a number, such as cupy:0")
+        problem = _problem(int(index), ask_driver())
+        if problem:
+            raise BackendError(f"cupy cannot run: {problem}, {CPU_WAY_OUT}")
+        self.namespace = namespace
+        self.device = cupy.cuda.Device(int(index))
+        self.device.use()
+
+    @classmethod
+    def of(cls, array: Any) -> Self:
+        """Return the backend of the array's GPU."""
+        backend = cls.__new__(cls)  # without __init__'s trial: the array is there, so its GPU runs
+        backend.namespace, backend.device = namespace, array.device
+        return backend
+
+    def __str__(self) -> str:
+        return f"cupy on cuda:{self.device.id}"
+
+    def asarray(self, host: Any, *, copy: bool | None = None) -> Any:
+        """Return an array on the GPU, always a copy.
+
+        With `copy` the source may be changed at once; without, CuPy may still be reading it, if it is pinned memory.
+        """
+        with self.device:
+            return cupy.asarray(host_array(host, copy=copy), order="C")
+
+    def to_numpy(self, array: Any) -> np.ndarray:
+        """Return a copy on the host."""
+        self._require_own(array)
+        return np.asarray(cupy.asnumpy(array, order="C"))
+
+    def compile(self, step: Step, *, donate: Sequence[int] = ()) -> Step:
+        """Return the step, run with this GPU as the current one."""
+
+        @wraps(step)
+        def on_device(*arguments: Any) -> Any:
+            with self.device:
+                return step(*arguments)
+
+        compiled: Callable[..., Any] = on_device
+        return compiled  # type: ignore[return-value]
+
+    def synchronize(self) -> None:
+        """Wait for the GPU."""
+        self.device.synchronize()
+
+    def free_memory(self) -> int | None:
+        """Return the GPU's free memory, what CuPy's pool holds unused included."""
+        with self.device:
+            return int(self.device.mem_info[0]) + int(cupy.get_default_memory_pool().free_bytes())
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Return whether it is CuPy's error for that, of its own pool or of cuBLAS."""
+        return isinstance(error, MemoryError) or "ALLOC_FAILED" in str(error)
+
+    def describe(self) -> dict[str, str]:
+        """Return CuPy's version, the GPU's name, and what its environment says of float32 products."""
+        name = cupy.cuda.runtime.getDeviceProperties(self.device.id)["name"].decode()
+        settings = " ".join(f"{name}={os.environ.get(name, 'unset')}" for name in _PRECISION_SETTINGS)
+        return {"version": cupy.__version__, "device": name, "products": f"cuBLAS, {settings}"}
+
+
+def _problem(index: int, driver: Driver) -> str | None:
+    """Return why CuPy cannot run on a GPU and what mends it, None where it can.
+
+    ``cupy.is_available()`` only counts devices, so one kernel and one product are run: they need the run-time
+    compiler, the runtime's headers, cuBLAS, and a wheel for this GPU's architecture.
+    """
+    if driver.problem:
+        return f"{driver.problem}; install the driver (580 or newer for the extra cuda13, 525 for cuda12)"
+    if index >= driver.devices:
+        return f"GPU {index} was asked for and the driver sees {driver.devices}; write cupy:0"
+    runtime = cupy.cuda.runtime
+    wheel = runtime.runtimeGetVersion()
+    if driver.version // 1000 < wheel // 1000:
+        return (
+            f"the driver knows CUDA {driver.version // 1000}, CuPy's wheel needs CUDA {wheel // 1000}; "
+            f"pip uninstall cupy-cuda{wheel // 1000}x and pip install 'xpmlp[{driver.extra}]'"
+        )
+    try:
+        with cupy.cuda.Device(index):
+            x = cupy.arange(6, dtype=cupy.float32).reshape(2, 3) + 0.0
+            total = float((x @ x.T).sum())
+    except (ImportError, RuntimeError, MemoryError, cupy.cuda.compiler.CompileException) as error:
+        first = str(error).splitlines()[0]
+        return (
+            f"{type(error).__name__}: {first}; CUDA's parts are missing or do not fit this GPU: "
+            f"pip install 'xpmlp[{driver.extra}]'"
+        )
+    return None if total == 83.0 else f"a product on GPU {index} gave {total} and should have given 83.0"

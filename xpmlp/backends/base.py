@@ -1,0 +1,176 @@
+"""What training needs of an array library, and what the host's side of that has in common."""
+
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
+
+import numpy as np
+
+from xpmlp.errors import ArrayError
+
+Step = TypeVar("Step", bound=Callable[..., Any])
+
+CPU_WAY_OUT = "or --backend auto to train on the CPU"
+"""What every refusal of a named backend ends with."""
+
+
+class Backend(ABC):
+    """One array library on one device.
+
+    A subclass is registered in the table of `xpmlp.backends`, or by another package under the entry-point group
+    ``xpmlp.backends``, by the name that users write. `asarray` and `to_numpy` are the only doors between host and
+    device.
+
+    Parameters
+    ----------
+    device : str or None
+        What follows the colon in ``torch:cuda``; None where nothing does.
+    dtype : {"float32", "float64"} or None
+        What the caller is going to compute in, for a library that must be told (JAX); None leaves it as it is.
+
+    Raises
+    ------
+    BackendError
+        If the library or device cannot run here, in one line: what is missing, and the command that mends it.
+    """
+
+    name: ClassVar[str]
+    """The library, as users write it."""
+
+    library: ClassVar[str]
+    """The top-level package that its arrays' types come from."""
+
+    devices: ClassVar[tuple[str | None, ...]] = (None,)
+    """The devices that a listing tries, as users write them."""
+
+    namespace: Any
+    """The Array API namespace that its arrays are computed with."""
+
+    device: Any
+    """The device that its arrays are on, as the library says it."""
+
+    note: str = ""
+    """Why it was chosen, where the user left the choice to `get_backend`."""
+
+    @abstractmethod
+    def __init__(self, device: str | None = None, dtype: str | None = None) -> None: ...
+
+    @classmethod
+    @abstractmethod
+    def of(cls, array: Any) -> Self:
+        """Return the backend that an array of this library is on."""
+
+    @abstractmethod
+    def asarray(self, host: Any, *, copy: bool | None = None) -> Any:
+        """Return a host array, number or nested list as an array on the device.
+
+        Values, dtype and shape stay as they are; byte order, strides and write protection become the ordinary ones.
+
+        Parameters
+        ----------
+        host : numpy.ndarray, number or nested list
+            What is moved.
+        copy : bool or None
+            True: the result has memory of its own. None: it may share the host's, so neither side may be written.
+
+        Raises
+        ------
+        ArrayError
+            If the library has no such dtype, or `host` is another library's array.
+        """
+
+    @abstractmethod
+    def to_numpy(self, array: Any) -> np.ndarray:
+        """Return a copy on the host, C-contiguous and writable, of an array of this library.
+
+        Raises
+        ------
+        ArrayError
+            If the array is another library's.
+        """
+
+    def compile(self, step: Step, *, donate: Sequence[int] = ()) -> Step:
+        """Return whatever repeats a step fastest; here: the step itself.
+
+        Parameters
+        ----------
+        step : callable
+            A function of arrays, and of dictionaries, tuples and Python floats.
+        donate : sequence of int
+            The positions of the arguments that are handed over: the caller does not use them afterwards.
+        """
+        return step
+
+    def synchronize(self) -> None:
+        """Wait until all that was asked of the device is done."""
+
+    def free_memory(self) -> int | None:
+        """Return the device's free memory in bytes, None where that is not known."""
+        return free_host_memory()
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Return whether an error says that memory ran out."""
+        return isinstance(error, MemoryError)
+
+    @abstractmethod
+    def describe(self) -> dict[str, str]:
+        """Return the library's version, the device, and what decides the precision of products."""
+
+    def __repr__(self) -> str:
+        return f"<xpmlp backend {self}>"
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.device}"
+
+    def _require_own(self, array: Any) -> None:
+        """Refuse another library's array, which `to_numpy` was handed by mistake."""
+        found = type(array).__module__.partition(".")[0]
+        if found not in (self.library, f"{self.library}lib"):
+            raise ArrayError(
+                f"{self.name} was handed a {type(array).__name__} of {found}: use backend_of(array).to_numpy(array)"
+            )
+
+
+def host_array(host: Any, *, copy: bool | None = None) -> np.ndarray:
+    """Return the ordinary form of what lies on the host: C-contiguous, of native byte order, writable.
+
+    Raises
+    ------
+    ArrayError
+        If it is another library's array, or holds no numbers.
+    """
+    if not isinstance(host, np.ndarray | np.generic | bool | int | float | complex | list | tuple):
+        found = type(host).__module__.partition(".")[0]
+        raise ArrayError(
+            f"asarray takes what is on the host, not a {type(host).__name__} of {found}: "
+            "move it with backend_of(array).to_numpy(array) first"
+        )
+    array = np.asarray(host)
+    if array.dtype.kind not in "biufc":
+        raise ArrayError(f"asarray takes numbers, not {array.dtype}")
+    array = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
+    return array.copy(order="C") if copy or not array.flags.writeable else array
+
+
+def free_host_memory() -> int | None:
+    """Return how many bytes a new allocation on the host can have, None where that is not known."""
+    if sys.platform == "linux":
+        known = []
+        try:
+            for line in Path("/proc/meminfo").read_text().splitlines():
+                if line.startswith("MemAvailable:"):
+                    known.append(int(line.split()[1]) * 1024)
+            limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+            used = Path("/sys/fs/cgroup/memory.current").read_text()
+            if limit.isdecimal():
+                known.append(max(0, int(limit) - int(used)))  # a container's, which the machine's own hides
+        except OSError:
+            pass
+        return min(known, default=None)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # all of it: an upper bound
+    except (AttributeError, ValueError, OSError):
+        return None

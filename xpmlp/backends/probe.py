@@ -1,0 +1,81 @@
+"""Trying every backend, each in a process of its own, so that one does not spoil the next."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+from xpmlp.backends import backend_class, backend_names, get_backend
+from xpmlp.errors import BackendError
+
+TIME_LIMIT = 120.0
+"""Seconds after which a library that does not answer is given up."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one backend said: either `problem`, or the other three.
+
+    Parameters
+    ----------
+    spec : str
+        The backend, as users write it.
+    problem : str or None
+        Why it cannot run, in one line.
+    version, device : str
+        Of the library, and the device's name.
+    memory : int or None
+        The device's free memory in bytes, where it is known.
+    """
+
+    spec: str
+    problem: str | None = None
+    version: str = ""
+    device: str = ""
+    memory: int | None = None
+
+
+def probe_all() -> Iterator[Report]:
+    """Yield a report for every backend, and one for each of its further devices that can run."""
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for reports in pool.map(_probe_in_process, backend_names()):
+            yield from reports
+
+
+def probe(name: str) -> list[Report]:
+    """Return the reports of one backend, made in this process."""
+    reports = []
+    try:
+        devices = backend_class(name).devices
+    except BackendError as error:
+        return [Report(name, problem=str(error))]
+    for device in devices:
+        spec = f"{name}:{device}" if device else name
+        try:
+            backend = get_backend(spec)
+        except BackendError as error:
+            if device is None:
+                reports.append(Report(spec, problem=str(error)))
+            continue
+        described = backend.describe()
+        memory = backend.free_memory()
+        reports.append(Report(spec, None, described["version"], described["device"], memory))
+    return reports
+
+
+def _probe_in_process(name: str) -> list[Report]:
+    command = [sys.executable, "-m", "xpmlp.backends.probe", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
+    except subprocess.TimeoutExpired:
+        return [Report(name, problem=f"it did not answer in {TIME_LIMIT:.0f} s")]
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [""]
+        return [Report(name, problem=f"its process ended with {done.returncode}: {said[-1]}")]
+    return [Report(**report) for report in json.loads(done.stdout.splitlines()[-1])]
+
+
+if __name__ == "__main__":
+    print(json.dumps([asdict(report) for report in probe(sys.argv[1])]))  # noqa: T201

@@ -1,0 +1,121 @@
+"""Reading and writing IDX files, the format that MNIST is distributed in.
+
+A header of two zero bytes, the element type, the number of axes and each axis's length (big-endian 32-bit), then the
+elements in C order, big-endian (LeCun, Cortes & Burges, "The MNIST database of handwritten digits").
+"""
+
+import gzip
+import math
+import os
+import struct
+import zlib
+from contextlib import nullcontext
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from xpmlp.errors import DataError
+
+_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_CODES = {np.dtype(kind).newbyteorder("="): code for code, kind in _TYPES.items()}
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_MOST_INFLATION = 1032
+"""No DEFLATE stream is longer than this many times its compressed length (zlib's technical notes)."""
+
+_CHUNK = 1 << 20
+
+
+def read(source: str | os.PathLike[str] | IO[bytes]) -> np.ndarray:
+    """Return the array in an IDX file.
+
+    Parameters
+    ----------
+    source : path or binary file
+        Plain or gzipped, told apart by its first bytes.
+
+    Returns
+    -------
+    numpy.ndarray
+        In native byte order; writable.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or is anything but one whole IDX array. Nothing is allocated on the word of a
+        header that the file's length contradicts.
+    """
+    name = str(getattr(source, "name", source))
+    try:
+        opened: Any = nullcontext(source) if hasattr(source, "read") else Path(source).open("rb")
+        with opened as raw:
+            length = raw.seek(0, os.SEEK_END)
+            raw.seek(0)
+            zipped = raw.read(2) == _GZIP_MAGIC
+            raw.seek(0)
+            if zipped:
+                with gzip.GzipFile(fileobj=raw) as file:
+                    return _parse(file, name, length * _MOST_INFLATION, exact=False)
+            return _parse(raw, name, length, exact=True)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{name}: damaged gzip data ({error}): get the file anew") from None
+    except OSError as error:
+        raise DataError(f"{name}: {error.strerror or error}") from None
+
+
+def _parse(file: IO[bytes], name: str, most: int, *, exact: bool) -> np.ndarray:
+    """Return the array in an opened stream of at most `most` bytes, or exactly as many."""
+    magic = file.read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES:
+        raise DataError(f"{name}: begins with {magic.hex(' ') or 'nothing'}: expected an IDX file (00 00 type axes)")
+    dtype, n_axes = np.dtype(_TYPES[magic[2]]), magic[3]
+    lengths = file.read(4 * n_axes)
+    if len(lengths) < 4 * n_axes:
+        raise DataError(f"{name}: ends within its header of {n_axes} axes: get the file anew")
+    shape = struct.unpack(f">{n_axes}I", lengths)
+    header, promised = 4 + 4 * n_axes, math.prod(shape) * dtype.itemsize
+    size_of = f"its header promises {promised:,} bytes ({' × '.join(map(str, shape)) or 'one element'}, {dtype.name})"
+    if header + promised > most or (exact and header + promised < most):
+        raise DataError(f"{name}: {size_of}, the file's length is for {most - header:,}: get the file anew")
+    contents = bytearray()
+    while len(contents) <= promised:  # one byte more than promised, to see that there is none
+        chunk = file.read(min(_CHUNK, promised + 1 - len(contents)))
+        if not chunk:
+            break
+        contents += chunk
+    if len(contents) != promised:
+        found = "more follow" if len(contents) > promised else f"{len(contents):,} are there"
+        raise DataError(f"{name}: {size_of}, {found}: get the file anew")
+    return np.frombuffer(contents, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+
+
+def write(target: str | os.PathLike[str] | IO[bytes], array: np.ndarray) -> None:
+    """Write an array as an IDX file, gzipped where the path ends in ``.gz``.
+
+    Raises
+    ------
+    DataError
+        If the format has no such element type, or the file cannot be written.
+    """
+    array = np.asarray(array)
+    code = _CODES.get(array.dtype.newbyteorder("="))
+    if code is None or array.ndim > 255 or max(array.shape, default=0) >= 2**32:
+        raise DataError(
+            f"{array.dtype} of shape {array.shape} does not fit an IDX file: "
+            f"expected one of {', '.join(kind.name for kind in _CODES)}"
+        )
+    try:
+        if hasattr(target, "write"):
+            _write(target, array, code)
+        else:
+            opener: Any = gzip.open if str(target).endswith(".gz") else open
+            with opener(target, "wb") as file:
+                _write(file, array, code)
+    except OSError as error:
+        raise DataError(f"{getattr(target, 'name', target)}: {error.strerror or error}") from None
+
+
+def _write(file: IO[bytes], array: np.ndarray, code: int) -> None:
+    file.write(struct.pack(f">HBB{array.ndim}I", 0, code, array.ndim, *array.shape))
+    file.write(np.asarray(array, dtype=_TYPES[code], order="C").tobytes())
