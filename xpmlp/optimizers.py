@@ -80,9 +80,7 @@ def sgd(momentum: float = 0.0, *, nesterov: bool = False, weight_decay: float = 
     return Optimizer("sgd", init, scalars, update)
 
 
-def adam(
-    beta1: float = 0.9, beta2: float = 0.999, *, epsilon: float = 1e-8, weight_decay: float = 0.0
-) -> Optimizer:
+def adam(beta1: float = 0.9, beta2: float = 0.999, *, epsilon: float = 1e-8, weight_decay: float = 0.0) -> Optimizer:
     """Return Adam (Kingma & Ba 2015, "Adam: A Method for Stochastic Optimization", algorithm 1).
 
     With g the gradient plus weight_decay · theta, at step t::
@@ -112,9 +110,7 @@ def adam(
     return _adam("adam", beta1, beta2, epsilon, weight_decay, decoupled=False)
 
 
-def adamw(
-    beta1: float = 0.9, beta2: float = 0.999, *, epsilon: float = 1e-8, weight_decay: float = 0.01
-) -> Optimizer:
+def adamw(beta1: float = 0.9, beta2: float = 0.999, *, epsilon: float = 1e-8, weight_decay: float = 0.01) -> Optimizer:
     """Return Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2).
 
     As `adam`, without weight decay in g, and theta ← theta − learning_rate · weight_decay · theta before its step.
@@ -134,9 +130,7 @@ def adamw(
     return _adam("adamw", beta1, beta2, epsilon, weight_decay, decoupled=True)
 
 
-def _adam(
-    name: str, beta1: float, beta2: float, epsilon: float, weight_decay: float, *, decoupled: bool
-) -> Optimizer:
+def _adam(name: str, beta1: float, beta2: float, epsilon: float, weight_decay: float, *, decoupled: bool) -> Optimizer:
     _require("beta1", beta1, 0 <= beta1 < 1, "at least 0 and below 1")
     _require("beta2", beta2, 0 <= beta2 < 1, "at least 0 and below 1")
     _require("epsilon", epsilon, 0 < epsilon < math.inf, "a finite number above 0")

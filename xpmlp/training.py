@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from xpmlp.backends.base import Backend
+from xpmlp.backends.base import Backend, format_bytes
 from xpmlp.data.datasets import Dataset
 from xpmlp.data.loading import DeviceLoader
 from xpmlp.errors import BackendError, ConfigError, DataError, TrainingError
@@ -128,8 +128,10 @@ class TrainConfig:
             filled["momentum"] = 0.9 if self.momentum is None else self.momentum
             filled["nesterov"] = filled["momentum"] > 0 if self.nesterov is None else self.nesterov
         if self.learning_rate is None:
-            # With momentum a gradient counts 1 / (1 − momentum) times; without, the rate itself is the limit.
-            filled["learning_rate"] = (0.1 if filled["momentum"] > 0 else 0.5) if self.optimizer == "sgd" else 0.003
+            rate = 0.003
+            if self.optimizer == "sgd":  # with momentum a gradient counts 1 / (1 − momentum) times
+                rate = 0.2 if filled["momentum"] > 0 else 0.5
+            filled["learning_rate"] = rate * min(1.0, math.sqrt(batch_size / 128))  # fewer images, more noise
         if self.weight_decay is None:
             filled["weight_decay"] = 0.01 if self.optimizer == "adamw" else 0.0
         return dataclasses.replace(self, **filled)
@@ -347,9 +349,7 @@ def train(
         ) from error
 
 
-def evaluate(
-    theta: Array, layout: Layout, dataset: Dataset, backend: Backend, batch_size: int = 1024
-) -> Evaluation:
+def evaluate(theta: Array, layout: Layout, dataset: Dataset, backend: Backend, batch_size: int = 1024) -> Evaluation:
     """Return the mean loss and the accuracy of a network over a data set.
 
     Parameters
@@ -369,6 +369,8 @@ def evaluate(
     ------
     DataError
         If the images have not as many pixels as the network has inputs, or there are more classes than outputs.
+    TrainingError
+        If the loss is not finite.
     """
     n_pixels = dataset.image_shape[0] * dataset.image_shape[1]
     if n_pixels != layout.sizes[0] or len(dataset.class_names) > layout.sizes[-1]:
@@ -378,7 +380,12 @@ def evaluate(
         )
     step = backend.compile(make_evaluation_step(layout, dataset.max_value), donate=(0,))
     loader = DeviceLoader(dataset, backend, batch_size)
-    return _evaluate(step, theta, loader, np.arange(len(dataset)), backend)
+    evaluation = _evaluate(step, theta, loader, np.arange(len(dataset)), backend)
+    if not math.isfinite(evaluation.loss):
+        raise TrainingError(
+            f"{dataset.provenance}: the loss is {evaluation.loss}: the parameters are too great or not finite"
+        )
+    return evaluation
 
 
 def _train(
@@ -475,14 +482,13 @@ def _read(totals: Totals, backend: Backend, plan: Plan, epoch: int) -> tuple[flo
     loss, correct, steps, finite = (backend.to_numpy(total).item() for total in totals)
     if finite < steps:
         raise TrainingError(
-            f"the loss was no longer finite in epoch {epoch}, step {finite + 1} of {plan.steps_per_epoch}: {_slower(plan)}"
+            f"the loss was no longer finite in epoch {epoch}, step {finite + 1} of {plan.steps_per_epoch}: "
+            f"{_slower(plan)}"
         )
     return loss, correct
 
 
-def _require_finite(
-    theta: Array, validation: Evaluation | None, backend: Backend, plan: Plan, epoch: int
-) -> None:
+def _require_finite(theta: Array, validation: Evaluation | None, backend: Backend, plan: Plan, epoch: int) -> None:
     """Refuse to go on where the epoch's last update broke the parameters, which no training loss has seen yet."""
     xp = backend.namespace
     finite = bool(backend.to_numpy(xp.all(xp.isfinite(theta))))
@@ -507,8 +513,8 @@ def _require_memory(plan: Plan, backend: Backend) -> None:
     free = backend.free_memory()
     if free is not None and needed > free:
         raise ConfigError(
-            f"hidden layers {_widths(config.hidden)} with batch size {config.batch_size} need about {_bytes(needed)}: "
-            f"{backend} has {_bytes(free)} free; make them smaller"
+            f"hidden layers {_widths(config.hidden)} with batch size {config.batch_size} need about "
+            f"{format_bytes(needed)}: {backend} has {format_bytes(free)} free; make them smaller"
         )
 
 
@@ -519,14 +525,6 @@ def _resolved(value: float | None) -> int:
 
 def _widths(hidden: Iterable[int]) -> str:
     return ",".join(map(str, hidden)) or "none"
-
-
-def _bytes(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB", "TB", "PB"):
-        if count < 1000:
-            break
-        count /= 1000
-    return f"{count:.3g} {unit}"
 
 
 def _require_one_of(name: str, value: str, known: Sequence[str]) -> None:

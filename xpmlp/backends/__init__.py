@@ -74,7 +74,10 @@ def backend_of(array: Any) -> Backend:
 
 def backend_names() -> list[str]:
     """Return the names of all backends, whether or not they can run here."""
-    return [*_BUILT_IN, *sorted(entry.name for entry in entry_points(group=GROUP) if entry.name not in _BUILT_IN)]
+    return [
+        *_BUILT_IN,
+        *sorted(entry.name for entry in entry_points(group=GROUP) if entry.name not in _BUILT_IN),
+    ]
 
 
 def available_backends() -> list[str]:

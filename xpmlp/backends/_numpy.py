@@ -36,5 +36,5 @@ class NumpyBackend(Backend):
 
     def describe(self) -> dict[str, str]:
         """Return NumPy's version and the library behind its products."""
-        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[index,call-overload]
+        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
         return {"version": np.__version__, "device": "cpu", "products": f"{blas['name']} {blas['version']}"}

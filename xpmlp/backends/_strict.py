@@ -10,9 +10,7 @@ from xpmlp.errors import ArrayError, BackendError
 try:
     import array_api_strict as xp
 except ImportError:
-    raise BackendError(
-        f"array-api-strict is not installed: pip install array-api-strict, {CPU_WAY_OUT}"
-    ) from None
+    raise BackendError(f"array-api-strict is not installed: pip install array-api-strict, {CPU_WAY_OUT}") from None
 
 
 class StrictBackend(Backend):

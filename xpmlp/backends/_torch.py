@@ -68,7 +68,7 @@ class TorchBackend(Backend):
         """Return the device's free memory, what PyTorch's allocator holds unused included."""
         if self.device.type == "cuda":
             held = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-            return int(torch.cuda.mem_get_info(self.device)[0]) + held
+            return int(torch.cuda.mem_get_info(self.device)[0] + held)
         return free_host_memory() if self.device.type == "cpu" else None
 
     def is_out_of_memory(self, error: BaseException) -> bool:

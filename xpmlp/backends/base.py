@@ -174,3 +174,12 @@ def free_host_memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # all of it: an upper bound
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def format_bytes(count: float) -> str:
+    """Return a number of bytes as people read it, such as 1.5 GB."""
+    units = ["bytes", "kB", "MB", "GB", "TB", "PB", "EB"]
+    while count >= 1000 and len(units) > 1:
+        count /= 1000
+        units.pop(0)
+    return f"{count:.3g} {units[0]}"

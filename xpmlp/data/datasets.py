@@ -67,7 +67,9 @@ class Dataset:
     def __post_init__(self) -> None:
         images, labels, where = self.images, self.labels, self.provenance
         if images.ndim != 3 or images.dtype != np.uint8:
-            raise DataError(f"{where}: images of {images.dtype}, shape {images.shape}: expected uint8 (n, height, width)")
+            raise DataError(
+                f"{where}: images of {images.dtype}, shape {images.shape}: expected uint8 (n, height, width)"
+            )
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
             raise DataError(f"{where}: labels of {labels.dtype}, shape {labels.shape}: expected integers (n,)")
         if len(images) != len(labels):
@@ -217,8 +219,10 @@ def _digits() -> LoadedData:
     is_test = np.zeros(len(labels), dtype=bool)
     for label in range(10):
         is_test[np.flatnonzero(labels == label)[4::5]] = True
-    parts = [
-        Dataset(images[rows], labels[rows], MNIST_CLASSES, 16, f"digits {part} set of scikit-learn {sklearn.__version__}")
+    train, test = (
+        Dataset(
+            images[rows], labels[rows], MNIST_CLASSES, 16, f"digits {part} set of scikit-learn {sklearn.__version__}"
+        )
         for part, rows in (("training", ~is_test), ("test", is_test))
-    ]
-    return LoadedData("digits", *parts)
+    )
+    return LoadedData("digits", train, test)

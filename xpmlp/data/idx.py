@@ -9,9 +9,8 @@ import math
 import os
 import struct
 import zlib
-from contextlib import nullcontext
-from pathlib import Path
-from typing import IO, Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -48,20 +47,23 @@ def read(source: str | os.PathLike[str] | IO[bytes]) -> np.ndarray:
     """
     name = str(getattr(source, "name", source))
     try:
-        opened: Any = nullcontext(source) if hasattr(source, "read") else Path(source).open("rb")
-        with opened as raw:
+        with _opened(source) as raw:
             length = raw.seek(0, os.SEEK_END)
             raw.seek(0)
             zipped = raw.read(2) == _GZIP_MAGIC
             raw.seek(0)
             if zipped:
-                with gzip.GzipFile(fileobj=raw) as file:
-                    return _parse(file, name, length * _MOST_INFLATION, exact=False)
+                with gzip.open(raw, "rb") as file:
+                    return _parse(cast(IO[bytes], file), name, length * _MOST_INFLATION, exact=False)
             return _parse(raw, name, length, exact=True)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{name}: damaged gzip data ({error}): get the file anew") from None
     except OSError as error:
         raise DataError(f"{name}: {error.strerror or error}") from None
+
+
+def _opened(source: Any) -> AbstractContextManager[IO[bytes]]:
+    return nullcontext(source) if hasattr(source, "read") else open(source, "rb")
 
 
 def _parse(file: IO[bytes], name: str, most: int, *, exact: bool) -> np.ndarray:
@@ -107,7 +109,7 @@ def write(target: str | os.PathLike[str] | IO[bytes], array: np.ndarray) -> None
         )
     try:
         if hasattr(target, "write"):
-            _write(target, array, code)
+            _write(cast(IO[bytes], target), array, code)
         else:
             opener: Any = gzip.open if str(target).endswith(".gz") else open
             with opener(target, "wb") as file:

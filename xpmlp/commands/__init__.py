@@ -1,0 +1,66 @@
+"""The command line: ``xpmlp``, a file a command."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+import xpmlp
+from xpmlp.commands.backends import backends
+from xpmlp.commands.check import check
+from xpmlp.commands.train import train
+from xpmlp.errors import XpmlpError
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(xpmlp.__version__, message="xpmlp %(version)s")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Train multilayer perceptrons on any array library: NumPy, CuPy, PyTorch, JAX."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+for _command in (train, backends, check):
+    cli.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None, *, command: click.Command = cli, program: str | None = None) -> int:
+    """Run a command and return its exit code.
+
+    What a user can cause is one line on stderr and exit code 2; Ctrl-C is 130.
+
+    Parameters
+    ----------
+    arguments : sequence of str or None
+        The command line without the program's name; None: the process's own.
+    command : click.Command
+        What is run.
+    program : str or None
+        The program's name in help and errors; None: ``xpmlp``.
+    """
+    program = program or "xpmlp"
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = command.main(arguments, program, standalone_mode=False)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else program
+        return _fail(path, f"{error.format_message().rstrip('.')}; see {path} --help")
+    except XpmlpError as error:
+        return _fail(program, str(error))
+    except (KeyboardInterrupt, click.Abort):
+        _fail(program, "interrupted")
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone: say nothing more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        return _fail(program, f"{error.filename or 'the system'}: {error.strerror or error}")
+    return code if isinstance(code, int) else 0
+
+
+def _fail(who: str, message: str) -> int:
+    click.echo(f"{who}: {' '.join(message.split())}", err=True)
+    return 2

@@ -1,0 +1,103 @@
+"""How a training run shows that it goes on: a bar on a terminal, a line an epoch elsewhere."""
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from xpmlp.training import Callback, EpochMetrics, Plan
+
+_REDRAW = 0.1
+"""Seconds between two looks of the bar."""
+
+
+def make_progress() -> "PlainProgress | BarProgress":
+    """Return what suits standard output."""
+    return BarProgress() if sys.stdout.isatty() else PlainProgress()
+
+
+def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
+    """Return an epoch's figures in one line."""
+    line = f"epoch {metrics.epoch:>{len(str(epochs))}}/{epochs}  "
+    line += _figures("loss", metrics.train_loss, metrics.train_accuracy)
+    if metrics.val_loss is not None and metrics.val_accuracy is not None:
+        line += f"   {_figures('validation loss', metrics.val_loss, metrics.val_accuracy)}"
+    return f"{line}   {metrics.samples_per_second:,.0f} samples/s"
+
+
+def _figures(what: str, loss: float, accuracy: float) -> str:
+    return f"{what} {loss:.4f} accuracy {100 * accuracy:.2f} %"
+
+
+class PlainProgress(Callback):
+    """A line an epoch."""
+
+    def __init__(self) -> None:
+        self._epochs = 0
+
+    def on_begin(self, plan: Plan) -> None:
+        """Remember how many epochs there will be."""
+        self._epochs = plan.config.epochs or 0
+
+    def on_epoch(self, metrics: EpochMetrics) -> None:
+        """Print the epoch's line."""
+        click.echo(epoch_line(metrics, self._epochs))
+
+    def close(self) -> None:
+        """Do nothing: each line is printed as it comes."""
+
+
+class BarProgress(Callback):
+    """A bar over all steps with the last epoch's loss and accuracy and the present samples/s."""
+
+    def __init__(self) -> None:
+        from rich.console import Console  # 50 ms that only a terminal pays
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=Console(highlight=False),
+            transient=True,
+        )
+        self._plan: Plan | None = None
+        self._task: Any = None
+        self._figures = ""
+        self._drawn = self._epoch_began = 0.0
+
+    def on_begin(self, plan: Plan) -> None:
+        """Draw the empty bar."""
+        self._plan = plan
+        epochs = plan.config.epochs or 0
+        self._bar.start()
+        self._task = self._bar.add_task(f"epoch 1/{epochs}", total=epochs * plan.steps_per_epoch, figures="")
+        self._epoch_began = time.perf_counter()
+
+    def on_step(self, step: int) -> None:
+        """Move the bar, ten times a second at most."""
+        now = time.perf_counter()
+        if now - self._drawn < _REDRAW or self._plan is None:
+            return
+        self._drawn = now
+        epoch, done = divmod(step - 1, self._plan.steps_per_epoch)
+        rate = (done + 1) * (self._plan.config.batch_size or 0) / (now - self._epoch_began)
+        self._bar.update(
+            self._task,
+            completed=step,
+            description=f"epoch {epoch + 1}/{self._plan.config.epochs}",
+            figures=f"{self._figures}{rate:,.0f} samples/s",
+        )
+
+    def on_epoch(self, metrics: EpochMetrics) -> None:
+        """Print the epoch's line above the bar."""
+        assert self._plan is not None
+        self._bar.console.print(epoch_line(metrics, self._plan.config.epochs or 0), markup=False, soft_wrap=True)
+        self._figures = _figures("loss", metrics.train_loss, metrics.train_accuracy) + "  "
+        self._epoch_began = time.perf_counter()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.stop()

@@ -1,0 +1,189 @@
+"""One run of ``xpmlp train``: what is computed, written and said, in order."""
+
+import dataclasses
+import platform
+import re
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import click
+import numpy as np
+import threadpoolctl
+
+import xpmlp
+from xpmlp.backends import Backend, get_backend
+from xpmlp.commands._progress import make_progress
+from xpmlp.data import LoadedData, load_dataset
+from xpmlp.errors import XpmlpError
+from xpmlp.plotting import plot_history
+from xpmlp.runs import RunFolder
+from xpmlp.training import Callback, EpochMetrics, Evaluation, History, Plan, TrainConfig, evaluate, train
+
+Say = Callable[[str, str], None]
+"""Prints a heading and a text, or nothing where the user wants quiet."""
+
+
+def run(
+    *,
+    backend: str,
+    dataset: str,
+    data_dir: str | None,
+    threads: int | None,
+    out: str | None,
+    plot: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Train as the command line says; the arguments are its options."""
+    began = time.perf_counter()
+    say: Say = (lambda what, text: None) if quiet else (lambda what, text: click.echo(f"{what:<9}{text}"))
+    config = TrainConfig(**settings)
+    RunFolder(out or "runs", is_default=out is None)  # a folder that cannot be is refused before the work
+    device = get_backend(backend, config.dtype)
+    data = load_dataset(dataset, data_dir)
+    name = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{re.sub(r'[^a-zA-Z0-9_-]+', '-', data.name)}-{device.name}"
+    folder = RunFolder(out or name, is_default=out is None)
+
+    with threadpoolctl.threadpool_limits(threads, user_api="blas"):
+        recorder = Recorder(folder, data, device)
+        progress = None if quiet else make_progress()
+        callbacks = [recorder, Heading(data, device, say), *([progress] if progress else [])]
+        try:
+            theta, history = train(config, data.train, device, callbacks)
+            test = evaluate(theta, history.plan.layout, data.test, device)
+        except BaseException as error:
+            if recorder.steps == 0:
+                folder.discard()
+            elif isinstance(error, XpmlpError):
+                error.args = (f"{error} (the run so far is in {folder.path})",)
+            raise
+        finally:
+            if progress:
+                progress.close()
+        host_theta = device.to_numpy(theta)
+
+    folder.write_model(
+        host_theta,
+        history.plan.layout,
+        image_shape=data.train.image_shape,
+        max_value=data.train.max_value,
+        class_names=data.train.class_names,
+    )
+    folder.write_json("summary.json", summary(history, test, data, device, time.perf_counter() - began))
+    if plot:
+        title = f"{_widths(history.plan)} on {data.name}, {device.name}"
+        epochs = [dataclasses.asdict(epoch) for epoch in history.epochs]
+        plot_history(epochs, folder.path / "history.png", title, test.accuracy)
+
+    if history.best:
+        say("best", f"validation accuracy {history.best.val_accuracy:.4f} in epoch {history.best.epoch}")
+    say("test", f"loss {test.loss:.4f} accuracy {100 * test.accuracy:.2f} % of {len(data.test):,} images")
+    say("run", f"{folder.path}{', its curves in history.png' if plot else ''}")
+
+
+class Recorder(Callback):
+    """Writes the run's config before the first step, and its metrics after each epoch.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Where they go; it is made before the first step, not earlier.
+    data : LoadedData
+        What is trained on.
+    backend : Backend
+        What computes.
+    """
+
+    def __init__(self, folder: RunFolder, data: LoadedData, backend: Backend) -> None:
+        self.folder, self.data, self.backend = folder, data, backend
+        self.steps = 0
+
+    def on_begin(self, plan: Plan) -> None:
+        """Write ``config.json``."""
+        settings = dataclasses.asdict(plan.config)
+        threads = max((pool["num_threads"] for pool in threadpoolctl.threadpool_info()), default=1)
+        data = self.data
+        config = {
+            "xpmlp": xpmlp.__version__,
+            "dataset": data.name,
+            "dataset_note": data.note,
+            "train_provenance": data.train.provenance,
+            "test_provenance": data.test.provenance,
+            "sizes": plan.layout.sizes,
+            **settings,
+            "n_train": plan.n_train,
+            "n_val": plan.n_val,
+            "n_test": len(data.test),
+            "steps_per_epoch": plan.steps_per_epoch,
+            "threads": threads,
+            "backend": self.backend.name,
+            "backend_note": self.backend.note,
+            **{f"backend_{key}": value for key, value in self.backend.describe().items()},
+        }
+        self.folder.create()
+        self.folder.write_json("config.json", config)
+
+    def on_step(self, step: int) -> None:
+        """Remember that the run has begun."""
+        self.steps = step
+
+    def on_epoch(self, metrics: EpochMetrics) -> None:
+        """Write the epoch's line."""
+        self.folder.append_metrics(dataclasses.asdict(metrics))
+
+
+class Heading(Callback):
+    """Says before the first step what is going to be done."""
+
+    def __init__(self, data: LoadedData, backend: Backend, say: Say) -> None:
+        self.data, self.backend, self.say = data, backend, say
+
+    def on_begin(self, plan: Plan) -> None:
+        """Say it."""
+        config, data = plan.config, self.data
+        if data.note:
+            self.say("dataset", f"{data.name}, since {data.note}")
+        height, width = data.train.image_shape
+        counts = f"{plan.n_train:,} training, {plan.n_val:,} validation and {len(data.test):,} test images"
+        self.say("data", f"{data.name}: {counts} of {height} × {width}")
+        self.say("backend", f"{self.backend}{', since ' if self.backend.note else ''}{self.backend.note}")
+        self.say("network", f"{_widths(plan)}, {plan.layout.size:,} parameters, {config.dtype}")
+        how = [config.optimizer]
+        if config.momentum is not None:
+            how.append(f"momentum {config.momentum:g}{' (Nesterov)' if config.nesterov else ''}")
+        if config.weight_decay:
+            how.append(f"weight decay {config.weight_decay:g}")
+        how += [f"{config.schedule} learning rate {config.learning_rate:g}", f"batch size {config.batch_size}"]
+        self.say("training", f"{', '.join(how)}, {config.epochs} epochs, seed {config.seed}")
+
+
+def summary(
+    history: History, test: Evaluation, data: LoadedData, backend: Backend, total_seconds: float
+) -> dict[str, Any]:
+    """Return what ``summary.json`` holds; the test figures are of the last epoch's parameters."""
+    best = history.best
+    return {
+        "best_val_accuracy": best.val_accuracy if best else None,
+        "best_epoch": best.epoch if best else None,
+        "test_loss": test.loss,
+        "test_accuracy": test.accuracy,
+        "epochs": len(history.epochs),
+        "total_seconds": total_seconds,
+        "backend": backend.name,
+        "device": backend.describe()["device"],
+        "library_versions": {
+            "xpmlp": xpmlp.__version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "array-api-compat": version("array-api-compat"),
+            backend.name: backend.describe()["version"],
+        },
+        "seed": history.plan.config.seed,
+        "dataset": data.name,
+    }
+
+
+def _widths(plan: Plan) -> str:
+    return "-".join(map(str, plan.layout.sizes))

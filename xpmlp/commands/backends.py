@@ -1,0 +1,21 @@
+"""``xpmlp backends``: which array libraries can run here."""
+
+import click
+
+
+@click.command()
+def backends() -> None:
+    """List the array libraries: version, device and free memory, or why one cannot run.
+
+    Each is tried in a process of its own.
+    """
+    from xpmlp.backends.base import format_bytes
+    from xpmlp.backends.probe import probe_all
+
+    for report in probe_all():
+        if report.problem is not None:
+            said = report.problem.removeprefix(f"{report.spec} cannot run: ")
+            click.echo(f"{report.spec:<26} cannot run: {said}")
+        else:
+            memory = "memory unknown" if report.memory is None else f"{format_bytes(report.memory)} free"
+            click.echo(f"{report.spec:<26} {report.version:<12} {report.device:<24} {memory}")

@@ -1,0 +1,46 @@
+"""``xpmlp train``: from a data set's name to a trained model with its curves."""
+
+from typing import Any
+
+import click
+
+
+class Widths(click.ParamType[tuple[int, ...]]):
+    """Whole numbers with commas between them."""
+
+    name = "widths"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Return the numbers."""
+        try:
+            return value if isinstance(value, tuple) else tuple(int(width) for width in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not whole numbers with commas between them, such as 256,128", param, ctx)
+
+
+@click.command()
+@click.option("--backend", default="auto", show_default=True, help="numpy, cupy, torch, jax, … and a device: cupy:1.")
+@click.option("--dataset", default="auto", show_default=True, help="mnist, fashion-mnist, digits, idx:FOLDER or auto.")
+@click.option("--data-dir", type=click.Path(), help="The only folder to look in. [XPMLP_DATA, then the user's cache]")
+@click.option("--hidden", type=Widths(), default=(256, 128), help="Widths of the hidden layers. [256,128]")
+@click.option("--epochs", type=int, help="Passes over the training images. [5, more for small data sets]")
+@click.option("--batch-size", type=int, help="Images a step. [128, or 32 below 10,000 images]")
+@click.option("--optimizer", default="sgd", show_default=True, help="sgd, adam or adamw.")
+@click.option("--learning-rate", type=float, help="The schedule's greatest. [what suits the optimizer]")
+@click.option("--schedule", default="one-cycle", show_default=True, help="constant, cosine or one-cycle.")
+@click.option("--momentum", type=float, help="For sgd. [0.9]")
+@click.option("--nesterov/--no-nesterov", default=None, help="For sgd. [with momentum]")
+@click.option("--weight-decay", type=float, help="[0; 0.01 for adamw]")
+@click.option("--val-size", type=float, help="Held out: a count, a fraction below 1, or 0. [a sixth]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn.")
+@click.option("--dtype", default="float32", show_default=True, help="float32 or float64.")
+@click.option("--target-accuracy", type=float, help="Stop after the epoch whose validation accuracy reaches it.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the BLAS library. [as the library chooses]")
+@click.option("--out", type=click.Path(), help="The run's folder, new or empty. [runs/<time>-<dataset>-<backend>]")
+@click.option("--plot/--no-plot", default=True, help="Draw history.png. [--plot]")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def train(**options: Any) -> None:
+    """Train a multilayer perceptron, and leave a folder with its config, metrics, summary, model and curves."""
+    from xpmlp.commands._run import run  # with NumPy and the rest, which --help does without
+
+    run(**options)

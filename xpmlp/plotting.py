@@ -1,0 +1,57 @@
+"""Pictures of a run. Matplotlib is imported when the first is drawn."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_TRAINING, _VALIDATION = "#4477aa", "#cc6677"  # told apart by colour-blind readers too (Paul Tol's "bright", "muted")
+
+
+def plot_history(
+    epochs: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], title: str, test_accuracy: float | None = None
+) -> None:
+    """Draw loss and accuracy, training and validation, over the epochs, with the best validation accuracy marked.
+
+    Parameters
+    ----------
+    epochs : sequence of mappings
+        The lines of ``metrics.jsonl``; without validation data (None) its curves are left out.
+    path : path
+        The PNG file.
+    title : str
+        What stands above.
+    test_accuracy : float or None
+        Named in the title where it is known.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    if test_accuracy is not None:
+        title += f": test accuracy {test_accuracy:.2%}".replace("%", " %")
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    x = [line["epoch"] for line in epochs]
+    marker = "o" if len(x) <= 30 else ""
+    for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for part, name, colour in (("train", "training", _TRAINING), ("val", "validation", _VALIDATION)):
+            y = [line[f"{part}_{what}"] for line in epochs]
+            if None not in y:
+                axes.plot(x, y, color=colour, marker=marker, markersize=4, label=name)
+        axes.set(xlabel="epoch", ylabel=what)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    loss, accuracy = figure.axes
+    loss.set_ylim(bottom=0)
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
+    validated = [line for line in epochs if line["val_accuracy"] is not None]
+    if validated:
+        best = max(validated, key=lambda line: line["val_accuracy"])
+        label = f"best validation: {best['val_accuracy']:.4f}, epoch {best['epoch']}"
+        where = best["epoch"], best["val_accuracy"]
+        accuracy.plot(*where, "*", color=_VALIDATION, markersize=15, markeredgecolor="white", label=label, zorder=3)
+    loss.legend()
+    accuracy.legend(loc="lower right")
+    figure.savefig(path, dpi=120)
