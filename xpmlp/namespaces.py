@@ -37,18 +37,14 @@ def array_namespace(**arguments: Array | tuple[Array, ...]) -> Any:
                 xp, kind, first = found, type(x), name
             elif found is not xp:
                 raise ArrayError(
-                    f"{name} is an array of {library(x)}, but {first} is one of {_library_of_type(kind)}: "
-                    f"move {name} there with get_backend(...).asarray(...)"
+                    f"{name} comes from {library_of(type(x))}, {first} from {library_of(kind)}: "
+                    f"move {name} to the same library with get_backend(...).asarray(...)"
                 )
     return xp
 
 
-def library(x: object) -> str:
-    """Return the name of the package that an object's type comes from, such as ``numpy``."""
-    return _library_of_type(type(x))
-
-
-def _library_of_type(kind: type | None) -> str:
+def library_of(kind: type | None) -> str:
+    """Return the name of the package that a type of arrays comes from, such as ``numpy``."""
     root = str(kind.__module__).partition(".")[0]
     return "jax" if root == "jaxlib" else root
 

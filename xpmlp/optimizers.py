@@ -141,6 +141,7 @@ def _adam(name: str, beta1: float, beta2: float, epsilon: float, weight_decay: f
         return {"m": xp.zeros_like(theta), "v": xp.zeros_like(theta)}
 
     def scalars(step: int, learning_rate: float) -> dict[str, float]:
+        learning_rate = float(learning_rate)  # a NumPy float64 would promote a float32 theta
         root = math.sqrt(1 - beta2**step)
         return {
             "rate": learning_rate * root / (1 - beta1**step),

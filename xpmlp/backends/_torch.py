@@ -81,7 +81,7 @@ class TorchBackend(Backend):
         """Return PyTorch's version, the device, and the precision of its float32 products."""
         cuda = self.device.type == "cuda"
         return {
-            "version": torch.__version__,
+            "version": str(torch.__version__),
             "device": torch.cuda.get_device_name(self.device) if cuda else str(self.device),
             "products": f"float32 at {torch.get_float32_matmul_precision()!r} "
             "(torch.set_float32_matmul_precision, NVIDIA_TF32_OVERRIDE)",

@@ -69,5 +69,5 @@ class DeviceLoader:
         xp = self._backend.namespace
         rows = self._backend.asarray(permutation.astype(np.int32 if self._n < 2**31 else np.int64))
         for first in range(start * self.batch_size, len(permutation), self.batch_size):
-            batch = rows[first : first + self.batch_size]
+            batch = rows[first : min(first + self.batch_size, len(permutation))]
             yield xp.take(self._images, batch, axis=0), xp.take(self._labels, batch, axis=0)

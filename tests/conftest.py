@@ -1,0 +1,103 @@
+"""What the tests share: every available backend through one fixture, and small data."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one BLAS thread a worker, or they fight for the cores
+        os.environ[_variable] = "1"
+
+import numpy as np
+import pytest
+
+from xpmlp.backends import Backend, get_backend
+from xpmlp.data import Dataset, idx
+from xpmlp.errors import BackendError
+
+ROOT = Path(__file__).parent.parent
+SPECS = ("numpy", "cupy", "torch", "torch:cuda", "jax", "jax:gpu", "array-api-strict", "array-api-strict:device1")
+OPTIONAL_DEVICES = {"torch:cuda", "jax:gpu"}
+"""Devices beside the library's own, which no requirement covers: `--require-backend torch` is its CPU."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-backend",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="fail, instead of skipping, the tests of a backend that cannot run here",
+    )
+
+
+@pytest.fixture(scope="session")
+def find_backend(pytestconfig: pytest.Config) -> Callable[..., Backend]:
+    """Return a backend by its name, or skip the test with the reason why there is none."""
+
+    def find(spec: str, dtype: str | None = None) -> Backend:
+        try:
+            return get_backend(spec, dtype)
+        except BackendError as error:
+            required = pytestconfig.getoption("--require-backend")
+            if spec in required or (spec.partition(":")[0] in required and spec not in OPTIONAL_DEVICES):
+                pytest.fail(f"--require-backend: {error}")
+            pytest.skip(str(error))
+
+    return find
+
+
+@pytest.fixture(params=SPECS)
+def backend(request: pytest.FixtureRequest, find_backend: Callable[..., Backend]) -> Backend:
+    """Every backend that can run here, in turn, able to compute in float64."""
+    return find_backend(request.param, "float64")
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def make_dataset(n: int, seed: int = 0, *, n_classes: int = 3) -> Dataset:
+    """Return n images of 5 × 4 pixels that a perceptron learns in an instant: each class is bright elsewhere."""
+    rng = np.random.default_rng(seed)
+    labels = (np.arange(n) % n_classes).astype(np.uint8)
+    images = rng.integers(0, 120, (n, 5, 4), dtype=np.uint8)
+    images[np.arange(n), labels] += 100
+    return Dataset(images, labels, tuple("abcdefghij"[:n_classes]), 255, f"{n} made-up images")
+
+
+@pytest.fixture
+def tiny() -> Dataset:
+    return make_dataset(240)
+
+
+@pytest.fixture
+def idx_folder(tmp_path: Path) -> Path:
+    """A folder with MNIST's four files, of made-up images."""
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    for part, data in (("train", make_dataset(240)), ("t10k", make_dataset(60, seed=1))):
+        idx.write(folder / f"{part}-images-idx3-ubyte.gz", data.images)
+        idx.write(folder / f"{part}-labels-idx1-ubyte", data.labels)
+    return folder
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return an environment in which a Python process finds this checkout's package, installed or not."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path, **variables}
+
+
+def run_python(*arguments: str, timeout: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run this Python on a command line and return what came of it."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=environment(**variables),
+        check=False,
+    )

@@ -1,0 +1,308 @@
+"""Choosing a library and device, and the two doors between host and device."""
+
+import importlib.metadata
+import json
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import xpmlp.backends
+from tests.conftest import run_python
+from xpmlp.backends import available_backends, backend_names, backend_of, get_backend
+from xpmlp.backends._driver import Driver, ask_driver
+from xpmlp.backends._numpy import NumpyBackend
+from xpmlp.backends.base import format_bytes, free_host_memory
+from xpmlp.backends.probe import probe
+from xpmlp.errors import ArrayError, BackendError
+
+KINDS = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64"]
+HAS_DEVICE = ask_driver().problem is None
+without_a_device = pytest.mark.skipif(HAS_DEVICE, reason="a CUDA device answers here")
+
+
+@pytest.fixture
+def cupy():
+    return pytest.importorskip("cupy", reason="CuPy is not installed")
+
+
+class TestTheDoors:
+    @pytest.mark.parametrize("copy", [None, True])
+    @pytest.mark.parametrize("kind", KINDS)
+    @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(data=st.data())
+    def test_values_dtype_and_shape_survive(self, backend, kind, copy, data):
+        array = data.draw(hnp.arrays(kind, hnp.array_shapes(min_dims=0, min_side=0, max_side=4)))
+        back = backend.to_numpy(backend.asarray(array, copy=copy))
+        assert type(back) is np.ndarray
+        assert back.dtype == array.dtype
+        assert back.shape == array.shape
+        assert np.array_equal(back, array, equal_nan=np.dtype(kind).kind == "f")
+
+    @pytest.mark.parametrize(
+        "awkward",
+        [
+            lambda plain: plain.T,
+            lambda plain: plain[::-1, ::2],
+            lambda plain: plain.astype(plain.dtype.newbyteorder()),
+            lambda plain: np.broadcast_to(plain[0], plain.shape),
+            lambda plain: np.asfortranarray(plain),
+        ],
+        ids=["transposed", "strided", "foreign byte order", "read-only", "Fortran order"],
+    )
+    def test_awkward_arrays_become_ordinary(self, backend, awkward):
+        array = awkward(np.arange(24, dtype=np.float32).reshape(4, 6))
+        back = backend.to_numpy(backend.asarray(array))
+        assert np.array_equal(back, array)
+        assert back.dtype == np.float32
+        assert back.flags.c_contiguous
+        assert back.flags.writeable
+
+    def test_numbers_and_lists_are_host_data_too(self, backend):
+        assert backend.to_numpy(backend.asarray(2.5)).shape == ()
+        assert backend.to_numpy(backend.asarray([[1.0, 2.0]])).tolist() == [[1.0, 2.0]]
+
+    def test_a_copy_does_not_follow_its_source(self, backend):
+        host = np.zeros(1000, dtype=np.float32)
+        array = backend.asarray(host, copy=True)
+        host += 1
+        assert not backend.to_numpy(array).any()
+
+    def test_what_comes_back_does_not_follow_the_array(self):
+        theta = np.zeros(4)
+        back = NumpyBackend().to_numpy(theta)
+        theta += 1
+        assert not back.any()
+
+    def test_another_librarys_array_is_refused_at_both_doors(self, find_backend):
+        strict, numpy = find_backend("array-api-strict"), find_backend("numpy")
+        array = strict.asarray(np.ones(3))
+        with pytest.raises(ArrayError, match="not a Array of array_api_strict: move it with backend_of"):
+            numpy.asarray(array)
+        with pytest.raises(ArrayError, match="numpy was handed a Array of array_api_strict"):
+            numpy.to_numpy(array)
+        with pytest.raises(ArrayError, match="array-api-strict was handed a ndarray of numpy"):
+            strict.to_numpy(np.ones(3))
+
+    def test_text_is_refused(self, backend):
+        with pytest.raises(ArrayError, match="asarray takes numbers, not <U3"):
+            backend.asarray(np.array(["abc"]))
+
+    def test_nothing_reaches_a_strict_device_by_accident(self, find_backend):
+        array = find_backend("array-api-strict:device1").asarray(np.ones(3))
+        with pytest.raises(RuntimeError, match="device1"):
+            np.asarray(array)
+
+
+class TestNames:
+    def test_backend_of_finds_library_and_device(self, backend):
+        found = backend_of(backend.asarray(np.ones(2, dtype=np.float32)))
+        assert (found.name, str(found.device), str(found)) == (backend.name, str(backend.device), str(backend))
+        again = found.to_numpy(found.asarray(np.ones(2, dtype=np.float32)))
+        assert again.tolist() == [1, 1]
+
+    def test_backend_of_something_else_is_refused(self):
+        with pytest.raises(ArrayError, match="a list of builtins belongs to no backend: expected an array of numpy, cupy"):
+            backend_of([1, 2])
+
+    def test_every_backend_describes_itself(self, backend):
+        described = backend.describe()
+        assert {"version", "device", "products"} <= set(described)
+        assert all(type(value) is str and value for value in described.values())
+        assert backend.free_memory() is None or backend.free_memory() > 0
+
+    @pytest.mark.parametrize(
+        ("spec", "message"),
+        [
+            ("nunpy", "unknown backend 'nunpy': did you mean numpy\\? expected auto, numpy, cupy"),
+            ("", "unknown backend ''"),
+            ("numpy:gpu", "numpy has no device 'gpu'"),
+            ("array-api-strict:device9", "array-api-strict has no device 'device9': expected cpu, device1"),
+        ],
+    )
+    def test_an_unknown_name_is_refused(self, spec, message):
+        with pytest.raises(BackendError, match=message):
+            get_backend(spec)
+
+    @pytest.mark.parametrize("spec", ["torch:cuda:7", "torch:abacus", "jax:abacus", "jax:cpu:99", "jax:cpu:x"])
+    def test_an_unknown_device_is_refused_with_a_way_out(self, spec, find_backend):
+        find_backend(spec.partition(":")[0])
+        with pytest.raises(BackendError, match="cannot run on .* or --backend auto to train on the CPU") as caught:
+            get_backend(spec)
+        assert "\n" not in str(caught.value)
+
+    def test_an_unknown_dtype_is_refused(self):
+        with pytest.raises(BackendError, match="dtype 'float16': expected float32 or float64"):
+            get_backend("numpy", "float16")
+
+
+class TestWithoutADevice:
+    """Against the real CuPy, on a machine that has none of what it needs."""
+
+    @without_a_device
+    def test_auto_falls_back_to_numpy_and_says_why(self):
+        backend = get_backend("auto")
+        assert backend.name == "numpy"
+        assert "NVIDIA" in backend.note
+
+    @without_a_device
+    def test_auto_does_not_import_cupy(self):
+        code = "import sys, xpmlp; xpmlp.get_backend('auto'); print('cupy' in sys.modules)"
+        assert run_python("-c", code).stdout.strip() == "False"
+
+    @without_a_device
+    @pytest.mark.parametrize("spec", ["cupy", "cupy:0", "cupy:1"])
+    def test_cupy_is_refused_in_one_line_with_a_way_out(self, cupy, spec):
+        with pytest.raises(BackendError) as caught:
+            get_backend(spec)
+        message = str(caught.value)
+        assert "\n" not in message
+        assert message.startswith("cupy cannot run: ")
+        assert "driver" in message
+        assert message.endswith("or --backend auto to train on the CPU")
+
+    def test_a_device_that_is_no_number_is_refused(self, cupy):
+        with pytest.raises(BackendError, match="cupy has no device 'gpu': expected a number, such as cupy:0"):
+            get_backend("cupy:gpu")
+
+    @without_a_device
+    def test_missing_cuda_parts_are_found_by_running_them(self, cupy):
+        """A driver that claims a device: the trial then fails for real, and its error becomes one line."""
+        from xpmlp.backends._cupy import _problem
+
+        problem = _problem(0, Driver(None, version=13020, devices=1))
+        assert "\n" not in problem
+        assert "pip install 'xpmlp[cuda13]'" in problem
+        assert "CUDARuntimeError" in problem
+
+    def test_a_driver_too_old_for_the_wheel_is_told_the_extra_that_fits(self, cupy):
+        from xpmlp.backends._cupy import _problem
+
+        wheel = cupy.cuda.runtime.runtimeGetVersion() // 1000
+        problem = _problem(0, Driver(None, version=(wheel - 1) * 1000, devices=1))
+        assert f"the driver knows CUDA {wheel - 1}, CuPy's wheel needs CUDA {wheel}" in problem
+        assert "pip install 'xpmlp[cuda12]'" in problem
+
+    def test_a_gpu_that_is_not_there_is_named(self, cupy):
+        from xpmlp.backends._cupy import _problem
+
+        assert "GPU 3 was asked for and the driver sees 1" in _problem(3, Driver(None, version=13020, devices=1))
+
+    @without_a_device
+    def test_auto_goes_on_where_a_device_answers_and_cupy_cannot_run(self, cupy, monkeypatch):
+        monkeypatch.setattr(xpmlp.backends, "ask_driver", lambda: Driver(None, version=13020, devices=1))
+        backend = get_backend("auto")
+        assert backend.name == "numpy"
+        assert backend.note.startswith("a CUDA device answers, but cupy cannot run: ")
+
+    @pytest.mark.parametrize(("version", "extra"), [(0, "cuda13"), (12080, "cuda12"), (13000, "cuda13"), (13020, "cuda13")])
+    def test_the_extra_fits_the_driver(self, version, extra):
+        assert Driver("nothing", version=version).extra == extra
+
+
+class TestJax:
+    def test_an_array_that_would_be_narrowed_is_refused(self, find_backend):
+        find_backend("jax")
+        code = """
+import numpy as np, xpmlp
+backend = xpmlp.get_backend("jax")
+for kind in ("float64", "int64", "uint64"):
+    try:
+        backend.asarray(np.ones(2, kind))
+    except xpmlp.ArrayError as error:
+        print(error)
+print(xpmlp.get_backend("jax", "float64").asarray(np.ones(2)).dtype)
+print(xpmlp.get_backend("jax").asarray(np.ones(2)).dtype)
+"""
+        lines = run_python("-c", code, JAX_ENABLE_X64="0").stdout.splitlines()
+        narrow = [line.split(":")[0] for line in lines[:3]]
+        assert narrow == [f"JAX would narrow {kind}64 to {kind}32" for kind in ("float", "int", "uint")]
+        assert lines[3:] == ["float64", "float64"], "None leaves x64 as it is found"
+
+    def test_products_are_true_float32_unless_the_user_says_otherwise(self, find_backend):
+        find_backend("jax")
+        code = "import jax, xpmlp; xpmlp.get_backend('jax'); print(jax.config.jax_default_matmul_precision)"
+        assert run_python("-c", code).stdout.strip() == "highest"
+        said = run_python("-c", code, JAX_DEFAULT_MATMUL_PRECISION="tensorfloat32")
+        assert said.stdout.strip() == "tensorfloat32"
+
+    def test_memory_is_not_taken_in_advance_unless_the_user_says_so(self, find_backend):
+        find_backend("jax")
+        code = "import os, xpmlp; xpmlp.get_backend('jax'); print(os.environ.get('XLA_PYTHON_CLIENT_PREALLOCATE'))"
+        assert run_python("-c", code).stdout.strip() == "false"
+        assert run_python("-c", code, XLA_PYTHON_CLIENT_PREALLOCATE="true").stdout.strip() == "true"
+
+
+class TestThirdParties:
+    @pytest.fixture
+    def added(self, monkeypatch):
+        class Abacus(NumpyBackend):
+            name = "abacus"
+            library = "decimal"
+
+            @classmethod
+            def of(cls, array):
+                return cls()
+
+        class Entry(importlib.metadata.EntryPoint):
+            def load(self):
+                if self.name == "broken":
+                    raise ImportError("no beads")
+                return Abacus
+
+        entries = [Entry(name, "beads:Abacus", "xpmlp.backends") for name in ("abacus", "broken")]
+        monkeypatch.setattr(xpmlp.backends, "entry_points", lambda group: entries if group == "xpmlp.backends" else [])
+        return Abacus
+
+    def test_a_backend_is_added_by_its_entry_point(self, added):
+        assert type(get_backend("abacus")) is added
+        assert backend_names()[-2:] == ["abacus", "broken"]
+
+    def test_its_arrays_are_known(self, added, monkeypatch):
+        import decimal
+
+        entries = xpmlp.backends.entry_points(group="xpmlp.backends")[:1]
+        monkeypatch.setattr(xpmlp.backends, "entry_points", lambda group: entries)
+        assert type(backend_of(decimal.Decimal(1))) is added
+
+    def test_one_that_does_not_load_is_refused_in_one_line(self, added):
+        with pytest.raises(BackendError, match=r"the backend broken \(beads:Abacus\) cannot be loaded: no beads"):
+            get_backend("broken")
+
+
+class TestProbing:
+    def test_a_backend_that_runs_reports_version_device_and_memory(self):
+        (report,) = probe("numpy")
+        assert report.problem is None
+        assert (report.spec, report.version, report.device) == ("numpy", np.__version__, "cpu")
+        assert report.memory is None or report.memory > 10**6
+
+    def test_further_devices_are_reported_where_they_run(self, find_backend):
+        find_backend("array-api-strict")
+        assert [report.spec for report in probe("array-api-strict")] == ["array-api-strict", "array-api-strict:device1"]
+
+    def test_one_that_cannot_run_reports_why(self):
+        (report,) = probe("no-such")
+        assert report.problem.startswith("unknown backend 'no-such'")
+
+    def test_each_is_probed_in_a_process_of_its_own(self):
+        done = run_python("-m", "xpmlp.backends.probe", "numpy")
+        assert json.loads(done.stdout)[0]["spec"] == "numpy"
+
+    @pytest.mark.slow
+    def test_the_available_ones_can_be_had(self):
+        specs = available_backends()
+        assert "numpy" in specs
+        for spec in specs:
+            assert get_backend(spec).asarray(np.ones(1, dtype=np.float32)) is not None
+
+
+def test_memory_is_written_as_people_read_it():
+    assert [format_bytes(count) for count in (12, 1500, 24.8e9, 3e21)] == ["12 bytes", "1.5 kB", "24.8 GB", "3e+03 EB"]
+
+
+def test_free_memory_of_the_host_is_no_more_than_it_has():
+    free = free_host_memory()
+    assert free is None or 10**6 < free < 10**15

@@ -1,0 +1,136 @@
+"""From a name to images and labels."""
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+
+from tests.conftest import make_dataset
+from xpmlp.data import idx, load_dataset
+from xpmlp.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch, tmp_path_factory):
+    """No data set of this machine's user is found."""
+    monkeypatch.delenv("XPMLP_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def mnist_like(idx_folder):
+    """Give the folder's files ten classes, as MNIST has."""
+    return idx_folder
+
+
+class TestDataset:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"images": np.zeros((240, 20), np.uint8)}, r"images of uint8, shape \(240, 20\): expected uint8"),
+            ({"images": np.zeros((240, 5, 4))}, "images of float64"),
+            ({"labels": np.zeros((240, 1), np.uint8)}, r"labels of uint8, shape \(240, 1\): expected integers"),
+            ({"labels": np.zeros(240)}, "labels of float64"),
+            ({"labels": np.zeros(241, np.uint8)}, "240 images and 241 labels"),
+            ({"images": np.zeros((0, 5, 4), np.uint8), "labels": np.zeros(0, np.uint8)}, "at least one"),
+            ({"images": np.zeros((240, 5, 0), np.uint8)}, "at least one pixel"),
+            ({"labels": np.full(240, 3)}, "a label is 3: expected 0 to 2"),
+            ({"labels": np.full(240, -1)}, "a label is -1: expected 0 to 2"),
+            ({"max_value": 0}, "max_value 0: expected 1 to 255"),
+        ],
+    )
+    def test_refuses_what_does_not_fit(self, tiny, changes, message):
+        with pytest.raises(DataError, match=message):
+            dataclasses.replace(tiny, **changes)
+
+    def test_takes_labels_of_any_integer_dtype(self, tiny):
+        for kind in ("int8", "uint16", "int64"):
+            assert len(dataclasses.replace(tiny, labels=tiny.labels.astype(kind))) == 240
+
+
+class TestDigits:
+    def test_are_split_in_the_same_way_by_class(self):
+        first, second = load_dataset("digits"), load_dataset("digits")
+        assert np.array_equal(first.test.images, second.test.images)
+        assert len(first.train) + len(first.test) == 1797
+        shares = np.bincount(first.test.labels) / np.bincount(np.concatenate([first.train.labels, first.test.labels]))
+        assert shares.min() > 0.19
+        assert shares.max() <= 0.2
+
+    def test_have_pixels_up_to_16(self):
+        data = load_dataset("digits")
+        assert data.train.max_value == data.train.images.max() == 16
+        assert data.train.image_shape == (8, 8)
+        assert data.train.class_names == tuple("0123456789")
+        assert "scikit-learn" in data.train.provenance
+
+
+class TestWhereFilesAreLookedFor:
+    def test_in_the_given_folder_or_its_folder_of_that_name(self, idx_folder):
+        for folder in (idx_folder, idx_folder.parent):
+            data = load_dataset("mnist", folder)
+            assert (data.name, len(data.train), len(data.test)) == ("mnist", 240, 60)
+            assert str(idx_folder) in data.train.provenance
+
+    def test_in_the_environments_folder_then_the_cache(self, idx_folder, monkeypatch, tmp_path):
+        monkeypatch.setenv("XPMLP_DATA", str(idx_folder.parent))
+        assert load_dataset("mnist").name == "mnist"
+        monkeypatch.setenv("XPMLP_DATA", str(tmp_path / "elsewhere"))
+        with pytest.raises(DataError, match="mnist is not on this disk"):
+            load_dataset("mnist")
+        cache = tmp_path / "cache" / "xpmlp"
+        cache.mkdir(parents=True)
+        os.rename(idx_folder, cache / "mnist")
+        monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / "cache" / name)
+        assert load_dataset("mnist").name == "mnist"
+
+    def test_nowhere_else_than_in_a_given_folder(self, idx_folder, monkeypatch, tmp_path):
+        monkeypatch.setenv("XPMLP_DATA", str(idx_folder))
+        (tmp_path / "empty").mkdir()
+        for name in ("mnist", "auto"):
+            with pytest.raises(DataError, match="no train-images-idx3-ubyte, .*plain or .gz"):
+                load_dataset(name, tmp_path / "empty")
+            with pytest.raises(DataError, match="is no folder"):
+                load_dataset(name, tmp_path / "nothing")
+
+    def test_auto_takes_mnist_where_it_is_and_else_the_digits(self, idx_folder, monkeypatch):
+        data = load_dataset("auto")
+        assert data.name == "digits"
+        assert data.note.startswith("MNIST is not on this disk")
+        monkeypatch.setenv("XPMLP_DATA", str(idx_folder.parent))
+        data = load_dataset("auto")
+        assert (data.name, data.note) == ("mnist", "")
+
+    def test_a_folder_of_ones_own(self, idx_folder):
+        data = load_dataset(f"idx:{idx_folder}")
+        assert data.train.class_names == ("0", "1", "2")
+        (idx_folder / "t10k-labels-idx1-ubyte").unlink()
+        with pytest.raises(DataError, match="has no t10k-labels-idx1-ubyte, plain or .gz"):
+            load_dataset(f"idx:{idx_folder}")
+
+
+class TestBadInput:
+    def test_an_unknown_name(self):
+        with pytest.raises(DataError, match="unknown data set 'minst': did you mean mnist\\? expected auto, mnist"):
+            load_dataset("minst")
+
+    def test_labels_that_mnist_does_not_have(self, idx_folder):
+        idx.write(idx_folder / "train-labels-idx1-ubyte", np.full(240, 10, np.uint8))
+        with pytest.raises(DataError, match="a label is 10: expected 0 to 9"):
+            load_dataset("mnist", idx_folder)
+
+    def test_test_images_of_another_size(self, idx_folder):
+        idx.write(idx_folder / "t10k-images-idx3-ubyte.gz", np.zeros((60, 5, 5), np.uint8))
+        with pytest.raises(DataError, match="expected one size"):
+            load_dataset("mnist", idx_folder)
+
+    def test_a_damaged_file(self, idx_folder):
+        (idx_folder / "train-images-idx3-ubyte.gz").write_bytes(b"<html>")
+        with pytest.raises(DataError, match="train-images-idx3-ubyte.gz: begins with 3c 68 74 6d"):
+            load_dataset("mnist", idx_folder)
+
+    def test_labels_for_other_images(self, idx_folder):
+        idx.write(idx_folder / "train-labels-idx1-ubyte", make_dataset(100).labels)
+        with pytest.raises(DataError, match="240 images and 100 labels"):
+            load_dataset("mnist", idx_folder)

@@ -1,0 +1,129 @@
+"""The house rules: which room may import what, and what an import may cost."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, run_python
+
+PACKAGE = ROOT / "xpmlp"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+AGNOSTIC = {"network", "optimizers"}
+"""The rooms that name no array library."""
+
+BELOW = {
+    "errors": set(),
+    "namespaces": {"errors"},
+    "network": {"errors", "namespaces"},
+    "optimizers": {"errors", "namespaces"},
+    "schedules": {"errors"},
+    "backends": {"errors"},
+    "data": {"errors", "namespaces", "backends"},
+    "runs": {"errors", "network"},
+    "plotting": set(),
+    "training": {"errors", "namespaces", "network", "optimizers", "schedules", "backends", "data"},
+    "checking": {"network", "optimizers", "backends", "training"},
+    "commands": {"errors", "backends", "data", "runs", "plotting", "training", "checking"},
+    "__main__": {"commands"},
+}
+"""Each room, with those that it may import."""
+
+ARRAY_LIBRARIES = {"cupy", "cupyx", "torch", "jax", "array_api_strict"}
+HEAVY = {"matplotlib", "sklearn", "pandas", "scipy", "array_api_compat.numpy", *ARRAY_LIBRARIES}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the dotted names of all that a file imports, wherever it does so."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def names_from_namespaces(path: Path) -> set[str]:
+    """Return every attribute that a file takes from something called ``xp``."""
+    return {
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "xp"
+    }
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    room = room_of(path)
+    if room == "__init__":
+        return  # the face may show every room
+    inside = {name.split(".")[1] for name in imports_of(path) if name.startswith("xpmlp.") and name.count(".") > 0}
+    inside -= {room, "__version__"}
+    assert inside <= BELOW[room], f"{room} imports {inside - BELOW[room]}"
+
+
+def test_the_order_of_rooms_has_no_circle():
+    order = list(BELOW)
+    for room, below in BELOW.items():
+        assert all(order.index(other) < order.index(room) for other in below), room
+
+
+@pytest.mark.parametrize("room", sorted(AGNOSTIC))
+def test_the_math_names_no_array_library(room):
+    outside = {name.split(".")[0] for name in imports_of(PACKAGE / f"{room}.py")} - {"xpmlp"}
+    import sys
+
+    assert outside <= sys.stdlib_module_names
+
+
+def test_array_libraries_are_imported_in_backends_alone():
+    for path in MODULES:
+        named = {name.split(".")[0] for name in imports_of(path)} & ARRAY_LIBRARIES
+        assert not named or room_of(path) == "backends", path
+
+
+def test_cupy_has_every_name_that_agnostic_code_uses():
+    cupy = pytest.importorskip("array_api_compat.cupy", reason="CuPy is not installed")
+    rooms = [PACKAGE / "network.py", PACKAGE / "optimizers.py", PACKAGE / "training.py", PACKAGE / "data" / "loading.py"]
+    names = set().union(*(names_from_namespaces(path) for path in rooms))
+    assert {"exp", "take", "sqrt", "int32"} <= names, "the search finds nothing"
+    assert not {name for name in names if not hasattr(cupy, name)}
+
+
+def loaded_by(code: str) -> set[str]:
+    done = run_python("-c", f"{code}\nimport sys; print(*sys.modules)")
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    loaded = loaded_by("import xpmlp")
+    assert "xpmlp.network" in loaded
+    assert not loaded & {*HEAVY, "numpy", "click", "rich"}
+
+
+def test_help_imports_no_numpy():
+    assert not loaded_by("from xpmlp.commands import main; main(['train', '--help'])") & {*HEAVY, "numpy"}
+
+
+def test_training_imports_only_the_library_that_was_asked_for(idx_folder, tmp_path):
+    arguments = ["train", "--backend", "numpy", "--dataset", f"idx:{idx_folder}", "--out", str(tmp_path / "run")]
+    code = f"from xpmlp.commands import main; assert main({[*arguments, '--epochs', '1', '--no-plot', '--quiet']}) == 0"
+    loaded = loaded_by(code)
+    assert "numpy" in loaded
+    assert not loaded & HEAVY
+
+
+def test_the_face_shows_what_it_promises():
+    xpmlp = importlib.import_module("xpmlp")
+    assert [name for name in xpmlp.__all__ if getattr(xpmlp, name, None) is None] == []
+    with pytest.raises(AttributeError, match="no attribute 'perceptron'"):
+        xpmlp.perceptron

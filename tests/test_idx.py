@@ -1,0 +1,96 @@
+"""IDX files: what is written is read, and what is damaged is refused."""
+
+import gzip
+import io
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from xpmlp.data import idx
+from xpmlp.errors import DataError, XpmlpError
+
+KINDS = ("uint8", "int8", "int16", "int32", "float32", "float64")
+
+
+@settings(deadline=None)
+@given(
+    array=st.sampled_from(KINDS).flatmap(lambda kind: hnp.arrays(kind, hnp.array_shapes(min_dims=0, min_side=0))),
+    zipped=st.booleans(),
+    foreign=st.booleans(),
+)
+def test_what_is_written_is_read(array, zipped, foreign):
+    file = io.BytesIO()
+    idx.write(file, array.astype(array.dtype.newbyteorder()) if foreign else array)
+    content = gzip.compress(file.getvalue()) if zipped else file.getvalue()
+    back = idx.read(io.BytesIO(content))
+    assert back.dtype == array.dtype
+    assert back.shape == array.shape
+    assert back.tobytes() == array.tobytes()
+    assert back.flags.writeable
+
+
+@pytest.mark.parametrize("name", ["plain", "zipped.gz"])
+def test_a_path_is_read_and_written(tmp_path, name):
+    array = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    idx.write(tmp_path / name, array)
+    assert np.array_equal(idx.read(str(tmp_path / name)), array)
+    assert ((tmp_path / name).read_bytes()[:2] == b"\x1f\x8b") == name.endswith(".gz")
+
+
+def test_the_header_is_the_formats():
+    file = io.BytesIO()
+    idx.write(file, np.array([[1, -2]], dtype=np.int16))
+    assert file.getvalue() == b"\0\0\x0b\x02" + struct.pack(">IIhh", 1, 2, 1, -2)
+
+
+WHOLE = b"\0\0\x08\x01\0\0\0\x03abc"
+BOMB = b"\0\0\x08\x03" + struct.pack(">3I", 2**31, 2**31, 4)
+
+
+DAMAGED = {
+    "empty": (b"", "begins with nothing: expected an IDX file"),
+    "another format": (b"\x89PNG", "begins with 89 50 4e 47: expected an IDX file"),
+    "an unknown type": (b"\0\0\x07\x01\0\0\0\x01a", "begins with 00 00 07 01"),
+    "half a header": (b"\0\0\x08\x02\0\0\0\x01", "ends within its header of 2 axes"),
+    "too short": (WHOLE[:-1], "promises 3 bytes .*, the file's length is for 2"),
+    "too long": (WHOLE + b"d", "promises 3 bytes .*, the file's length is for 4"),
+    "zipped, too short": (gzip.compress(WHOLE[:-1]), "promises 3 bytes .*, 2 are there"),
+    "zipped, too long": (gzip.compress(WHOLE + b"d"), "promises 3 bytes .*, more follow"),
+    "half a zip": (gzip.compress(WHOLE)[:-9], "damaged gzip data"),
+    "a zip with other bits": (gzip.compress(WHOLE)[:10] + b"\xff\xff" + gzip.compress(WHOLE)[12:], "damaged gzip data"),
+    "a promise": (BOMB, "the file's length is for"),
+    "a zipped promise": (gzip.compress(BOMB), "the file's length is for"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_file_is_refused_by_name(tmp_path, content, message):
+    path = tmp_path / "images"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        idx.read(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(DataError, match="No such file"):
+        idx.read(tmp_path / "nothing")
+    with pytest.raises(DataError, match="Is a directory"):
+        idx.read(tmp_path)
+    with pytest.raises(DataError, match="No such file"):
+        idx.write(tmp_path / "no" / "folder", np.zeros(1, dtype=np.uint8))
+
+
+def test_what_the_format_has_not_is_not_written():
+    with pytest.raises(DataError, match="int64 of shape"):
+        idx.write(io.BytesIO(), np.zeros(3, dtype=np.int64))
+
+
+def test_a_fault_is_a_value_error_too():
+    assert issubclass(DataError, ValueError)
+    assert issubclass(DataError, XpmlpError)

@@ -1,0 +1,313 @@
+"""The mathematics against the derivation, finite differences and two autograds."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from xpmlp.checking import relative_error
+from xpmlp.errors import ArrayError, ConfigError, ShapeError, XpmlpError
+from xpmlp.network import Layout, backward, count_correct, cross_entropy, forward, init, log_softmax, softmax
+
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+
+
+def example(sizes, n, seed=0):
+    """Return a layout, parameters whose biases are not zero, a batch and its labels, all float64 on the host."""
+    rng = np.random.default_rng(seed)
+    layout = Layout(sizes)
+    theta = init(layout, rng, "float64") + 0.1 * rng.standard_normal(layout.size)
+    return layout, theta, rng.standard_normal((n, sizes[0])), rng.integers(0, sizes[-1], n)
+
+
+def nearest_to_a_corner(layers, X):
+    """Return the smallest absolute pre-activation of the hidden layers."""
+    _, activations = forward(layers, X)
+    pre = [np.abs(A @ W + b).min() for (W, b), A in zip(layers[:-1], activations, strict=False)]
+    return min(pre, default=np.inf)
+
+
+layouts = st.lists(st.integers(1, 6), min_size=1, max_size=3).flatmap(
+    lambda widths: st.integers(2, 5).map(lambda classes: (*widths, classes))
+)
+
+
+class TestLayout:
+    @given(sizes=layouts, seed=st.integers(0, 99))
+    def test_theta_is_each_layer_in_c_order_without_gaps(self, sizes, seed):
+        layout = Layout(sizes)
+        theta = np.random.default_rng(seed).standard_normal(layout.size)
+        layers = layout.unflatten(theta)
+        assert [W.shape for W, _ in layers] == list(zip(sizes[:-1], sizes[1:], strict=True))
+        assert [b.shape for _, b in layers] == [(1, fan_out) for fan_out in sizes[1:]]
+        assert np.array_equal(np.concatenate([part.ravel() for layer in layers for part in layer]), theta)
+        assert np.array_equal(layout.flatten(layers), theta)
+
+    def test_layers_are_views_where_the_library_has_views(self):
+        layout = Layout((3, 2, 3, 2))
+        theta = np.zeros(layout.size)
+        for W, b in layout.unflatten(theta):
+            W += 1
+            b += 1
+        assert np.all(theta == 1)
+
+    def test_flatten_takes_arrays_of_any_order(self):
+        layout = Layout((3, 2))
+        W, b = np.arange(6.0).reshape(2, 3).T, np.zeros((1, 2))
+        assert np.array_equal(layout.unflatten(layout.flatten([(W, b)]))[0][0], W)
+
+    @pytest.mark.parametrize("sizes", [(), (3,), (3, 0, 2), (3, -1), (3, 2.5), ("3", 2)])
+    def test_refuses_what_are_no_widths(self, sizes):
+        with pytest.raises(ConfigError, match="layer sizes"):
+            Layout(sizes)
+
+    def test_refuses_arrays_of_other_shapes(self):
+        layout = Layout((3, 2))
+        with pytest.raises(ShapeError, match=r"theta has shape \(7,\): layers \(3, 2\) have 8 parameters"):
+            layout.unflatten(np.zeros(7))
+        with pytest.raises(ShapeError, match="layers of shapes"):
+            layout.flatten([(np.zeros((2, 3)), np.zeros((1, 2)))])
+
+
+class TestInit:
+    def test_weights_have_the_he_variance_and_biases_are_zero(self):
+        layout = Layout((500, 400, 10))
+        (W1, b1), (W2, b2) = layout.unflatten(init(layout, np.random.default_rng(0)))
+        for W, fan_in in ((W1, 500), (W2, 400)):
+            assert W.std() == pytest.approx(np.sqrt(2 / fan_in), rel=0.05)
+            assert abs(W.mean()) < 0.05 * W.std()
+        assert not b1.any()
+        assert not b2.any()
+
+    def test_is_drawn_in_float64_layer_by_layer_and_then_cast(self):
+        layout = Layout((4, 3, 2))
+        rng = np.random.default_rng(5)
+        expected = [rng.standard_normal((4, 3)) * np.sqrt(2 / 4), rng.standard_normal((3, 2)) * np.sqrt(2 / 3)]
+        in_64 = init(layout, np.random.default_rng(5), "float64")
+        in_32 = init(layout, np.random.default_rng(5))
+        for (W, _), Z in zip(layout.unflatten(in_64), expected, strict=True):
+            np.testing.assert_allclose(W, Z, rtol=1e-15)
+        assert in_32.dtype == np.float32
+        assert np.array_equal(in_32, in_64.astype(np.float32))
+
+    def test_refuses_other_dtypes(self):
+        with pytest.raises(ConfigError, match="dtype 'float16': expected float32 or float64"):
+            init(Layout((2, 2)), np.random.default_rng(0), "float16")
+
+
+def test_equals_the_derivation_written_out():
+    """The page ``derivation.md``, name by name, at the widths of the notes' drawings: 3-2-3-2 and 4 samples."""
+    layout, theta, X, labels = example((3, 2, 3, 2), n=4, seed=3)
+    (W1, b1), (W2, b2), (W3, b3) = layers = layout.unflatten(theta)
+    n = 4
+    ones = np.ones((n, 1))
+    T = np.zeros((n, 2))
+    T[np.arange(n), labels] = 1
+
+    H = X @ W1 + b1  # F1
+    A = np.where(H > 0, H, 0)  # F2
+    O = A @ W2 + b2  # F3  # noqa: E741
+    q = np.where(O > 0, O, 0)  # F4
+    S = q @ W3 + b3  # F5
+    P = np.exp(S) / np.exp(S).sum(axis=1, keepdims=True)  # F6
+    L = -sum(np.log(P[i, labels[i]]) for i in range(n)) / n  # F7
+
+    delta_S = (P - T) / n  # B1
+    dW3 = q.T @ delta_S  # B2
+    db3 = ones.T @ delta_S  # B3
+    dq = delta_S @ W3.T  # B4
+    delta_O = np.where(O > 0, 1, 0) * dq  # B5
+    dW2 = A.T @ delta_O  # B6
+    db2 = ones.T @ delta_O  # B7
+    dA = delta_O @ W2.T  # B8
+    delta_H = np.where(H > 0, 1, 0) * dA  # B9
+    dW1 = X.T @ delta_H  # B10
+    db1 = ones.T @ delta_H  # B11
+
+    assert (H > 0).any()
+    assert (H < 0).any()
+    assert (O > 0).any()
+    assert (O < 0).any()
+    found_S, activations = forward(layers, X)
+    for found, expected in zip((*activations, found_S), (X, A, q, S), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-14)
+    np.testing.assert_allclose(softmax(S), P, rtol=1e-14)
+    np.testing.assert_allclose(log_softmax(S), np.log(P), rtol=1e-13)
+    np.testing.assert_allclose(cross_entropy(S, labels), L, rtol=1e-14)
+    gradients = [array for layer in backward(layers, activations, S, labels) for array in layer]
+    for found, expected in zip(gradients, (dW1, db1, dW2, db2, dW3, db3), strict=True):
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-16)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=layouts, n=st.integers(1, 6), seed=st.integers(0, 10_000))
+def test_gradient_equals_finite_differences(sizes, n, seed):
+    layout, theta, X, labels = example(sizes, n, seed)
+    assume(nearest_to_a_corner(layout.unflatten(theta), X) >= 1e-4)
+
+    def loss(theta):
+        return cross_entropy(forward(layout.unflatten(theta), X)[0], labels)
+
+    h = 1e-6
+    expected = np.array([(loss(theta + h * e) - loss(theta - h * e)) / (2 * h) for e in np.eye(layout.size)])
+    assume(np.linalg.norm(expected) > 0.01)  # below, the differences' own rounding (1e-10) is what would be seen
+    layers = layout.unflatten(theta)
+    S, activations = forward(layers, X)
+    assert relative_error(layout.flatten(backward(layers, activations, S, labels)), expected) <= 1e-7
+
+
+@pytest.mark.parametrize("sizes", [(7, 3), (20, 11, 4), (12, 9, 8, 7, 6, 5)])
+def test_gradient_equals_pytorchs_autograd(sizes):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    layout, theta, X, labels = example(sizes, n=32)
+    leaf = torch.tensor(theta, requires_grad=True)
+    A = torch.tensor(X)
+    layers = layout.unflatten(leaf)
+    for k, (W, b) in enumerate(layers):
+        A = torch.nn.functional.linear(A, W.T, b[0])
+        if k < len(layers) - 1:
+            A = torch.nn.functional.relu(A)
+    loss = torch.nn.functional.cross_entropy(A, torch.tensor(labels))
+    loss.backward()
+
+    layers = layout.unflatten(theta)
+    S, activations = forward(layers, X)
+    assert relative_error(cross_entropy(S, labels), loss.item()) <= 1e-10
+    assert relative_error(layout.flatten(backward(layers, activations, S, labels)), leaf.grad.numpy()) <= 1e-10
+
+
+@pytest.mark.parametrize("sizes", [(7, 3), (20, 11, 4), (12, 9, 8, 7, 6, 5)])
+def test_gradient_equals_jaxs_autograd(sizes, find_backend):
+    find_backend("jax", "float64")
+    import jax
+
+    layout, theta, X, labels = example(sizes, n=32)
+
+    def loss(theta):
+        A = X
+        layers = layout.unflatten(theta)
+        for W, b in layers[:-1]:
+            A = jax.nn.relu(A @ W + b)
+        W, b = layers[-1]
+        return -jax.nn.log_softmax(A @ W + b)[np.arange(32), labels].mean()
+
+    value, expected = jax.value_and_grad(loss)(jax.numpy.asarray(theta))
+    layers = layout.unflatten(theta)
+    S, activations = forward(layers, X)
+    assert relative_error(cross_entropy(S, labels), np.asarray(value)) <= 1e-10
+    gradient = layout.flatten(backward(layers, activations, S, labels))
+    assert relative_error(gradient, np.asarray(expected)) <= 1e-10
+
+
+class TestOnEveryBackend:
+    @pytest.mark.parametrize("kind", INTEGERS)
+    def test_labels_may_be_of_any_integer_dtype(self, backend, kind):
+        layout, theta, X, labels = example((5, 4, 3), n=8)
+        layers = layout.unflatten(backend.asarray(theta))
+        S, activations = forward(layers, backend.asarray(X))
+        on_device = backend.asarray(labels.astype(kind))
+        gradient = layout.flatten(backward(layers, activations, S, on_device))
+        host_layers = layout.unflatten(theta)
+        host_S, host_activations = forward(host_layers, X)
+        expected = layout.flatten(backward(host_layers, host_activations, host_S, labels))
+        assert relative_error(backend.to_numpy(gradient), expected) <= 1e-12
+        loss = backend.to_numpy(cross_entropy(S, on_device))
+        assert loss == pytest.approx(float(cross_entropy(host_S, labels)), rel=1e-12)
+
+    def test_labels_of_a_narrow_dtype_do_not_wrap_around(self, backend):
+        """With 300 classes, class 256 + k is not class k, which it would be if they were counted in the labels' uint8."""
+        S = backend.asarray(np.zeros((1, 300)))
+        labels = backend.asarray(np.array([3], dtype=np.uint8))
+        assert float(backend.to_numpy(cross_entropy(S, labels))) == pytest.approx(np.log(300))
+
+    def test_extreme_logits_stay_finite(self, backend, dtype):
+        host = np.array([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4], [1e4, 1e4, -1e4]], dtype=dtype)
+        S, labels = backend.asarray(host), backend.asarray(np.array([1, 2, 0], dtype=np.int32))
+        P, log_P = backend.to_numpy(softmax(S)), backend.to_numpy(log_softmax(S))
+        np.testing.assert_allclose(P, [[1, 0, 0], [1 / 3] * 3, [0.5, 0.5, 0]], rtol=1e-6)
+        assert np.isfinite(log_P).all()
+        expected = (2e4 + np.log(3) + np.log(2)) / 3
+        assert float(backend.to_numpy(cross_entropy(S, labels))) == pytest.approx(expected, rel=1e-6)
+        layers = ((backend.asarray(np.eye(3, dtype=dtype)), backend.asarray(np.zeros((1, 3), dtype=dtype))),)
+        for array in backward(layers, (S,), S, labels)[0]:
+            assert np.isfinite(backend.to_numpy(array)).all()
+
+    def test_keeps_the_dtype(self, backend, dtype):
+        layout, theta, X, labels = example((5, 4, 3), n=8)
+        layers = layout.unflatten(backend.asarray(theta.astype(dtype)))
+        S, activations = forward(layers, backend.asarray(X.astype(dtype)))
+        labels = backend.asarray(labels.astype(np.int32))
+        gradient = layout.flatten(backward(layers, activations, S, labels))
+        for array in (S, softmax(S), log_softmax(S), cross_entropy(S, labels), gradient):
+            assert backend.to_numpy(array).dtype == dtype
+
+    def test_changes_none_of_its_inputs(self, backend):
+        layout, theta, X, labels = example((5, 4, 3), n=8)
+        inputs = [backend.asarray(host, copy=True) for host in (theta, X, labels.astype(np.int32))]
+        layers = layout.unflatten(inputs[0])
+        S, activations = forward(layers, inputs[1])
+        before = [backend.to_numpy(array) for array in (*inputs, S, *activations)]
+        softmax(S), log_softmax(S), cross_entropy(S, inputs[2]), backward(layers, activations, S, inputs[2])
+        after = [backend.to_numpy(array) for array in (*inputs, S, *activations)]
+        assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+    def test_counts_the_rows_that_are_right(self, backend):
+        S = backend.asarray(np.array([[0.0, 2.0], [3.0, 1.0], [5.0, 4.0]]))
+        correct = count_correct(S, backend.asarray(np.array([1, 1, 0], dtype=np.int32)))
+        assert backend.to_numpy(correct).dtype == np.int32
+        assert int(backend.to_numpy(correct)) == 2
+
+
+def test_relu_has_slope_zero_at_zero():
+    layers = ((np.zeros((2, 3)), np.zeros((1, 3))), (np.ones((3, 2)), np.zeros((1, 2))))
+    S, activations = forward(layers, np.ones((1, 2)))
+    (dW1, db1), _ = backward(layers, activations, S, np.array([0]))
+    assert not dW1.any()
+    assert not db1.any()
+
+
+def test_a_number_that_is_none_is_not_hidden_by_relu():
+    layers = ((np.full((1, 1), np.nan), np.zeros((1, 1))), (np.ones((1, 2)), np.zeros((1, 2))))
+    assert np.isnan(forward(layers, np.ones((1, 1)))[0]).all()
+
+
+class TestBadInput:
+    def test_x_of_another_width(self, backend):
+        layout, theta, X, _ = example((5, 4, 3), n=8)
+        with pytest.raises(ShapeError, match=r"X has shape \(8, 4\): the first layer expects \(samples, 5\)"):
+            forward(layout.unflatten(backend.asarray(theta)), backend.asarray(X[:, :4]))
+
+    def test_x_of_another_dtype(self, backend):
+        layout, theta, X, _ = example((5, 4, 3), n=8)
+        with pytest.raises(ArrayError, match="X is .*float32, the layers are .*float64"):
+            forward(layout.unflatten(backend.asarray(theta)), backend.asarray(X.astype(np.float32)))
+
+    @pytest.mark.parametrize("spec", ["cupy", "torch", "jax", "array-api-strict"])
+    def test_numpy_arrays_where_another_library_is_expected(self, spec, find_backend):
+        backend = find_backend(spec, "float64")
+        layout, theta, X, labels = example((5, 4, 3), n=8)
+        layers = layout.unflatten(backend.asarray(theta))
+        with pytest.raises(ArrayError, match=f"X comes from numpy, layers from {backend.library}: move X"):
+            forward(layers, X)
+        S, activations = forward(layers, backend.asarray(X))
+        with pytest.raises(ArrayError, match=f"labels comes from numpy, S from {backend.library}"):
+            backward(layers, activations, S, labels)
+
+    def test_something_that_is_no_array(self):
+        layout, theta, X, _ = example((5, 4, 3), n=8)
+        with pytest.raises(ArrayError, match="X is a list, not an array"):
+            forward(layout.unflatten(theta), X.tolist())
+
+    def test_labels_that_are_not_one_integer_a_row(self, backend):
+        S = backend.asarray(np.zeros((4, 3)))
+        with pytest.raises(ShapeError, match=r"labels have shape \(3,\): expected \(4,\)"):
+            cross_entropy(S, backend.asarray(np.zeros(3, dtype=np.int32)))
+        with pytest.raises(ArrayError, match="labels are .*float64: expected integers"):
+            cross_entropy(S, backend.asarray(np.zeros(4)))
+
+    def test_every_refusal_is_one_line(self):
+        for error in (ArrayError, ShapeError, ConfigError):
+            assert issubclass(error, XpmlpError)
+        assert issubclass(ArrayError, TypeError)
+        assert issubclass(ShapeError, ValueError)
