@@ -21,7 +21,8 @@ from xpmlp.network import forward
 
 @pytest.fixture(scope="module")
 def problem():
-    return make_problem()
+    """A smaller one than the command's, which is for the user's hardware."""
+    return make_problem((100, 64, 32, 10), n=64)
 
 
 def outside(measurements):
@@ -43,7 +44,8 @@ def test_arrays_come_back_as_they_were(backend, dtype):
     assert not outside([check_round_trip(backend, dtype)])
 
 
-def test_a_hundred_steps_learn_and_do_not_end_where_float32_sees_nothing(problem):
+def test_a_hundred_steps_learn_and_do_not_end_where_float32_sees_nothing():
+    problem = make_problem()
     for name in OPTIMIZERS:
         optimizer_theta, loss = train_steps(NumpyBackend(), problem, "float64", name)
         assert 0.5 < loss < 2.2, name

@@ -16,7 +16,7 @@ def test_the_batches_are_the_permutations(backend, n, batch_size, part, seed):
     dataset = make_dataset(n)
     rows = np.random.default_rng(seed).permutation(n)[: n - part % n]
     batches = list(DeviceLoader(dataset, backend, batch_size).epoch(rows))
-    assert [len(labels) for _, labels in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    assert [labels.shape[0] for _, labels in batches[:-1]] == [batch_size] * (len(batches) - 1)
     images = np.concatenate([backend.to_numpy(images) for images, _ in batches])
     labels = np.concatenate([backend.to_numpy(labels) for _, labels in batches])
     assert images.dtype == np.uint8

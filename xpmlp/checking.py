@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -61,7 +62,7 @@ class Measurement:
         return self.error <= self.bound
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """A network and a batch on the host, no pre-activation nearer to 0 than `MARGIN`.
 
@@ -177,7 +178,7 @@ def check_one_pass(backend: Backend, problem: Problem, dtype: str) -> Iterator[M
 def check_training(backend: Backend, problem: Problem, dtype: str, name: str) -> Measurement:
     """Return the error after `STEPS` steps of one of `OPTIMIZERS`, as `train` makes them."""
     theta, loss = train_steps(backend, problem, dtype, name)
-    expected_theta, expected_loss = train_steps(get_backend("numpy"), problem, "float64", name)
+    expected_theta, expected_loss = _expected(problem, name)
     if dtype == "float32":
         what, error = "loss", relative_error(np.asarray(loss), np.asarray(expected_loss))
     else:
@@ -201,6 +202,11 @@ def train_steps(backend: Backend, problem: Problem, dtype: str, name: str) -> tu
     for images, labels in batches:
         totals = measure(totals, theta, images, labels)
     return backend.to_numpy(theta), float(backend.to_numpy(totals.loss)) / len(problem.labels)
+
+
+@cache
+def _expected(problem: Problem, name: str) -> tuple[np.ndarray, float]:
+    return train_steps(get_backend("numpy"), problem, "float64", name)
 
 
 def _named(gradients: tuple[tuple[np.ndarray, np.ndarray], ...]) -> dict[str, np.ndarray]:

@@ -45,7 +45,7 @@ def read(source: str | os.PathLike[str] | IO[bytes]) -> np.ndarray:
         If the file cannot be read, or is anything but one whole IDX array. Nothing is allocated on the word of a
         header that the file's length contradicts.
     """
-    name = str(getattr(source, "name", source))
+    name = str(source.name) if hasattr(source, "read") and hasattr(source, "name") else str(source)
     try:
         with _opened(source) as raw:
             length = raw.seek(0, os.SEEK_END)
