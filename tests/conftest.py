@@ -10,12 +10,12 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     if "PYTEST_XDIST_WORKER" in os.environ:  # one BLAS thread a worker, or they fight for the cores
         os.environ[_variable] = "1"
 
-import numpy as np
-import pytest
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
-from xpmlp.backends import Backend, get_backend
-from xpmlp.data import Dataset, idx
-from xpmlp.errors import BackendError
+from xpmlp.backends import Backend, get_backend  # noqa: E402
+from xpmlp.data import Dataset, idx  # noqa: E402
+from xpmlp.errors import BackendError  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 SPECS = ("numpy", "cupy", "torch", "torch:cuda", "jax", "jax:gpu", "array-api-strict", "array-api-strict:device1")

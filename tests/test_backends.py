@@ -104,7 +104,9 @@ class TestNames:
         assert again.tolist() == [1, 1]
 
     def test_backend_of_something_else_is_refused(self):
-        with pytest.raises(ArrayError, match="a list of builtins belongs to no backend: expected an array of numpy, cupy"):
+        with pytest.raises(
+            ArrayError, match="a list of builtins belongs to no backend: expected an array of numpy, cupy"
+        ):
             backend_of([1, 2])
 
     def test_every_backend_describes_itself(self, backend):
@@ -197,7 +199,9 @@ class TestWithoutADevice:
         assert backend.name == "numpy"
         assert backend.note.startswith("a CUDA device answers, but cupy cannot run: ")
 
-    @pytest.mark.parametrize(("version", "extra"), [(0, "cuda13"), (12080, "cuda12"), (13000, "cuda13"), (13020, "cuda13")])
+    @pytest.mark.parametrize(
+        ("version", "extra"), [(0, "cuda13"), (12080, "cuda12"), (13000, "cuda13"), (13020, "cuda13")]
+    )
     def test_the_extra_fits_the_driver(self, version, extra):
         assert Driver("nothing", version=version).extra == extra
 

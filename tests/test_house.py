@@ -92,7 +92,12 @@ def test_array_libraries_are_imported_in_backends_alone():
 
 def test_cupy_has_every_name_that_agnostic_code_uses():
     cupy = pytest.importorskip("array_api_compat.cupy", reason="CuPy is not installed")
-    rooms = [PACKAGE / "network.py", PACKAGE / "optimizers.py", PACKAGE / "training.py", PACKAGE / "data" / "loading.py"]
+    rooms = [
+        PACKAGE / "network.py",
+        PACKAGE / "optimizers.py",
+        PACKAGE / "training.py",
+        PACKAGE / "data" / "loading.py",
+    ]
     names = set().union(*(names_from_namespaces(path) for path in rooms))
     assert {"exp", "take", "sqrt", "int32"} <= names, "the search finds nothing"
     assert not {name for name in names if not hasattr(cupy, name)}
@@ -126,4 +131,4 @@ def test_the_face_shows_what_it_promises():
     xpmlp = importlib.import_module("xpmlp")
     assert [name for name in xpmlp.__all__ if getattr(xpmlp, name, None) is None] == []
     with pytest.raises(AttributeError, match="no attribute 'perceptron'"):
-        xpmlp.perceptron
+        xpmlp.perceptron  # noqa: B018

@@ -1,5 +1,7 @@
 """The mathematics against the derivation, finite differences and two autograds."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -38,7 +40,7 @@ class TestLayout:
         layout = Layout(sizes)
         theta = np.random.default_rng(seed).standard_normal(layout.size)
         layers = layout.unflatten(theta)
-        assert [W.shape for W, _ in layers] == list(zip(sizes[:-1], sizes[1:], strict=True))
+        assert [W.shape for W, _ in layers] == list(itertools.pairwise(sizes))
         assert [b.shape for _, b in layers] == [(1, fan_out) for fan_out in sizes[1:]]
         assert np.array_equal(np.concatenate([part.ravel() for layer in layers for part in layer]), theta)
         assert np.array_equal(layout.flatten(layers), theta)
@@ -216,7 +218,7 @@ class TestOnEveryBackend:
         assert loss == pytest.approx(float(cross_entropy(host_S, labels)), rel=1e-12)
 
     def test_labels_of_a_narrow_dtype_do_not_wrap_around(self, backend):
-        """With 300 classes, class 256 + k is not class k, which it would be if they were counted in the labels' uint8."""
+        """With 300 classes, class 256 + k is not class k, as it would be if they were counted in uint8."""
         S = backend.asarray(np.zeros((1, 300)))
         labels = backend.asarray(np.array([3], dtype=np.uint8))
         assert float(backend.to_numpy(cross_entropy(S, labels))) == pytest.approx(np.log(300))

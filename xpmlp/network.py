@@ -4,6 +4,7 @@ Each line bears the number of its equation in ``derivation.md``. Rows are sample
 matrices; activations are A_0 = X, A_1, …, A_{K−1}; S are the logits of the last layer.
 """
 
+import itertools
 import math
 import operator
 from collections.abc import Iterable, Sequence
@@ -51,7 +52,7 @@ class Layout:
     @cached_property
     def shapes(self) -> tuple[tuple[int, int], ...]:
         """The shape (fan_in, fan_out) of each layer's weights."""
-        return tuple(zip(self.sizes[:-1], self.sizes[1:], strict=True))
+        return tuple(itertools.pairwise(self.sizes))
 
     @cached_property
     def size(self) -> int:

@@ -92,7 +92,7 @@ class TrainConfig:
         rate, share, target = self.learning_rate, self.val_size, self.target_accuracy
         if rate is not None and not 0 < rate < math.inf:
             raise ConfigError(f"learning rate {rate}: expected a finite number above 0")
-        if share is not None and not (0 <= share < 1 or (share < math.inf and share == int(share))):
+        if share is not None and not (0 <= share < 1 or (1 <= share < math.inf and share == int(share))):
             raise ConfigError(f"validation size {share}: expected a whole number of images, a fraction below 1, or 0")
         if target is not None and not 0 < target <= 1:
             raise ConfigError(f"target accuracy {target}: expected a fraction above 0, at most 1")
@@ -337,7 +337,8 @@ def train(
     """
     config = config.resolve(len(dataset))
     try:
-        return _train(config, dataset, backend, callbacks)
+        with np.errstate(all="ignore"):  # a run that diverges is found by its loss, on every library
+            return _train(config, dataset, backend, callbacks)
     except Exception as error:
         if not backend.is_out_of_memory(error):
             raise
@@ -380,7 +381,8 @@ def evaluate(theta: Array, layout: Layout, dataset: Dataset, backend: Backend, b
         )
     step = backend.compile(make_evaluation_step(layout, dataset.max_value), donate=(0,))
     loader = DeviceLoader(dataset, backend, batch_size)
-    evaluation = _evaluate(step, theta, loader, np.arange(len(dataset)), backend)
+    with np.errstate(all="ignore"):
+        evaluation = _evaluate(step, theta, loader, np.arange(len(dataset)), backend)
     if not math.isfinite(evaluation.loss):
         raise TrainingError(
             f"{dataset.provenance}: the loss is {evaluation.loss}: the parameters are too great or not finite"

@@ -58,6 +58,10 @@ def run(
                 folder.discard()
             elif isinstance(error, XpmlpError):
                 error.args = (f"{error} (the run so far is in {folder.path})",)
+            if isinstance(error, KeyboardInterrupt):
+                left = f"; the run so far is in {folder.path}" if recorder.steps else ""
+                click.echo(f"{click.get_current_context().command_path}: interrupted{left}", err=True)
+                raise click.exceptions.Exit(130) from None
             raise
         finally:
             if progress:
@@ -103,7 +107,8 @@ class Recorder(Callback):
     def on_begin(self, plan: Plan) -> None:
         """Write ``config.json``."""
         settings = dataclasses.asdict(plan.config)
-        threads = max((pool["num_threads"] for pool in threadpoolctl.threadpool_info()), default=1)
+        pools = threadpoolctl.threadpool_info()
+        threads = max((pool["num_threads"] for pool in pools if pool["user_api"] == "blas"), default=1)
         data = self.data
         config = {
             "xpmlp": xpmlp.__version__,

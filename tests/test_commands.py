@@ -1,0 +1,373 @@
+"""The command line, as its users see it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+import xpmlp
+from tests.conftest import ROOT, environment, run_python
+from xpmlp.checking import make_problem
+from xpmlp.commands import main
+from xpmlp.data import load_dataset
+
+FILES = {"config.json", "metrics.jsonl", "summary.json", "model.safetensors", "history.png"}
+QUICK = ("--epochs", "3", "--hidden", "16,8", "--batch-size", "16")
+
+
+@pytest.fixture(autouse=True)
+def at_home(monkeypatch, tmp_path):
+    """In an empty folder, where no data set of this machine's user is found."""
+    monkeypatch.delenv("XPMLP_DATA", raising=False)
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / "cache" / name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    return home
+
+
+@pytest.fixture
+def train(idx_folder):
+    """Return a function that trains on the made-up images with the options that it is given."""
+    return lambda *options: main(["train", "--backend", "numpy", "--dataset", f"idx:{idx_folder}", *QUICK, *options])
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def parameters(run):
+    """Return each tensor's bytes (the file's own differ: safetensors writes its metadata in any order)."""
+    from safetensors.numpy import load_file
+
+    return {name: tensor.tobytes() for name, tensor in load_file(run / "model.safetensors").items()}
+
+
+class TestTrain:
+    def test_leaves_a_folder_with_everything_in_it(self, train, at_home, capsys):
+        assert train("--out", "run") == 0
+        run = at_home / "run"
+        assert {path.name for path in run.iterdir()} == FILES
+        config, summary = read(run / "config.json"), read(run / "summary.json")
+        metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+        unset = {key for key, value in config.items() if value is None}
+        assert unset == {"target_accuracy"}, "every default is resolved"
+        assert config["sizes"] == [20, 16, 8, 3]
+        assert (config["n_train"], config["n_val"], config["n_test"], config["val_size"]) == (200, 40, 60, 40)
+        assert (config["learning_rate"], config["momentum"], config["nesterov"]) == (
+            pytest.approx(0.0707, 1e-2),
+            0.9,
+            True,
+        )
+        assert config["threads"] >= 1
+
+        keys = [
+            "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds",
+            "samples_per_second",
+        ]  # fmt: skip
+        assert [list(line) for line in metrics] == [keys] * 3
+        assert [line["epoch"] for line in metrics] == [1, 2, 3]
+
+        assert set(summary) == {
+            "best_val_accuracy", "best_epoch", "test_loss", "test_accuracy", "epochs", "total_seconds", "backend",
+            "device", "library_versions", "seed", "dataset",
+        }  # fmt: skip
+        assert summary["best_val_accuracy"] == max(line["val_accuracy"] for line in metrics)
+        assert summary["backend"] == "numpy"
+        assert {"xpmlp", "python", "numpy"} <= set(summary["library_versions"])
+
+        said, errors = capsys.readouterr()
+        assert errors == ""
+        for expected in ("200 training, 40 validation and 60 test images of 5 × 4", "20-16-8-3", "epoch 3/3", "run "):
+            assert expected in said
+        assert f"accuracy {100 * summary['test_accuracy']:.2f} %" in said
+
+    def test_the_model_is_the_last_epochs(self, train, at_home, idx_folder):
+        from safetensors.numpy import load_file
+
+        from xpmlp.backends import get_backend
+        from xpmlp.network import Layout
+        from xpmlp.training import evaluate
+
+        assert train("--out", "run", "--no-plot") == 0
+        tensors = load_file(at_home / "run" / "model.safetensors")
+        layout = Layout((20, 16, 8, 3))
+        theta = layout.flatten([(tensors[f"W{k}"], tensors[f"b{k}"]) for k in (1, 2, 3)])
+        found = evaluate(theta, layout, load_dataset(f"idx:{idx_folder}").test, get_backend("numpy"))
+        summary = read(at_home / "run" / "summary.json")
+        assert found.accuracy == summary["test_accuracy"]
+        assert found.loss == pytest.approx(summary["test_loss"], rel=1e-6)
+
+    def test_without_validation_data_leaves_it_out(self, train, at_home, capsys):
+        assert train("--out", "run", "--val-size", "0") == 0
+        summary = read(at_home / "run" / "summary.json")
+        assert (summary["best_val_accuracy"], summary["best_epoch"]) == (None, None)
+        lines = (at_home / "run" / "metrics.jsonl").read_text().splitlines()
+        assert all(json.loads(line)["val_loss"] is None for line in lines)
+        assert "validation loss" not in capsys.readouterr().out
+
+    def test_stops_at_its_target(self, train, at_home):
+        assert train("--out", "run", "--epochs", "60", "--target-accuracy", "0.8") == 0
+        summary = read(at_home / "run" / "summary.json")
+        assert summary["epochs"] == summary["best_epoch"] < 60
+        assert summary["best_val_accuracy"] >= 0.8
+
+    def test_one_seed_is_one_run(self, train, at_home):
+        for run in ("one", "two"):
+            assert train("--out", run, "--seed", "5", "--no-plot", "--quiet") == 0
+        assert parameters(at_home / "one") == parameters(at_home / "two")
+
+    @pytest.mark.parametrize("spec", ["cupy", "torch", "jax", "array-api-strict:device1"])
+    def test_every_backend_gives_the_same_model(self, train, at_home, spec, find_backend):
+        find_backend(spec)
+        for run, backend in (("one", "numpy"), ("two", spec)):
+            assert train("--out", run, "--backend", backend, "--no-plot", "--quiet") == 0
+        one, two = (read(at_home / run / "summary.json") for run in ("one", "two"))
+        assert two["backend"] == spec.partition(":")[0]
+        assert two["test_loss"] == pytest.approx(one["test_loss"], rel=1e-3)
+        assert abs(two["test_accuracy"] - one["test_accuracy"]) <= 1 / 60
+
+    def test_the_default_folder_says_when_on_what_and_with_what(self, train, at_home, monkeypatch):
+        monkeypatch.setattr("time.strftime", lambda form: "20260101-000000")
+        assert train("--no-plot", "--quiet") == 0
+        assert train("--no-plot", "--quiet") == 0
+        names = sorted(path.name for path in (at_home / "runs").iterdir())
+        assert len(names) == 2
+        assert names[0].startswith("20260101-000000-idx-")
+        assert names[0].endswith("-numpy")
+        assert names[1] == f"{names[0]}-2"
+
+    def test_an_empty_folder_may_be_given(self, train, at_home):
+        (at_home / "run").mkdir()
+        assert train("--out", "run", "--no-plot", "--quiet") == 0
+
+    def test_quiet_prints_nothing(self, train, capsys):
+        assert train("--out", "run", "--quiet") == 0
+        assert capsys.readouterr() == ("", "")
+
+    def test_auto_says_that_it_took_the_digits_and_why(self, at_home, capsys):
+        assert main(["train", "--backend", "numpy", "--out", "run", "--epochs", "1", "--no-plot"]) == 0
+        said = capsys.readouterr().out
+        assert len(re.findall("^dataset +digits, since MNIST is not on this disk: .*XPMLP_DATA$", said, re.M)) == 1
+        config, summary = read(at_home / "run" / "config.json"), read(at_home / "run" / "summary.json")
+        assert config["dataset"] == summary["dataset"] == "digits"
+        assert config["dataset_note"].startswith("MNIST is not on this disk")
+
+    def test_threads_are_set_and_recorded(self, train, at_home):
+        assert train("--out", "run", "--threads", "1", "--no-plot", "--quiet") == 0
+        assert read(at_home / "run" / "config.json")["threads"] == 1
+
+    def test_the_digits_pass_96_percent_in_seconds(self, at_home):
+        assert main(["train", "--backend", "numpy", "--dataset", "digits", "--out", "run", "--quiet"]) == 0
+        assert read(at_home / "run" / "summary.json")["test_accuracy"] > 0.96
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+    def test_a_terminal_is_shown_a_bar(self, idx_folder, at_home):
+        import pty
+
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-m", "xpmlp", "train", "--backend", "numpy", "--dataset", f"idx:{idx_folder}"]
+        with subprocess.Popen(
+            [*command, "--epochs", "300", "--no-plot"], stdout=theirs, stderr=theirs, env=environment(TERM="xterm")
+        ) as process:
+            os.close(theirs)
+            shown = b""
+            while True:
+                try:
+                    shown += os.read(ours, 65536)
+                except OSError:  # the other end is closed
+                    break
+        os.close(ours)
+        text = shown.decode()
+        assert process.returncode == 0
+        assert "\x1b[" in text
+        assert re.search(r"epoch \d+/300 .*━.* loss .*accuracy .*samples/s", text)
+        assert "epoch 300/300" in text
+
+
+BAD = {
+    "an unknown backend": (["--backend", "cudy"], "unknown backend 'cudy': did you mean"),
+    "an unknown data set": (["--dataset", "minst"], "unknown data set 'minst': did you mean mnist?"),
+    "an unknown optimizer": (["--optimizer", "adamm"], "unknown optimizer 'adamm': expected sgd, adam or adamw"),
+    "an unknown schedule": (["--schedule", "linear"], "unknown schedule 'linear'"),
+    "an unknown dtype": (["--dtype", "half"], "unknown dtype 'half'"),
+    "an unknown flag": (["--epoch", "3"], "No such option"),
+    "an argument too many": (["fast"], "unexpected extra argument"),
+    "a flag without its value": (["--epochs"], "requires an argument"),
+    "words for numbers": (["--epochs", "many"], "'many' is not a valid integer"),
+    "words for widths": (["--hidden", "wide"], "'wide' is not whole numbers with commas between them, such as 256,128"),
+    "no width": (["--hidden", "0"], "expected widths of at least 1"),
+    "a negative width": (["--hidden", "256,-128"], "expected widths of at least 1"),
+    "a huge width": (["--hidden", "100000000,100000000"], "hidden layers 100000000,100000000 with batch size 16 need"),
+    "no epochs": (["--epochs", "0"], "epochs 0: expected a whole number of at least 1"),
+    "no batch": (["--batch-size", "0"], "batch size 0"),
+    "a batch larger than the data": (["--batch-size", "201"], "batch size 201: there are 200 training images"),
+    "a negative rate": (["--learning-rate", "-0.1"], "learning rate -0.1: expected a finite number above 0"),
+    "a rate that is no number": (["--learning-rate", "nan"], "learning rate nan"),
+    "a target without validation": (["--target-accuracy", "0.9", "--val-size", "0"], "without validation data"),
+    "a target in percent": (["--target-accuracy", "98"], "expected a fraction above 0, at most 1"),
+    "more validation than data": (["--val-size", "240"], "the training set has 240 images"),
+    "no threads": (["--threads", "0"], "0 is not in the range x>=1"),
+    "momentum for adam": (["--optimizer", "adam", "--momentum", "0.9"], "momentum and nesterov are for sgd"),
+    "a data folder that is none": (["--dataset", "mnist", "--data-dir", "nowhere"], "nowhere is no folder"),
+    "auto in a folder without mnist": (["--dataset", "auto", "--data-dir", "."], "no MNIST in the given folder"),
+    "a folder that holds something": (["--out", ".."], "holds something: a run needs an empty folder"),
+    "a file for a folder": (["--out", "file"], "file is a file: expected a folder"),
+    "a folder that cannot be": (["--out", "/dev/null/run"], "cannot be made"),
+    "a backend that is not there": (["--backend", "jax:abacus"], "or --backend auto to train on the CPU"),
+    "a rate that diverges at once": (["--learning-rate", "1e38", "--schedule", "constant"], "too great for this run"),
+}
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(("options", "message"), BAD.values(), ids=BAD)
+    def test_is_one_line_and_exit_code_2(self, train, at_home, capfd, options, message):
+        if "jax:abacus" in options:
+            pytest.importorskip("jax", reason="JAX is not installed")
+        (at_home / "file").touch()
+        assert train(*options) == 2
+        said, errors = capfd.readouterr()
+        assert message in errors
+        assert errors.count("\n") == 1
+        assert errors.startswith("xpmlp")
+        if "diverges" not in message and "too great" not in message:
+            assert said == ""
+            assert [path.name for path in at_home.iterdir()] == ["file"], "something is left half-written"
+
+    def test_a_run_that_diverges_keeps_what_it_has_and_says_where(self, train, at_home, capfd):
+        assert train("--out", "run", "--learning-rate", "1e38", "--schedule", "constant") == 2
+        assert "(the run so far is in run)" in capfd.readouterr().err
+        assert (at_home / "run" / "config.json").exists()
+
+    def test_memory_that_runs_out_in_the_first_step_leaves_nothing(self, train, at_home, capfd, monkeypatch):
+        from xpmlp.backends._numpy import NumpyBackend
+
+        def full(self, step, *, donate=()):
+            def step(*arguments):
+                raise MemoryError
+
+            return step
+
+        monkeypatch.setattr(NumpyBackend, "compile", full)
+        assert train("--out", "deep/run") == 2
+        assert "ran out of memory (batch size 16" in capfd.readouterr().err
+        assert list(at_home.iterdir()) == []
+
+    def test_a_disk_that_fills_up_is_one_line(self, train, capfd, monkeypatch):
+        from xpmlp.runs import RunFolder
+
+        def full(self, metrics):
+            raise OSError(28, "No space left on device", str(self.path / "metrics.jsonl"))
+
+        monkeypatch.setattr(RunFolder, "append_metrics", full)
+        assert train("--out", "run", "--quiet") == 2
+        assert capfd.readouterr().err == "xpmlp: run/metrics.jsonl: No space left on device\n"
+
+    def test_control_c_is_130(self, train, capfd, monkeypatch):
+        from xpmlp.runs import RunFolder
+
+        def interrupt(self, metrics):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(RunFolder, "append_metrics", interrupt)
+        assert train("--out", "run", "--quiet") == 130
+        assert capfd.readouterr().err == "xpmlp train: interrupted; the run so far is in run\n"
+
+    def test_an_unknown_command(self, capfd):
+        assert main(["tran"]) == 2
+        assert re.match(r"xpmlp: No such command 'tran'.*; see xpmlp --help\n$", capfd.readouterr().err)
+
+
+class TestOtherCommands:
+    def test_help_and_version(self, capsys):
+        assert main([]) == 0
+        assert main(["--version"]) == 0
+        said = capsys.readouterr().out
+        assert "Commands:" in said
+        assert f"xpmlp {xpmlp.__version__}" in said
+
+    @pytest.fixture(autouse=True)
+    def small_problem(self, monkeypatch):
+        small = make_problem((100, 64, 32, 10), n=64)
+        monkeypatch.setattr("xpmlp.checking.make_problem", lambda: small)
+
+    def test_check_prints_each_figure_beside_its_bound(self, capsys):
+        assert main(["check", "--backend", "numpy"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert re.match(r"gradient W1 +float32 +\S+ +1e-05$", next(line for line in lines if "W1" in line))
+        assert lines[-1] == "numpy: all 28 figures are within their bounds"
+
+    def test_check_of_an_imprecise_library_is_exit_code_1(self, capsys, monkeypatch):
+        from tests.test_checking import Imprecise
+
+        monkeypatch.setattr("xpmlp.checking.get_backend", lambda spec, dtype=None: Imprecise())
+        assert main(["check", "--backend", "numpy"]) == 1
+        said = capsys.readouterr().out
+        assert "OUTSIDE" in said
+        assert re.search(r"numpy: \d+ of 28 figures are outside their bounds", said)
+
+    def test_check_of_a_backend_that_is_not_there_is_exit_code_2(self, capfd):
+        assert main(["check", "--backend", "nothing"]) == 2
+        assert capfd.readouterr().err.count("\n") == 1
+
+    def test_backends_lists_every_library_with_its_version_or_why_not(self, capsys, monkeypatch):
+        from xpmlp.backends.probe import Report
+
+        reports = [
+            Report("numpy", None, "2.4.6", "cpu", 24_000_000_000),
+            Report("cupy", problem="cupy cannot run: there is no NVIDIA driver"),
+            Report("torch:mps", None, "2.13", "mps", None),
+        ]
+        monkeypatch.setattr("xpmlp.backends.probe.probe_all", lambda: iter(reports))
+        assert main(["backends"]) == 0
+        numpy, cupy, torch = capsys.readouterr().out.splitlines()
+        assert numpy.split() == ["numpy", "2.4.6", "cpu", "24", "GB", "free"]
+        assert re.match("cupy +cannot run: there is no NVIDIA driver", cupy)
+        assert "memory unknown" in torch
+
+    @pytest.mark.slow
+    def test_backends_runs(self):
+        done = run_python("-m", "xpmlp", "backends")
+        assert done.returncode == 0
+        assert {line.split()[0] for line in done.stdout.splitlines()} >= {"numpy", "cupy", "torch", "jax"}
+
+
+class TestAsAProgram:
+    def test_the_script_and_the_module_are_the_same_command(self, idx_folder, at_home):
+        options = ["--backend", "numpy", "--dataset", f"idx:{idx_folder}", *QUICK, "--no-plot"]
+        script = run_python(str(ROOT / "scripts" / "train.py"), *options, "--out", str(at_home / "one"))
+        module = run_python("-m", "xpmlp", "train", *options, "--out", str(at_home / "two"))
+        assert (script.returncode, script.stderr) == (module.returncode, module.stderr) == (0, "")
+        assert parameters(at_home / "one") == parameters(at_home / "two")
+
+    def test_the_scripts_errors_bear_its_name(self):
+        done = run_python(str(ROOT / "scripts" / "train.py"), "--epochs", "0")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == "train.py: epochs 0: expected a whole number of at least 1\n"
+
+    def test_a_clone_that_was_not_installed_says_so_in_one_line(self):
+        done = subprocess.run(
+            [sys.executable, "-S", "-E", str(ROOT / "scripts" / "train.py")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert re.match(r"train.py: xpmlp is not installed: run `python -m pip install -e \.` .*\n$", done.stderr)
+
+    def test_a_reader_that_goes_away_is_no_traceback(self, idx_folder, at_home):
+        command = (
+            f"{sys.executable} -m xpmlp train --dataset idx:{idx_folder} --backend numpy --no-plot --out run | true"
+        )
+        done = subprocess.run(
+            ["bash", "-c", f"set -o pipefail; {command}"],
+            capture_output=True,
+            text=True,
+            env=environment(),
+            check=False,
+        )
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,37 @@
+"""The recipe on MNIST itself, where it is on this disk."""
+
+import json
+
+import pytest
+
+from xpmlp.commands import main
+from xpmlp.data import load_dataset
+from xpmlp.errors import DataError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def mnist():
+    try:
+        load_dataset("mnist")
+    except DataError as error:
+        pytest.skip(str(error))
+
+
+def accuracy(tmp_path, *options):
+    assert main(["train", "--dataset", "mnist", "--out", str(tmp_path / "run"), "--no-plot", "--quiet", *options]) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    return summary["test_accuracy"], summary["epochs"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_defaults_pass_98_percent_in_5_epochs(tmp_path, seed):
+    test_accuracy, epochs = accuracy(tmp_path, "--seed", str(seed))
+    assert test_accuracy > 0.98
+    assert epochs <= 5
+
+
+@pytest.mark.parametrize("options", [("--optimizer", "adam"), ("--optimizer", "adamw"), ("--momentum", "0")])
+def test_each_optimizer_passes_97_5_percent_with_all_else_at_its_default(tmp_path, options):
+    assert accuracy(tmp_path, *options)[0] > 0.975

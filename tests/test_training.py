@@ -1,0 +1,349 @@
+"""The training loop: what it resolves, what it measures, what it refuses, and that it waits for nothing."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from tests.conftest import make_dataset
+from xpmlp.backends._numpy import NumpyBackend
+from xpmlp.checking import relative_error
+from xpmlp.data import DeviceLoader
+from xpmlp.errors import BackendError, ConfigError, DataError, TrainingError
+from xpmlp.network import Layout, init
+from xpmlp.training import (
+    Callback,
+    TrainConfig,
+    evaluate,
+    make_evaluation_step,
+    make_optimizer,
+    make_train_step,
+    train,
+    zero_totals,
+)
+
+SMALL = TrainConfig(hidden=(16, 8), epochs=4, batch_size=16, learning_rate=0.1)
+
+
+class TestConfig:
+    def test_defaults_depend_on_the_data(self):
+        large, small = TrainConfig().resolve(60_000), TrainConfig().resolve(1442)
+        assert (large.val_size, large.batch_size, large.epochs, large.learning_rate) == (10_000, 128, 5, 0.2)
+        assert (small.val_size, small.batch_size, small.epochs, small.learning_rate) == (240, 32, 40, 0.1)
+
+    def test_defaults_depend_on_the_optimizer(self):
+        sgd, adam, adamw = (TrainConfig(optimizer=name).resolve(60_000) for name in ("sgd", "adam", "adamw"))
+        assert (sgd.momentum, sgd.nesterov, sgd.weight_decay) == (0.9, True, 0)
+        assert (adam.momentum, adam.nesterov, adam.weight_decay) == (None, None, 0)
+        assert (adam.learning_rate, adamw.learning_rate, adamw.weight_decay) == (0.003, 0.003, 0.01)
+
+    def test_without_momentum_there_is_no_nesterov(self):
+        config = TrainConfig(momentum=0.0).resolve(60_000)
+        assert (config.momentum, config.nesterov, config.learning_rate) == (0.0, False, 0.5)
+
+    def test_resolving_twice_changes_nothing(self):
+        once = TrainConfig(val_size=0.1).resolve(1000)
+        assert once.resolve(1000) == once
+
+    @pytest.mark.parametrize(
+        ("val_size", "held_out"), [(None, 50), (0, 0), (0.0, 0), (0.25, 75), (1, 1), (120, 120), (120.0, 120)]
+    )
+    def test_the_validation_size_is_a_count_or_a_fraction(self, val_size, held_out):
+        assert TrainConfig(val_size=val_size).resolve(300).val_size == held_out
+
+    def test_a_default_batch_is_no_larger_than_the_data(self):
+        assert TrainConfig().resolve(12).batch_size == 10
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"hidden": (0,)}, "layer sizes .*: expected widths of at least 1"),
+            ({"hidden": (-5,)}, "expected widths of at least 1"),
+            ({"epochs": 0}, "epochs 0: expected a whole number of at least 1"),
+            ({"batch_size": 0}, "batch size 0"),
+            ({"batch_size": 2.5}, "batch size 2.5"),
+            ({"seed": -1}, "seed -1: expected a whole number of at least 0"),
+            ({"optimizer": "sdg"}, "unknown optimizer 'sdg': expected sgd, adam or adamw"),
+            ({"schedule": "step"}, "unknown schedule 'step': expected constant, cosine or one-cycle"),
+            ({"dtype": "float16"}, "unknown dtype 'float16': expected float32 or float64"),
+            ({"learning_rate": 0}, "learning rate 0: expected a finite number above 0"),
+            ({"learning_rate": -1}, "learning rate -1"),
+            ({"learning_rate": math.nan}, "learning rate nan"),
+            ({"learning_rate": math.inf}, "learning rate inf"),
+            ({"momentum": 1.0}, "momentum 1.0: expected at least 0 and below 1"),
+            ({"momentum": math.nan}, "momentum nan"),
+            ({"momentum": 0.0, "nesterov": True}, "nesterov with momentum 0"),
+            ({"optimizer": "adam", "momentum": 0.9}, "momentum and nesterov are for sgd"),
+            ({"optimizer": "adamw", "nesterov": True}, "momentum and nesterov are for sgd"),
+            ({"weight_decay": -1.0}, "weight decay -1.0"),
+            ({"weight_decay": math.nan}, "weight decay nan"),
+            ({"val_size": -1}, "validation size -1"),
+            ({"val_size": 1.5}, "validation size 1.5"),
+            ({"val_size": math.nan}, "validation size nan"),
+            ({"target_accuracy": 0}, "target accuracy 0: expected a fraction above 0, at most 1"),
+            ({"target_accuracy": 98}, "target accuracy 98"),
+            ({"target_accuracy": math.nan}, "target accuracy nan"),
+            ({"target_accuracy": 0.9, "val_size": 0}, "target accuracy 0.9 without validation data"),
+        ],
+    )
+    def test_refuses_a_setting_outside_its_range(self, settings, message):
+        with pytest.raises(ConfigError, match=message):
+            TrainConfig(**settings)
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"batch_size": 201}, "batch size 201: there are 200 training images"),
+            ({"val_size": 240}, "validation size 240: the training set has 240 images"),
+            ({"val_size": 0.001, "target_accuracy": 0.5}, "no image is left for validation"),
+        ],
+    )
+    def test_refuses_what_does_not_fit_the_data(self, settings, message):
+        with pytest.raises(ConfigError, match=message):
+            TrainConfig(**settings).resolve(240)
+
+
+class TestARun:
+    def test_learns_on_every_backend(self, backend, tiny, dtype):
+        theta, history = train(dataclasses.replace(SMALL, dtype=dtype), tiny, backend)
+        assert backend.to_numpy(theta).dtype == dtype
+        assert history.epochs[-1].train_loss < history.epochs[0].train_loss
+        assert history.best.val_accuracy > 0.9
+        assert evaluate(theta, history.plan.layout, make_dataset(60, seed=1), backend).accuracy > 0.9
+
+    def test_is_the_same_on_every_backend(self, backend, tiny):
+        config = dataclasses.replace(SMALL, dtype="float64")
+        theta, history = train(config, tiny, backend)
+        expected, expected_history = train(config, tiny, NumpyBackend())
+        assert relative_error(backend.to_numpy(theta), expected) <= 1e-10
+        for ours, theirs in zip(history.epochs, expected_history.epochs, strict=True):
+            assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-10)
+            assert (ours.train_accuracy, ours.val_accuracy) == (theirs.train_accuracy, theirs.val_accuracy)
+
+    def test_of_one_seed_is_one_run_bit_for_bit(self, tiny):
+        (first, one), (second, other) = (train(SMALL, tiny, NumpyBackend()) for _ in range(2))
+        assert first.tobytes() == second.tobytes()
+        assert [epoch.val_loss for epoch in one.epochs] == [epoch.val_loss for epoch in other.epochs]
+        another, _ = train(dataclasses.replace(SMALL, seed=1), tiny, NumpyBackend())
+        assert first.tobytes() != another.tobytes()
+
+    def test_begins_with_the_vector_that_init_draws_from_its_seed(self, tiny):
+        """A step of rate 1e-30 leaves it as it was."""
+        config = dataclasses.replace(SMALL, learning_rate=1e-30, epochs=1, seed=7)
+        theta, history = train(config, tiny, NumpyBackend())
+        expected = init(history.plan.layout, np.random.default_rng(7))
+        np.testing.assert_allclose(theta, expected, rtol=0, atol=1e-25)
+
+    def test_measures_before_each_update(self, tiny):
+        config = dataclasses.replace(SMALL, learning_rate=1e-30, epochs=1, val_size=0)
+        theta, history = train(config, tiny, NumpyBackend())
+        loss, accuracy = evaluate(theta, history.plan.layout, tiny, NumpyBackend(), batch_size=7)
+        assert history.epochs[0].train_loss == pytest.approx(loss, rel=1e-5)
+        assert history.epochs[0].train_accuracy == accuracy
+
+    def test_holds_out_what_it_validates_on(self, tiny, monkeypatch):
+        seen = []
+        original = DeviceLoader.epoch
+
+        def spy(self, permutation, start=0):
+            seen.append(permutation)
+            return original(self, permutation, start)
+
+        monkeypatch.setattr(DeviceLoader, "epoch", spy)
+        train(dataclasses.replace(SMALL, epochs=2), tiny, NumpyBackend())
+        first, held_out, second, again = seen
+        assert np.array_equal(held_out, again)
+        assert np.array_equal(np.sort(first), np.sort(second))
+        assert not np.array_equal(first, second)
+        assert sorted([*first, *held_out]) == list(range(240))
+        assert len(held_out) == 40
+
+    def test_without_validation_data_has_no_best_epoch(self, tiny):
+        _, history = train(dataclasses.replace(SMALL, val_size=0), tiny, NumpyBackend())
+        assert history.best is None
+        assert history.plan.n_train == 240
+        assert {(epoch.val_loss, epoch.val_accuracy) for epoch in history.epochs} == {(None, None)}
+
+    def test_stops_after_the_epoch_that_reaches_its_target(self, tiny):
+        config = dataclasses.replace(SMALL, epochs=50, target_accuracy=0.9, schedule="constant")
+        _, history = train(config, tiny, NumpyBackend())
+        assert len(history.epochs) < 50
+        *others, last = (epoch.val_accuracy for epoch in history.epochs)
+        assert last >= 0.9
+        assert all(accuracy < 0.9 for accuracy in others)
+
+    def test_tells_its_callbacks_in_order(self, tiny):
+        said = []
+
+        class Listener(Callback):
+            def on_begin(self, plan):
+                said.append(("begin", plan.steps_per_epoch))
+
+            def on_step(self, step):
+                said.append(step)
+
+            def on_epoch(self, metrics):
+                said.append(("epoch", metrics.epoch))
+
+        train(dataclasses.replace(SMALL, epochs=2, batch_size=100), tiny, NumpyBackend(), [Listener(), Callback()])
+        assert said == [("begin", 2), 1, 2, ("epoch", 1), 3, 4, ("epoch", 2)]
+
+    def test_records_the_rate_of_each_epochs_last_step(self, tiny):
+        _, history = train(dataclasses.replace(SMALL, schedule="constant"), tiny, NumpyBackend())
+        assert [epoch.learning_rate for epoch in history.epochs] == [0.1] * 4
+        assert all(epoch.samples_per_second == pytest.approx(200 / epoch.seconds) for epoch in history.epochs)
+
+    @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+    @pytest.mark.parametrize("schedule", ["constant", "cosine", "one-cycle"])
+    def test_learns_with_every_optimizer_and_schedule_at_its_defaults(self, tiny, optimizer, schedule):
+        config = TrainConfig(optimizer=optimizer, schedule=schedule, hidden=(16,), epochs=30)
+        assert train(config, tiny, NumpyBackend())[1].best.val_accuracy > 0.9
+
+
+class TestFailure:
+    def test_a_loss_that_is_no_longer_finite_stops_the_run_and_names_the_step(self, backend, tiny):
+        """The first step's update is so great that the second step's loss is no number."""
+        config = dataclasses.replace(SMALL, learning_rate=1e30, schedule="constant")
+        with pytest.raises(TrainingError, match="in epoch 1, step [23] of 13: the learning") as caught:
+            train(config, tiny, backend)
+        assert "1e+30 is too great" in str(caught.value)
+
+    def test_parameters_that_the_last_update_broke_are_found(self, backend, tiny):
+        config = dataclasses.replace(SMALL, epochs=1, batch_size=200, learning_rate=1e39, schedule="constant")
+        with pytest.raises(TrainingError, match="no longer finite after epoch 1"):
+            train(config, tiny, backend)
+
+    def test_a_test_loss_that_is_not_finite_is_an_error(self, tiny):
+        layout = Layout((20, 3))
+        with pytest.raises(TrainingError, match="the loss is"):
+            evaluate(np.full(layout.size, np.float32(3e38)), layout, tiny, NumpyBackend())
+
+    def test_a_network_that_memory_cannot_hold_is_refused_before_it_is_made(self, backend, tiny):
+        with pytest.raises(ConfigError, match=r"hidden layers 10000000,10000000 .* need about 2 PB: .* free"):
+            train(dataclasses.replace(SMALL, hidden=(10_000_000, 10_000_000)), tiny, backend)
+
+    def test_a_device_out_of_memory_suggests_a_smaller_batch(self, tiny):
+        class Full(NumpyBackend):
+            def compile(self, step, *, donate=()):
+                def full(*arguments):
+                    raise MemoryError
+
+                return full
+
+        with pytest.raises(BackendError, match="ran out of memory .*: try a smaller batch size, such as 8,"):
+            train(SMALL, tiny, Full())
+
+    def test_another_error_of_the_device_is_not_hidden(self, tiny):
+        class Broken(NumpyBackend):
+            def compile(self, step, *, donate=()):
+                def broken(*arguments):
+                    raise RuntimeError("a bug")
+
+                return broken
+
+        with pytest.raises(RuntimeError, match="a bug"):
+            train(SMALL, tiny, Broken())
+
+    def test_every_library_knows_its_own_out_of_memory(self, backend):
+        assert backend.is_out_of_memory(MemoryError())
+        assert not backend.is_out_of_memory(ValueError("shapes"))
+        if backend.name == "torch":
+            import torch
+
+            assert backend.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+            assert backend.is_out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory: you tried"))
+        if backend.name == "jax":
+            import jax
+
+            assert backend.is_out_of_memory(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"))
+
+    def test_images_of_another_size_than_the_networks_are_refused(self, tiny):
+        layout = Layout((784, 3))
+        with pytest.raises(DataError, match="20 pixels and 3 classes: the network has 784 inputs and 3 outputs"):
+            evaluate(np.zeros(layout.size, np.float32), layout, tiny, NumpyBackend())
+
+
+class TestAStepNeitherTransfersNorWaits:
+    """On a GPU each `float(x)` in a step would stop the queue. Here what would do so raises."""
+
+    @pytest.fixture(params=["sgd", "adam", "adamw"])
+    def steps(self, request, tiny):
+        """Return a function that makes one training and one evaluation step on a backend's arrays."""
+
+        def run(backend):
+            layout = Layout((20, 16, 8, 3))
+            optimizer = make_optimizer(TrainConfig(optimizer=request.param))
+            theta = backend.asarray(init(layout, np.random.default_rng(0)), copy=True)
+            state, totals, seen = (
+                optimizer.init(theta),
+                zero_totals(backend, "float32"),
+                zero_totals(backend, "float32"),
+            )
+            batches = DeviceLoader(tiny, backend, 100).epoch(np.arange(240))
+            images, labels = next(batches)
+            train_step, measure = make_train_step(layout, optimizer, 255), make_evaluation_step(layout, 255)
+
+            def step():
+                nonlocal images, labels
+                scalars = optimizer.scalars(1, 0.1)
+                result = train_step(theta, state, totals, images, labels, scalars)
+                images, labels = next(batches)
+                return result, measure(seen, result[0], images, labels)
+
+            return step
+
+        return run
+
+    @pytest.mark.parametrize("spec", ["array-api-strict", "array-api-strict:device1"])
+    def test_on_array_api_strict(self, steps, spec, find_backend, monkeypatch):
+        backend = find_backend(spec)
+        step = steps(backend)
+        kind = type(backend.asarray(1.0))
+
+        def waits(self, *arguments):
+            raise AssertionError("a step waits for the device")
+
+        for name in ("__float__", "__int__", "__bool__", "__index__", "__complex__", "__array__", "__dlpack__"):
+            if hasattr(kind, name):
+                monkeypatch.setattr(kind, name, waits)
+        with pytest.raises(AssertionError, match="waits"):
+            float(backend.asarray(1.0))
+        step()
+
+    def test_on_pytorch(self, steps, find_backend):
+        backend = find_backend("torch")
+        import torch
+        from torch.utils._python_dispatch import TorchDispatchMode
+
+        class NothingWaits(TorchDispatchMode):
+            def __torch_dispatch__(self, operation, types, arguments=(), keywords=None):
+                name = operation.name()
+                assert name not in ("aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero"), name
+                moves = (keywords or {}).get("device") not in (None, backend.device)
+                assert not moves, f"{name} moves to another device"
+                return operation(*arguments, **(keywords or {}))
+
+        step = steps(backend)
+        with NothingWaits():
+            with pytest.raises(AssertionError, match="_local_scalar_dense"):
+                float(torch.ones(1))
+            step()
+
+    def test_on_jax(self, steps, find_backend):
+        """Under ``jax.jit`` an array has no value, so that a step that asks for one cannot be compiled."""
+        backend = find_backend("jax")
+        import jax
+
+        with pytest.raises(jax.errors.ConcretizationTypeError):
+            jax.jit(float)(1.0)
+        steps(backend)
+        layout = Layout((20, 3))
+        optimizer = make_optimizer(TrainConfig())
+        step = backend.compile(make_train_step(layout, optimizer, 255), donate=(0, 1, 2))
+        theta = backend.asarray(np.zeros(layout.size, np.float32), copy=True)
+        images, labels = backend.asarray(np.zeros((4, 20), np.uint8)), backend.asarray(np.zeros(4, np.int32))
+        state, totals = optimizer.init(theta), zero_totals(backend, "float32")
+        with jax.transfer_guard_device_to_host("disallow"):
+            theta, _, totals = step(theta, state, totals, images, labels, optimizer.scalars(1, 0.1))
+        assert int(totals.steps) == 1
