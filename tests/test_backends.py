@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -310,3 +311,39 @@ def test_memory_is_written_as_people_read_it():
 def test_free_memory_of_the_host_is_no_more_than_it_has():
     free = free_host_memory()
     assert free is None or 10**6 < free < 10**15
+
+
+class TestFreedMemory:
+    """A step's arrays come from the memory that the step before freed: no page of it is asked for anew."""
+
+    CODE = """
+import platform, resource
+import numpy as np
+from xpmlp.backends import get_backend
+from xpmlp.checking import make_problem
+from xpmlp.network import backward, forward
+problem = make_problem(n=32)
+theta, X = problem.theta.astype("float32"), problem.X.astype("float32")
+
+def gradient():
+    layers = problem.layout.unflatten(theta)
+    S, activations = forward(layers, X)
+    return problem.layout.flatten(backward(layers, activations, S, problem.labels))
+
+gradient = get_backend("numpy").compile(gradient)
+for _ in range(5):
+    gradient()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    gradient()
+print(platform.libc_ver()[0], (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 20)
+"""
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator is Linux's")
+    def test_no_step_asks_the_system_for_memory(self):
+        library, faults = run_python("-c", self.CODE).stdout.split()
+        if library != "glibc":
+            pytest.skip(f"the C library is {library}, not glibc")
+        assert float(faults) < 20
+        _, faults = run_python("-c", self.CODE, MALLOC_TRIM_THRESHOLD_="131072").stdout.split()
+        assert float(faults) > 200, "what the user set in the environment was changed, or there was nothing to mend"

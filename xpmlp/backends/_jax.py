@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from xpmlp.backends._malloc import keep_freed_memory
 from xpmlp.backends.base import CPU_WAY_OUT, Backend, Step, free_host_memory, host_array
 from xpmlp.errors import ArrayError, BackendError
 
@@ -82,6 +83,8 @@ class JaxBackend(Backend):
 
     def compile(self, step: Step, *, donate: Sequence[int] = ()) -> Step:
         """Return ``jax.jit`` of the step, with the buffers that are handed over reused for its results."""
+        if self.device.platform == "cpu":
+            keep_freed_memory()
         compiled: Step = jax.jit(step, donate_argnums=tuple(donate))
         return compiled
 

@@ -1,10 +1,12 @@
 """NumPy, on the CPU."""
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 
-from xpmlp.backends.base import CPU_WAY_OUT, Backend, host_array
+from xpmlp.backends._malloc import keep_freed_memory
+from xpmlp.backends.base import CPU_WAY_OUT, Backend, Step, host_array
 from xpmlp.errors import BackendError
 
 
@@ -33,6 +35,11 @@ class NumpyBackend(Backend):
         """Return a copy."""
         self._require_own(array)
         return np.array(array, order="C")
+
+    def compile(self, step: Step, *, donate: Sequence[int] = ()) -> Step:
+        """Return the step itself, and let its arrays' memory be used again from step to step."""
+        keep_freed_memory()
+        return step
 
     def describe(self) -> dict[str, str]:
         """Return NumPy's version and the library behind its products."""

@@ -1,10 +1,12 @@
 """PyTorch, on the CPU or a GPU."""
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 
-from xpmlp.backends.base import CPU_WAY_OUT, Backend, free_host_memory, host_array
+from xpmlp.backends._malloc import keep_freed_memory
+from xpmlp.backends.base import CPU_WAY_OUT, Backend, Step, free_host_memory, host_array
 from xpmlp.errors import ArrayError, BackendError
 
 try:
@@ -56,6 +58,12 @@ class TorchBackend(Backend):
         """Return a copy on the host."""
         self._require_own(array)
         return np.array(array.detach().cpu().numpy(), order="C")
+
+    def compile(self, step: Step, *, donate: Sequence[int] = ()) -> Step:
+        """Return the step itself, and let its tensors' memory be used again from step to step."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        return step
 
     def synchronize(self) -> None:
         """Wait for the device."""
