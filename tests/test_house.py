@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,30 @@ def test_the_face_shows_what_it_promises():
     assert [name for name in xpmlp.__all__ if getattr(xpmlp, name, None) is None] == []
     with pytest.raises(AttributeError, match="no attribute 'perceptron'"):
         xpmlp.perceptron  # noqa: B018
+
+
+class TestTheReadme:
+    README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    def test_its_table_is_the_codes_lines(self):
+        code = (PACKAGE / "network.py").read_text(encoding="utf-8")
+        rows = re.findall(r"^\| ([FB]\d.*?) \| .*? \| (.*) \|$", self.README, re.M)
+        for _, lines in rows:
+            for line in re.findall("`(.*?)`", lines):
+                assert line in code, line
+        named = {number for numbers, _ in rows for number in numbers.split(", ")}
+        assert named == {f"F{k}" for k in range(1, 8)} | {f"B{k}" for k in range(1, 12)}
+
+    def test_its_example_runs(self, capsys):
+        (example,) = re.findall("```python\n(.*?)```", self.README, re.S)
+        exec(example, {})
+        said = capsys.readouterr().out
+        assert float(re.search(r"accuracy=(0\.\d+)", said)[1]) > 0.95
+
+
+def test_every_equation_of_the_derivation_stands_in_the_code():
+    derivation = (PACKAGE / "derivation.md").read_text(encoding="utf-8")
+    numbers = re.findall(r"^\| ([FB]\d+) \|", derivation, re.M)
+    assert len(numbers) == 18
+    code = (PACKAGE / "network.py").read_text(encoding="utf-8")
+    assert [number for number in numbers if not re.search(rf"\b{number}\b", code)] == []
