@@ -12,13 +12,14 @@ from tests.conftest import ROOT, run_python
 PACKAGE = ROOT / "xpmlp"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-AGNOSTIC = {"network", "optimizers"}
+AGNOSTIC = {"network.py", "optimizers.py", "primitives/__init__.py"}
 """The rooms that name no array library."""
 
 BELOW = {
     "errors": set(),
     "namespaces": {"errors"},
-    "network": {"errors", "namespaces"},
+    "primitives": {"namespaces"},
+    "network": {"errors", "namespaces", "primitives"},
     "optimizers": {"errors", "namespaces"},
     "schedules": {"errors"},
     "backends": {"errors"},
@@ -79,26 +80,22 @@ def test_the_order_of_rooms_has_no_circle():
 
 @pytest.mark.parametrize("room", sorted(AGNOSTIC))
 def test_the_math_names_no_array_library(room):
-    outside = {name.split(".")[0] for name in imports_of(PACKAGE / f"{room}.py")} - {"xpmlp"}
+    outside = {name.split(".")[0] for name in imports_of(PACKAGE / room)} - {"xpmlp"}
     import sys
 
     assert outside <= sys.stdlib_module_names
 
 
-def test_array_libraries_are_imported_in_backends_alone():
+def test_array_libraries_are_imported_in_backends_and_native_primitives_alone():
     for path in MODULES:
         named = {name.split(".")[0] for name in imports_of(path)} & ARRAY_LIBRARIES
-        assert not named or room_of(path) == "backends", path
+        native = room_of(path) == "primitives" and path.name.startswith("_") and path.name != "__init__.py"
+        assert not named or room_of(path) == "backends" or native, path
 
 
 def test_cupy_has_every_name_that_agnostic_code_uses():
     cupy = pytest.importorskip("array_api_compat.cupy", reason="CuPy is not installed")
-    rooms = [
-        PACKAGE / "network.py",
-        PACKAGE / "optimizers.py",
-        PACKAGE / "training.py",
-        PACKAGE / "data" / "loading.py",
-    ]
+    rooms = [PACKAGE / room for room in (*AGNOSTIC, "training.py", "data/loading.py")]
     names = set().union(*(names_from_namespaces(path) for path in rooms))
     assert {"exp", "take", "sqrt", "int32"} <= names, "the search finds nothing"
     assert not {name for name in names if not hasattr(cupy, name)}

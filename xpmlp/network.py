@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from xpmlp.errors import ArrayError, ConfigError, ShapeError
 from xpmlp.namespaces import Array, array_namespace
+from xpmlp.primitives import join
 
 Layer: TypeAlias = tuple[Array, Array]
 """One layer's weights W (fan_in × fan_out) and biases b (1 × fan_out)."""
@@ -106,8 +107,8 @@ class Layout:
         expected = [shape for fan_in, fan_out in self.shapes for shape in ((fan_in, fan_out), (1, fan_out))]
         if found != expected:
             raise ShapeError(f"layers of shapes {found}: sizes {self.sizes} have {expected}")
-        xp = array_namespace(layers=arrays)
-        return xp.concat([xp.reshape(array, (-1,)) for array in arrays])
+        array_namespace(layers=arrays)
+        return join(arrays)
 
 
 def init(layout: Layout, rng: Any, dtype: str = "float32") -> Any:
