@@ -1,6 +1,8 @@
 """From a data set's name to its images and labels."""
 
+import dataclasses
 import difflib
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,31 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from xpmlp.data import idx
+from xpmlp.data.download import Progress, download
+from xpmlp.data.sources import FILES, SOURCES
 from xpmlp.errors import DataError
 
-MNIST_CLASSES = tuple("0123456789")
-FASHION_CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
-_CLASSES = {"mnist": MNIST_CLASSES, "fashion-mnist": FASHION_CLASSES}
-_NAMES = ("auto", "mnist", "fashion-mnist", "digits", "idx:FOLDER")
-
-_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
-"""The names of MNIST's four files, which Fashion-MNIST bears too, each alone or with ``.gz``."""
+_NAMES = ("auto", *SOURCES, "digits", "idx:FOLDER")
 
 
 @dataclass(frozen=True)
@@ -104,30 +86,41 @@ class LoadedData:
         Its two parts.
     note : str
         Why it was chosen, where the user left the choice.
+    warning : str
+        What the user should know about its files.
     """
 
     name: str
     train: Dataset
     test: Dataset
     note: str = ""
+    warning: str = ""
 
 
-def load_dataset(name: str = "auto", data_dir: str | os.PathLike[str] | None = None) -> LoadedData:
-    """Find a data set and read it.
+def load_dataset(
+    name: str = "auto",
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    progress: Progress | None = None,
+) -> LoadedData:
+    """Find a data set, or download it, and read it.
 
     Parameters
     ----------
     name : str
         ``mnist``, ``fashion-mnist``, ``digits`` (1,797 images of 8 × 8 that ship with scikit-learn), ``idx:FOLDER`` (a
-        folder of one's own with MNIST's four file names), or ``auto``: MNIST where it is on disk, else the digits.
+        folder of one's own with MNIST's four file names), or ``auto``: MNIST where it is on disk or can be
+        downloaded, else the digits.
     data_dir : path or None
         The only folder to look in: the files are in it, or in a folder of the data set's name in it. None: the
-        folder that the environment variable XPMLP_DATA names, then the user's cache.
+        folder that the environment variable XPMLP_DATA names, then the user's cache, and then a download to there.
+    progress : callable or None
+        Is told a file's name, the bytes that have come and the bytes in all, where something is downloaded.
 
     Raises
     ------
     DataError
-        If the name is unknown, or the data set is not there or damaged.
+        If the name is unknown, or the data set is not there, cannot be had, is damaged or is another one.
     """
     if name == "digits":
         return _digits()
@@ -135,54 +128,57 @@ def load_dataset(name: str = "auto", data_dir: str | os.PathLike[str] | None = N
         folder = Path(name.removeprefix("idx:"))
         if not _is_whole(folder):
             raise DataError(_missing(folder))
-        return _read(name, folder, None)
-    if name in _CLASSES:
-        found = _find(name, data_dir)
-        if found is None:
-            raise DataError(f"{name} is not on this disk: {_remedy(name, data_dir)}")
-        return _read(name, found, _CLASSES[name])
+        return _read(name, folder)
+    if name in SOURCES:
+        return _read(name, _find_or_download(name, data_dir, progress))
     if name == "auto":
-        found = _find("mnist", data_dir)
-        if found is not None:
-            return _read("mnist", found, MNIST_CLASSES)
-        if data_dir is not None:
-            raise DataError(f"there is no MNIST in the given folder: {_remedy('mnist', data_dir)}")
-        digits = _digits()
-        note = f"MNIST is not on this disk: {_remedy('mnist', None)}"
-        return LoadedData(digits.name, digits.train, digits.test, note)
+        try:
+            folder = _find_or_download("mnist", data_dir, progress)
+        except DataError as error:
+            if data_dir is not None:
+                raise
+            return dataclasses.replace(_digits(), note=str(error))
+        return _read("mnist", folder)
     near = difflib.get_close_matches(name, _NAMES, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise DataError(f"unknown data set {name!r}: {hint}expected {', '.join(_NAMES[:-1])} or {_NAMES[-1]}")
 
 
-def _folders(name: str, data_dir: str | os.PathLike[str] | None) -> list[Path]:
-    """Return where a data set may be, in the order in which the folders are looked at."""
+def cache_folder(name: str) -> Path:
+    """Return the folder of the user's cache in which a data set is kept."""
+    import platformdirs
+
+    return platformdirs.user_cache_path("xpmlp") / name
+
+
+def _find_or_download(name: str, data_dir: str | os.PathLike[str] | None, progress: Progress | None) -> Path:
     if data_dir is not None:
         parents = [Path(data_dir)]
     else:
-        import platformdirs
-
         given = os.environ.get("XPMLP_DATA")
-        parents = [*([Path(given)] if given else []), platformdirs.user_cache_path("xpmlp")]
-    return [folder for parent in parents for folder in (parent / name, parent)]
-
-
-def _find(name: str, data_dir: str | os.PathLike[str] | None) -> Path | None:
-    return next((folder for folder in _folders(name, data_dir) if _is_whole(folder)), None)
-
-
-def _remedy(name: str, data_dir: str | os.PathLike[str] | None) -> str:
+        parents = [*([Path(given)] if given else []), cache_folder(name).parent]
+    for folder in (folder for parent in parents for folder in (parent / name, parent)):
+        if _is_whole(folder):
+            return folder
     if data_dir is not None:
-        return _missing(Path(data_dir), f" (nor in its folder {name})")
-    looked = ", ".join(str(folder) for folder in _folders(name, None)[::2])
-    return f"no {_FILES[0]} and its three siblings in {looked}; give their folder with --data-dir or XPMLP_DATA"
+        also = f" (nor in its folder {name})" if Path(data_dir).is_dir() else ""
+        raise DataError(f"{name} is not in the given folder: {_missing(Path(data_dir))}{also}")
+    try:
+        download(name, SOURCES[name], cache_folder(name), progress)
+    except DataError as error:
+        looked = ", ".join(map(str, parents))
+        raise DataError(
+            f"{name} is not on this disk ({looked}) and {str(error).removeprefix(f'{name} ')}; "
+            "give the folder of its files with --data-dir or XPMLP_DATA"
+        ) from None
+    return cache_folder(name)
 
 
-def _missing(folder: Path, also: str = "") -> str:
+def _missing(folder: Path) -> str:
     if not folder.is_dir():
         return f"{folder} is no folder"
-    missing = [file for file in _FILES if _path(folder, file) is None]
-    return f"{folder} has no {', '.join(missing)}, plain or .gz{also}"
+    missing = [file for file in FILES if _path(folder, file) is None]
+    return f"{folder} has no {', '.join(missing)}, plain or .gz"
 
 
 def _path(folder: Path, file: str) -> Path | None:
@@ -190,23 +186,55 @@ def _path(folder: Path, file: str) -> Path | None:
 
 
 def _is_whole(folder: Path) -> bool:
-    return all(_path(folder, file) for file in _FILES)
+    return all(_path(folder, file) for file in FILES)
 
 
-def _read(name: str, folder: Path, class_names: tuple[str, ...] | None) -> LoadedData:
-    arrays = [idx.read(path) for file in _FILES if (path := _path(folder, file))]
-    if class_names is None:
-        labels = arrays[1]
+def _read(name: str, folder: Path) -> LoadedData:
+    paths = {file: path for file in FILES if (path := _path(folder, file))}
+    arrays = {file: idx.read(path) for file, path in paths.items()}
+    warning = ""
+    if name in SOURCES:
+        class_names = SOURCES[name].class_names
+        unknown = [paths[file].name for file in FILES if not _is_published(name, file, paths[file], arrays[file])]
+        if unknown:
+            warning = f"{', '.join(unknown)} in {folder}: not {name} as it was published (their sums are unknown)"
+    else:
+        labels = arrays[FILES[1]]
         n_classes = int(labels.max()) + 1 if labels.size and labels.dtype.kind in "iu" else 1
         class_names = tuple(str(label) for label in range(max(n_classes, 1)))
-    train = Dataset(arrays[0], arrays[1], class_names, 255, f"{name} training set in {folder}")
-    test = Dataset(arrays[2], arrays[3], class_names, 255, f"{name} test set in {folder}")
+    train, test = (
+        Dataset(arrays[images], arrays[labels], class_names, 255, f"{name} {part} set in {folder}")
+        for part, images, labels in (("training", *FILES[:2]), ("test", *FILES[2:]))
+    )
     if train.image_shape != test.image_shape:
         raise DataError(
             f"{folder}: training images of {train.image_shape} and test images of {test.image_shape} pixels: "
             "expected one size"
         )
-    return LoadedData(name, train, test)
+    return LoadedData(name, train, test, warning=warning)
+
+
+def _is_published(name: str, file: str, path: Path, array: np.ndarray) -> bool:
+    """Return whether a file is what was published under that name; refuse what was published under another.
+
+    The contents decide, since a file may have been compressed anew; of Fashion-MNIST only the compressed files' sums
+    are known.
+    """
+    contents = {sum_: (owner, kind) for owner, source in SOURCES.items() for kind, sum_ in source.contents.items()}
+    zipped = {sum_: (owner, kind) for owner, source in SOURCES.items() for kind, sum_ in source.zipped.items()}
+    found = contents.get(_sum_of_contents(array))
+    if found is None and path.suffix == ".gz":
+        found = zipped.get(hashlib.sha256(path.read_bytes()).hexdigest())
+    if found not in (None, (name, file)):
+        raise DataError(f"{path} is {found[0]}'s {found[1]}, by its SHA-256: expected {name}'s {file}; name its folder")
+    return found is not None
+
+
+def _sum_of_contents(array: np.ndarray) -> str:
+    """Return the SHA-256 of an array's IDX file, uncompressed; there is but one for each array."""
+    sum_ = hashlib.sha256()
+    idx.write_to(sum_.update, array)
+    return sum_.hexdigest()
 
 
 def _digits() -> LoadedData:
@@ -221,7 +249,11 @@ def _digits() -> LoadedData:
         is_test[np.flatnonzero(labels == label)[4::5]] = True
     train, test = (
         Dataset(
-            images[rows], labels[rows], MNIST_CLASSES, 16, f"digits {part} set of scikit-learn {sklearn.__version__}"
+            images[rows],
+            labels[rows],
+            SOURCES["mnist"].class_names,
+            16,
+            f"digits {part} set of scikit-learn {sklearn.__version__}",
         )
         for part, rows in (("training", ~is_test), ("test", is_test))
     )

@@ -9,6 +9,7 @@ import math
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import IO, Any, cast
 
@@ -80,6 +81,26 @@ def _parse(file: IO[bytes], name: str, most: int, *, exact: bool) -> np.ndarray:
     size_of = f"its header promises {promised:,} bytes ({' × '.join(map(str, shape)) or 'one element'}, {dtype.name})"
     if header + promised > most or (exact and header + promised < most):
         raise DataError(f"{name}: {size_of}, the file's length is for {most - header:,}: get the file anew")
+    array = _whole(file, dtype, promised, name, size_of) if exact else _grown(file, dtype, promised, name, size_of)
+    if not dtype.isnative:
+        array = array.byteswap(inplace=True).view(dtype.newbyteorder("="))
+    return array.reshape(shape)
+
+
+def _whole(file: IO[bytes], dtype: np.dtype, promised: int, name: str, size_of: str) -> np.ndarray:
+    """Return the elements of a file whose length is known to be what its header promises."""
+    array = np.empty(promised // dtype.itemsize, dtype)
+    found = 0
+    view = memoryview(array.view(np.uint8))  # type: ignore[arg-type]
+    while found < promised and (count := file.readinto(view[found:])):  # type: ignore[attr-defined]
+        found += count
+    if found < promised:
+        raise DataError(f"{name}: {size_of}, {found:,} are there: get the file anew")
+    return array
+
+
+def _grown(file: IO[bytes], dtype: np.dtype, promised: int, name: str, size_of: str) -> np.ndarray:
+    """Return the elements of a stream that may hold less than promised: memory grows with what has come."""
     contents = bytearray()
     while len(contents) <= promised:  # one byte more than promised, to see that there is none
         chunk = file.read(min(_CHUNK, promised + 1 - len(contents)))
@@ -89,7 +110,7 @@ def _parse(file: IO[bytes], name: str, most: int, *, exact: bool) -> np.ndarray:
     if len(contents) != promised:
         found = "more follow" if len(contents) > promised else f"{len(contents):,} are there"
         raise DataError(f"{name}: {size_of}, {found}: get the file anew")
-    return np.frombuffer(contents, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+    return np.frombuffer(contents, dtype)
 
 
 def write(target: str | os.PathLike[str] | IO[bytes], array: np.ndarray) -> None:
@@ -100,6 +121,25 @@ def write(target: str | os.PathLike[str] | IO[bytes], array: np.ndarray) -> None
     DataError
         If the format has no such element type, or the file cannot be written.
     """
+    try:
+        if hasattr(target, "write"):
+            write_to(cast(IO[bytes], target).write, array)
+        else:
+            opener: Any = gzip.open if str(target).endswith(".gz") else open
+            with opener(target, "wb") as file:
+                write_to(file.write, array)
+    except OSError as error:
+        raise DataError(f"{getattr(target, 'name', target)}: {error.strerror or error}") from None
+
+
+def write_to(sink: Callable[[Any], object], array: np.ndarray) -> None:
+    """Hand an array's IDX file to a function, header and elements; it may be a file's write or a sum's update.
+
+    Raises
+    ------
+    DataError
+        If the format has no such element type.
+    """
     array = np.asarray(array)
     code = _CODES.get(array.dtype.newbyteorder("="))
     if code is None or array.ndim > 255 or max(array.shape, default=0) >= 2**32:
@@ -107,17 +147,5 @@ def write(target: str | os.PathLike[str] | IO[bytes], array: np.ndarray) -> None
             f"{array.dtype} of shape {array.shape} does not fit an IDX file: "
             f"expected one of {', '.join(kind.name for kind in _CODES)}"
         )
-    try:
-        if hasattr(target, "write"):
-            _write(cast(IO[bytes], target), array, code)
-        else:
-            opener: Any = gzip.open if str(target).endswith(".gz") else open
-            with opener(target, "wb") as file:
-                _write(file, array, code)
-    except OSError as error:
-        raise DataError(f"{getattr(target, 'name', target)}: {error.strerror or error}") from None
-
-
-def _write(file: IO[bytes], array: np.ndarray, code: int) -> None:
-    file.write(struct.pack(f">HBB{array.ndim}I", 0, code, array.ndim, *array.shape))
-    file.write(np.asarray(array, dtype=_TYPES[code], order="C").tobytes())
+    sink(struct.pack(f">HBB{array.ndim}I", 0, code, array.ndim, *array.shape))
+    sink(np.asarray(array, dtype=_TYPES[code], order="C").reshape(-1).view(np.uint8).data)

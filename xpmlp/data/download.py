@@ -1,0 +1,151 @@
+"""Downloading a data set from the mirror that answers first, into a folder that never holds half a file."""
+
+import logging
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from xpmlp.data.sources import FILES, Source
+from xpmlp.errors import DataError
+
+ANSWER_WITHIN = 10.0
+"""Seconds of the clock in which some mirror must answer, the resolving of names included."""
+
+STALLED_AFTER = 10.0
+"""Seconds without a byte after which a download that has begun is given up."""
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Is told a file's name, the bytes that have come and the bytes in all (0: unknown)."""
+
+
+def download(name: str, source: Source, folder: Path, progress: Progress | None = None) -> None:
+    """Bring a data set's four files into a folder.
+
+    The mirrors are asked at once, and used in the order in which they answer. Each file is written beside its place,
+    checked by its SHA-256 and then moved there, so that a process that is killed, or two at once, leave no file that
+    looks whole and is not. Files that are there already are kept.
+
+    Parameters
+    ----------
+    name : str
+        The data set's name, for messages.
+    source : Source
+        Its mirrors and sums.
+    folder : path
+        Where the files go; it is made.
+    progress : callable or None
+        Is told how it goes on.
+
+    Raises
+    ------
+    DataError
+        If the folder cannot be written, or no mirror gave the files: within `ANSWER_WITHIN` seconds where none answers.
+    """
+    _require_writable(folder)
+    failures = []
+    for mirror, problem in _answers(source.mirrors, f"{FILES[-1]}.gz"):
+        problem = problem or _download_from(mirror, source, folder, progress)
+        if problem is None:
+            return
+        failures.append(f"{mirror}: {problem}")
+    raise DataError(f"{name} cannot be downloaded ({'; '.join(failures) or 'it has no mirror'})")
+
+
+def _require_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataError(f"the cache folder {folder} cannot be written ({error.strerror})") from None
+
+
+def _answers(mirrors: tuple[str, ...], file: str) -> Iterator[tuple[str, str | None]]:
+    """Yield each mirror with None as it answers, or with what is wrong with it; at the deadline those that are left.
+
+    A client's own time limit counts for each address anew and not for the resolving of names, so each mirror is asked
+    in a thread that is left behind where it hangs.
+    """
+    answers: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
+    for mirror in mirrors:
+        threading.Thread(target=lambda url=mirror: answers.put((url, _ask(url + file))), daemon=True).start()
+    deadline = time.monotonic() + ANSWER_WITHIN
+    waiting = list(mirrors)
+    while waiting:
+        try:
+            mirror, problem = answers.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            break
+        waiting.remove(mirror)
+        yield mirror, problem
+    for mirror in waiting:
+        yield mirror, f"no answer in {ANSWER_WITHIN:.0f} s"
+
+
+def _ask(url: str) -> str | None:
+    import requests
+
+    try:
+        requests.head(url, timeout=ANSWER_WITHIN, allow_redirects=True).raise_for_status()
+    except (requests.RequestException, OSError, ValueError) as error:
+        return _in_short(error)
+    return None
+
+
+def _download_from(mirror: str, source: Source, folder: Path, progress: Progress | None) -> str | None:
+    """Return None once all files are there, or what went wrong."""
+    import pooch
+    import requests
+
+    pooch.get_logger().setLevel(logging.WARNING)
+    for file, sum_ in source.zipped.items():
+        downloader = pooch.HTTPDownloader(
+            progressbar=_Bar(file, progress), timeout=(ANSWER_WITHIN, STALLED_AFTER), chunk_size=1 << 16
+        )
+        try:
+            pooch.retrieve(f"{mirror}{file}.gz", f"sha256:{sum_}", f"{file}.gz", folder, downloader=downloader)
+        except requests.RequestException as error:
+            return f"{file}.gz: {_in_short(error)}"
+        except ValueError:  # pooch's word for another sum
+            return f"{file}.gz: what was sent is not the file that was published (its SHA-256 is another)"
+        except OSError as error:
+            raise DataError(f"the cache folder {folder} cannot be written ({error.strerror or error})") from None
+    return None
+
+
+def _in_short(error: Exception) -> str:
+    """Return a network error in a few words: requests wraps them four deep."""
+    import requests
+
+    response = getattr(error, "response", None)
+    if response is not None:
+        return f"HTTP status {response.status_code}"
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    inner: Any = error
+    while (cause := inner.__cause__ or inner.__context__) is not None:
+        inner = cause
+    return f"{type(error).__name__}: {getattr(inner, 'strerror', None) or str(inner).splitlines()[0]}"
+
+
+class _Bar:
+    """What pooch takes for a progress bar: it passes on how many bytes of a file have come."""
+
+    def __init__(self, file: str, progress: Progress | None) -> None:
+        self.total = 0
+        self._file, self._progress, self._done = file, progress, 0
+
+    def update(self, count: int) -> None:
+        self._done = min(self._done + count, self.total) if self.total else self._done + count
+        if self._progress:
+            self._progress(self._file, self._done, self.total)
+
+    def reset(self) -> None:
+        self._done = 0
+
+    def close(self) -> None:
+        pass
