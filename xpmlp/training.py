@@ -12,7 +12,7 @@ import numpy as np
 
 from xpmlp.backends.base import Backend, format_bytes
 from xpmlp.data.datasets import Dataset
-from xpmlp.data.loading import DeviceLoader
+from xpmlp.data.loading import TRANSFERS, DeviceLoader, row_dtype
 from xpmlp.errors import BackendError, ConfigError, DataError, TrainingError
 from xpmlp.namespaces import Array, array_namespace
 from xpmlp.network import Layout, backward, count_correct, cross_entropy, forward, init
@@ -60,6 +60,8 @@ class TrainConfig:
         What is computed in.
     target_accuracy : float or None
         Stop after the first epoch whose validation accuracy, in (0, 1], reaches it.
+    transfer : {"auto", "resident", "stream"}
+        How images come to the device, as `DeviceLoader` has it; the results are the same.
 
     Raises
     ------
@@ -80,12 +82,14 @@ class TrainConfig:
     seed: int = 0
     dtype: str = "float32"
     target_accuracy: float | None = None
+    transfer: str = "auto"
 
     def __post_init__(self) -> None:
         Layout((1, *self.hidden, 1))  # refuses widths that are none
         _require_one_of("optimizer", self.optimizer, OPTIMIZERS)
         _require_one_of("schedule", self.schedule, SCHEDULES)
         _require_one_of("dtype", self.dtype, DTYPES)
+        _require_one_of("transfer", self.transfer, TRANSFERS)
         _require_count("epochs", self.epochs, least=1)
         _require_count("batch size", self.batch_size, least=1)
         _require_count("seed", self.seed, least=0)
@@ -350,7 +354,14 @@ def train(
         ) from error
 
 
-def evaluate(theta: Array, layout: Layout, dataset: Dataset, backend: Backend, batch_size: int = 1024) -> Evaluation:
+def evaluate(
+    theta: Array,
+    layout: Layout,
+    dataset: Dataset,
+    backend: Backend,
+    batch_size: int = 1024,
+    transfer: str = "auto",
+) -> Evaluation:
     """Return the mean loss and the accuracy of a network over a data set.
 
     Parameters
@@ -365,6 +376,8 @@ def evaluate(theta: Array, layout: Layout, dataset: Dataset, backend: Backend, b
         The library and device that compute.
     batch_size : int
         Images at a time.
+    transfer : {"auto", "resident", "stream"}
+        How they come to the device.
 
     Raises
     ------
@@ -380,9 +393,9 @@ def evaluate(theta: Array, layout: Layout, dataset: Dataset, backend: Backend, b
             f"the network has {layout.sizes[0]} inputs and {layout.sizes[-1]} outputs"
         )
     step = backend.compile(make_evaluation_step(layout, dataset.max_value), donate=(0,))
-    loader = DeviceLoader(dataset, backend, batch_size)
+    loader = DeviceLoader(dataset, backend, batch_size, transfer, reuse_buffers=True)
     with np.errstate(all="ignore"):
-        evaluation = _evaluate(step, theta, loader, np.arange(len(dataset)), backend)
+        evaluation = _evaluate(step, theta, loader, _all_rows(dataset), backend)
     if not math.isfinite(evaluation.loss):
         raise TrainingError(
             f"{dataset.provenance}: the loss is {evaluation.loss}: the parameters are too great or not finite"
@@ -400,15 +413,16 @@ def _train(
     optimizer = make_optimizer(config)
     steps_per_epoch = math.ceil(n_train / batch_size)
     schedule = make_schedule(config, epochs * steps_per_epoch)
-    plan = Plan(config, layout, n_train, n_val, steps_per_epoch)
-    _require_memory(plan, backend)
+    _require_memory(config, layout, backend)
 
     rng = np.random.default_rng(config.seed)
     theta = backend.asarray(init(layout, rng, config.dtype), copy=True)
-    rows = rng.permutation(len(dataset)) if n_val else np.arange(len(dataset))
+    rows = rng.permutation(_all_rows(dataset)) if n_val else _all_rows(dataset)
     val_rows, train_rows = np.sort(rows[:n_val]), np.sort(rows[n_val:])
+    del rows
     state = optimizer.init(theta)
-    loader = DeviceLoader(dataset, backend, batch_size)
+    loader = DeviceLoader(dataset, backend, batch_size, config.transfer, reuse_buffers=True)
+    plan = Plan(dataclasses.replace(config, transfer=loader.transfer), layout, n_train, n_val, steps_per_epoch)
     train_step = backend.compile(make_train_step(layout, optimizer, dataset.max_value), donate=(0, 1, 2))
     evaluation_step = backend.compile(make_evaluation_step(layout, dataset.max_value), donate=(0,))
 
@@ -419,7 +433,7 @@ def _train(
     for epoch in range(1, epochs + 1):
         started = time.perf_counter()
         totals = zero_totals(backend, config.dtype)
-        for images, labels in loader.epoch(train_rows[rng.permutation(n_train)]):
+        for images, labels in loader.epoch(rng.permutation(train_rows)):
             step += 1
             learning_rate = schedule(step)
             scalars = optimizer.scalars(step, learning_rate)
@@ -447,6 +461,10 @@ def _train(
         if config.target_accuracy is not None and validation and validation.accuracy >= config.target_accuracy:
             break
     return theta, History(plan, tuple(done))
+
+
+def _all_rows(dataset: Dataset) -> np.ndarray:
+    return np.arange(len(dataset), dtype=row_dtype(len(dataset)))
 
 
 def _scaled(images: Array, theta: Array, max_value: int) -> Array:
@@ -505,9 +523,8 @@ def _slower(plan: Plan) -> str:
     return f"the learning rate {rate:g} is too great for this run; try one such as {rate / 10:g}"
 
 
-def _require_memory(plan: Plan, backend: Backend) -> None:
+def _require_memory(config: TrainConfig, layout: Layout, backend: Backend) -> None:
     """Refuse a network that the device cannot hold, before a byte of it is taken."""
-    config, layout = plan.config, plan.layout
     itemsize = np.dtype(config.dtype).itemsize
     vectors = {"sgd": 5, "adam": 7, "adamw": 7}[config.optimizer]  # theta, gradient twice, temporaries; the state
     activations = _resolved(config.batch_size) * sum(layout.sizes) * 3

@@ -2,17 +2,19 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any, Self
 
 import numpy as np
 
 from xpmlp.backends._driver import Driver, ask_driver
-from xpmlp.backends.base import CPU_WAY_OUT, Backend, Step, host_array
+from xpmlp.backends.base import CPU_WAY_OUT, Backend, Copier, Step, host_array
 from xpmlp.errors import BackendError
 
 try:
     import cupy
+    import cupyx
     from array_api_compat import cupy as namespace
 except ImportError as error:
     driver = ask_driver()
@@ -80,6 +82,10 @@ class CupyBackend(Backend):
         compiled: Callable[..., Any] = on_device
         return compiled  # type: ignore[return-value]
 
+    def copier(self) -> Copier:
+        """Return a copier with pinned staging buffers and a stream of its own."""
+        return _PinnedCopier(self)
+
     def synchronize(self) -> None:
         """Wait for the GPU."""
         self.device.synchronize()
@@ -98,6 +104,73 @@ class CupyBackend(Backend):
         name = cupy.cuda.runtime.getDeviceProperties(self.device.id)["name"].decode()
         settings = " ".join(f"{name}={os.environ.get(name, 'unset')}" for name in _PRECISION_SETTINGS)
         return {"version": cupy.__version__, "device": name, "products": f"cuBLAS, {settings}"}
+
+
+class _PinnedCopier(Copier):
+    """Copies on a stream of its own, out of page-locked memory, while the current stream computes.
+
+    Device buffers are allocated outside of the copying stream: CuPy's pool returns a block to the stream that was the
+    current one when it was allocated, whoever else still reads it.
+    """
+
+    reuses_buffers = True
+
+    def __init__(self, backend: CupyBackend) -> None:
+        super().__init__(backend)
+        with backend.device:
+            self._stream = cupy.cuda.Stream(non_blocking=True)
+
+    def context(self) -> AbstractContextManager[Any]:
+        """Return the GPU, which is the current one of a thread, not of the process."""
+        device: AbstractContextManager[Any] = cupy.cuda.Device(self.backend.device.id)
+        return device
+
+    def host_buffer(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """Return page-locked memory, which alone is copied while the host goes on."""
+        with self.backend.device:
+            return np.asarray(cupyx.empty_pinned(shape, dtype))
+
+    def device_buffer(self, host: np.ndarray) -> Any:
+        """Return memory on the GPU."""
+        with self.backend.device:
+            return cupy.empty(host.shape, host.dtype)
+
+    def copy(self, host: np.ndarray, device: Any, n: int) -> Any:
+        """Queue the copy."""
+        rows = device[:n]
+        rows.set(host[:n], stream=self._stream)
+        return rows
+
+    def event(self) -> Any:
+        """Return an event for which the host waits without spinning."""
+        with self.backend.device:
+            return cupy.cuda.Event(block=True, disable_timing=True)
+
+    def record_copied(self, event: Any) -> None:
+        """Record it on the copying stream."""
+        self._stream.record(event)
+
+    def record_used(self, event: Any) -> None:
+        """Record it on the stream that computes, the caller's current one."""
+        with self.backend.device:
+            cupy.cuda.get_current_stream().record(event)
+
+    def copying_waits_for(self, event: Any) -> None:
+        """Let the copying stream wait."""
+        self._stream.wait_event(event)
+
+    def computing_waits_for(self, event: Any) -> None:
+        """Let the stream that computes wait."""
+        with self.backend.device:
+            cupy.cuda.get_current_stream().wait_event(event)
+
+    def host_waits_for(self, event: Any) -> None:
+        """Wait."""
+        event.synchronize()
+
+    def finish(self) -> None:
+        """Wait for the copying stream."""
+        self._stream.synchronize()
 
 
 def _problem(index: int, driver: Driver) -> str | None:

@@ -4,6 +4,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -115,6 +116,10 @@ class Backend(ABC):
         """Return whether an error says that memory ran out."""
         return isinstance(error, MemoryError)
 
+    def copier(self) -> "Copier":
+        """Return what moves a stream of batches to the device."""
+        return Copier(self)
+
     @abstractmethod
     def describe(self) -> dict[str, str]:
         """Return the library's version, the device, and what decides the precision of products."""
@@ -132,6 +137,65 @@ class Backend(ABC):
             raise ArrayError(
                 f"{self.name} was handed a {type(array).__name__} of {found}: use backend_of(array).to_numpy(array)"
             )
+
+
+class Copier:
+    """Staging buffers on the host, buffers on the device, and the order of copies between them.
+
+    Work on the device is thought of as two queues, one that copies and one that computes, each in its own order, and
+    events that are recorded in one and waited for in the other or on the host. An event that was never recorded makes
+    nobody wait. Here, for a library without queues of its own, each copy makes a new array and is over when it
+    returns; NumPy and CuPy have copiers of their own.
+
+    Parameters
+    ----------
+    backend : Backend
+        Whose device is copied to.
+    """
+
+    reuses_buffers = False
+    """Whether a batch lies in a device buffer that later batches are copied into."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def context(self) -> AbstractContextManager[Any]:
+        """Return what the thread that copies enters first."""
+        return nullcontext()
+
+    def host_buffer(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """Return a new staging buffer."""
+        return np.empty(shape, dtype)
+
+    def device_buffer(self, host: np.ndarray) -> Any:
+        """Return a new buffer on the device for what is copied from a staging buffer, None where there is none."""
+        return None
+
+    def copy(self, host: np.ndarray, device: Any, n: int) -> Any:
+        """Queue a copy of a staging buffer's first n rows, and return the array on the device."""
+        return self.backend.asarray(host[:n], copy=True)
+
+    def event(self) -> Any:
+        """Return a new event."""
+        return None
+
+    def record_copied(self, event: Any) -> None:
+        """Record an event behind all copies that are queued."""
+
+    def record_used(self, event: Any) -> None:
+        """Record an event behind all computing that is queued."""
+
+    def copying_waits_for(self, event: Any) -> None:
+        """Let the copies that are queued from now on wait for an event."""
+
+    def computing_waits_for(self, event: Any) -> None:
+        """Let the computing that is queued from now on wait for an event."""
+
+    def host_waits_for(self, event: Any) -> None:
+        """Return when an event has happened."""
+
+    def finish(self) -> None:
+        """Return when all copies are over."""
 
 
 def host_array(host: Any, *, copy: bool | None = None) -> np.ndarray:

@@ -52,7 +52,7 @@ def run(
         callbacks = [recorder, Heading(data, device, say), *([progress] if progress else [])]
         try:
             theta, history = train(config, data.train, device, callbacks)
-            test = evaluate(theta, history.plan.layout, data.test, device)
+            test = evaluate(theta, history.plan.layout, data.test, device, transfer=config.transfer)
         except BaseException as error:
             if recorder.steps == 0:
                 folder.discard()
@@ -114,6 +114,7 @@ class Recorder(Callback):
             "xpmlp": xpmlp.__version__,
             "dataset": data.name,
             "dataset_note": data.note,
+            "dataset_warning": data.warning,
             "train_provenance": data.train.provenance,
             "test_provenance": data.test.provenance,
             "sizes": plan.layout.sizes,
@@ -150,6 +151,8 @@ class Heading(Callback):
         config, data = plan.config, self.data
         if data.note:
             self.say("dataset", f"{data.name}, since {data.note}")
+        if data.warning:
+            self.say("warning", data.warning)
         height, width = data.train.image_shape
         counts = f"{plan.n_train:,} training, {plan.n_val:,} validation and {len(data.test):,} test images"
         self.say("data", f"{data.name}: {counts} of {height} × {width}")

@@ -35,6 +35,7 @@ class Widths(click.ParamType[tuple[int, ...]]):
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn.")
 @click.option("--dtype", default="float32", show_default=True, help="float32 or float64.")
 @click.option("--target-accuracy", type=float, help="Stop after the epoch whose validation accuracy reaches it.")
+@click.option("--transfer", default="auto", show_default=True, help="Images to the device: auto, resident or stream.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the BLAS library. [as the library chooses]")
 @click.option("--out", type=click.Path(), help="The run's folder, new or empty. [runs/<time>-<dataset>-<backend>]")
 @click.option("--plot/--no-plot", default=True, help="Draw history.png. [--plot]")

@@ -1,53 +1,104 @@
-"""Batches on the device."""
+"""Batches on the device: the data set copied there once, or moved batch by batch ahead of use."""
 
-from collections.abc import Iterator
+import mmap
+import queue
+import threading
+import weakref
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from xpmlp.backends.base import Backend
+from xpmlp.backends.base import Backend, Copier
 from xpmlp.data.datasets import Dataset
 from xpmlp.errors import ConfigError, DataError
 from xpmlp.namespaces import Array
 
+TRANSFERS = ("auto", "resident", "stream")
+
+_SHARE = 0.5
+"""Of the device's free memory, what a data set may take to be kept there; the rest is for the training."""
+
 
 class DeviceLoader:
-    """Batches of a data set that is copied to the device once, as bytes, and gathered there.
+    """Batches of a data set, on a backend's device.
 
-    It is given each epoch's permutation and draws nothing.
+    It is given each epoch's permutation and draws nothing. All ways to transfer give the same batches, bit for bit.
 
     Parameters
     ----------
     dataset : Dataset
-        What is copied.
+        What is loaded. Its images may be a `numpy.memmap` larger than memory.
     backend : Backend
-        Whose device it is copied to.
+        Whose device the batches are for.
     batch_size : int
         Images a batch, at least 1; the last batch of an epoch may be shorter.
+    transfer : {"auto", "resident", "stream"}
+        ``resident``: all images are copied to the device once, as bytes, and gathered there. ``stream``: they stay on
+        the host, and a thread gathers and copies batches ahead of use. ``auto``: resident, unless the images are a
+        memmap or would take more than half of the device's free memory.
+    drop_last : bool
+        Leave out the last batch of an epoch where it is shorter.
+    prefetch : int
+        How many batches are on their way while one is used, at least 1; for ``stream``.
+    reuse_buffers : bool
+        A streamed batch is valid until the next one is asked for: nothing is allocated a batch on NumPy and CuPy. With
+        False each batch has memory of its own.
+
+    Attributes
+    ----------
+    transfer : {"resident", "stream"}
+        Which one it is.
 
     Raises
     ------
     ConfigError
-        If the batch size is below 1.
+        If a setting is outside its range.
     """
 
-    def __init__(self, dataset: Dataset, backend: Backend, batch_size: int) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        backend: Backend,
+        batch_size: int,
+        transfer: str = "auto",
+        drop_last: bool = False,
+        prefetch: int = 2,
+        reuse_buffers: bool = False,
+    ) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch size {batch_size}: expected at least 1")
-        self.batch_size = batch_size
-        self._n = len(dataset)
-        self._backend = backend
-        self._images = backend.asarray(dataset.images.reshape(self._n, -1))
-        self._labels = backend.asarray(dataset.labels.astype(np.int32))
+        if prefetch < 1:
+            raise ConfigError(f"prefetch {prefetch}: expected at least 1")
+        if transfer not in TRANSFERS:
+            raise ConfigError(f"unknown transfer {transfer!r}: expected auto, resident or stream")
+        self.batch_size, self.drop_last, self.prefetch, self.reuse_buffers = (
+            batch_size,
+            drop_last,
+            prefetch,
+            reuse_buffers,
+        )
+        self.transfer = _choose(dataset, backend) if transfer == "auto" else transfer
+        self._backend, self._n = backend, len(dataset)
+        self._open: weakref.WeakSet[Generator[tuple[Array, Array]]] = weakref.WeakSet()
+        images = dataset.images.reshape(self._n, -1)
+        if self.transfer == "resident":
+            self._images = backend.asarray(images)
+            self._labels = backend.asarray(dataset.labels.astype(np.int32))
+        else:
+            _expect_random_rows(images)
+            self._images, self._labels = images, dataset.labels
 
     def epoch(self, permutation: np.ndarray, start: int = 0) -> Iterator[tuple[Array, Array]]:
-        """Yield the batches of the images that a permutation names, in its order.
+        """Return an iterator over the batches of the images that a permutation names, in its order.
 
         Parameters
         ----------
         permutation : numpy.ndarray of any integer dtype, shape (m,)
-            Which images, by their positions in the data set: all of them, or a part. It is sent to the device once.
+            Which images, by their positions in the data set: all of them, or a part.
         start : int
-            The batch to begin with.
+            The batch to begin with, at least 0.
 
         Yields
         ------
@@ -60,14 +111,175 @@ class DeviceLoader:
         ------
         DataError
             If the permutation names an image that is not there, which some libraries would not say.
+        ConfigError
+            If the start is below 0.
         """
+        if start < 0:
+            raise ConfigError(f"start {start}: expected the number of a batch, at least 0")
+        permutation = np.asarray(permutation)
+        if permutation.ndim != 1 or permutation.dtype.kind not in "iu":
+            raise DataError(
+                f"a permutation of {permutation.dtype}, shape {permutation.shape}: expected the images' numbers (m,)"
+            )
         if len(permutation) and not 0 <= permutation.min() <= permutation.max() < self._n:
             raise DataError(
                 f"a permutation names images {permutation.min()} to {permutation.max()}: "
                 f"the data set has 0 to {self._n - 1}"
             )
+        stop = len(permutation)
+        if self.drop_last:
+            stop -= stop % self.batch_size
+        firsts = range(start * self.batch_size, stop, self.batch_size)
+        parts = [slice(first, min(first + self.batch_size, stop)) for first in firsts]
+        batches = self._gather if self.transfer == "resident" else self._stream
+        generator = batches(permutation, parts)
+        self._open.add(generator)
+        return generator
+
+    def close(self) -> None:
+        """End the epochs that are not over: their threads are gone when this returns."""
+        for generator in list(self._open):
+            generator.close()
+
+    def _gather(self, permutation: np.ndarray, parts: list[slice]) -> Generator[tuple[Array, Array]]:
         xp = self._backend.namespace
-        rows = self._backend.asarray(permutation.astype(np.int32 if self._n < 2**31 else np.int64))
-        for first in range(start * self.batch_size, len(permutation), self.batch_size):
-            batch = rows[first : min(first + self.batch_size, len(permutation))]
+        rows = self._backend.asarray(permutation.astype(row_dtype(self._n), copy=False))
+        for part in parts:
+            batch = rows[part]
             yield xp.take(self._images, batch, axis=0), xp.take(self._labels, batch, axis=0)
+
+    def _stream(self, permutation: np.ndarray, parts: list[slice]) -> Generator[tuple[Array, Array]]:
+        staging = Staging(self._images, self._labels, self.batch_size, self._backend.copier())
+        free: queue.SimpleQueue[Slot | None] = queue.SimpleQueue()
+        filled: queue.SimpleQueue[Slot | BaseException] = queue.SimpleQueue()
+        is_over = threading.Event()
+        for _ in range(self.prefetch + 1):  # one in use beside those on their way
+            free.put(staging.new_slot())
+
+        def work() -> None:
+            try:
+                with staging.copier.context():
+                    for part in parts:
+                        slot = free.get()
+                        if slot is None or is_over.is_set():
+                            return
+                        staging.fill(slot, permutation[part])
+                        filled.put(slot)
+            except BaseException as error:  # it is the caller's to see
+                filled.put(error)
+
+        thread = threading.Thread(target=work, name="xpmlp-loader", daemon=True)
+        thread.start()
+        try:
+            for _ in parts:
+                slot = filled.get()
+                if isinstance(slot, BaseException):
+                    raise slot
+                batch = staging.use(slot)
+                if self.reuse_buffers or not staging.copier.reuses_buffers:
+                    yield batch
+                    del batch
+                    staging.release(slot)
+                else:
+                    xp = self._backend.namespace
+                    images, labels = (xp.asarray(array, copy=True) for array in batch)
+                    staging.release(slot)
+                    yield images, labels
+                free.put(slot)
+        finally:
+            is_over.set()
+            free.put(None)  # wakes the thread, where it waits for a slot
+            thread.join()
+            staging.copier.finish()
+
+
+@dataclass
+class Slot:
+    """The buffers of one batch on its way, and what was last done with them."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    device_images: Any
+    device_labels: Any
+    copied: Any
+    """The event behind the last copy out of the host's buffers."""
+    used: Any
+    """The event behind the last use of the device's buffers."""
+    batch: tuple[Array, Array] | None = None
+
+
+class Staging:
+    """The order in which a slot's buffers are filled, copied, used and filled again.
+
+    Parameters
+    ----------
+    images : numpy.ndarray of uint8, shape (n, d)
+        All images, on the host.
+    labels : numpy.ndarray of any integer dtype, shape (n,)
+        Their labels.
+    batch_size : int
+        The most images that a slot holds.
+    copier : Copier
+        What moves them.
+    """
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int, copier: Copier) -> None:
+        self._images, self._labels, self._batch_size, self.copier = images, labels, batch_size, copier
+
+    def new_slot(self) -> Slot:
+        """Return a slot with buffers of its own."""
+        images = self.copier.host_buffer((self._batch_size, self._images.shape[1]), "uint8")
+        labels = self.copier.host_buffer((self._batch_size,), "int32")
+        buffers = self.copier.device_buffer(images), self.copier.device_buffer(labels)
+        return Slot(images, labels, *buffers, copied=self.copier.event(), used=self.copier.event())
+
+    def fill(self, slot: Slot, rows: np.ndarray) -> None:
+        """Gather rows into a slot that is free, and queue their copy to the device."""
+        copier, n = self.copier, len(rows)
+        copier.host_waits_for(slot.copied)  # the last copy has left the host's buffers
+        np.take(self._images, rows, axis=0, out=slot.images[:n], mode="clip")  # another mode buffers the whole batch
+        slot.labels[:n] = self._labels[rows]
+        copier.copying_waits_for(slot.used)  # the last step has left the device's buffers
+        slot.batch = (
+            copier.copy(slot.images, slot.device_images, n),
+            copier.copy(slot.labels, slot.device_labels, n),
+        )
+        copier.record_copied(slot.copied)
+
+    def use(self, slot: Slot) -> tuple[Array, Array]:
+        """Return a filled slot's batch; what is computed with it waits for its copy."""
+        assert slot.batch is not None
+        self.copier.computing_waits_for(slot.copied)
+        batch, slot.batch = slot.batch, None
+        return batch
+
+    def release(self, slot: Slot) -> None:
+        """Take a slot back after all that computes with its batch was queued."""
+        self.copier.record_used(slot.used)
+
+
+def row_dtype(n: int) -> type[np.signedinteger[Any]]:
+    """Return the narrowest of int32 and int64 that counts n images."""
+    return np.int32 if n <= 2**31 else np.int64
+
+
+def _choose(dataset: Dataset, backend: Backend) -> str:
+    if _mapping(dataset.images) is not None:
+        return "stream"
+    free = backend.free_memory()
+    needed = dataset.images.nbytes + 8 * len(dataset)  # with labels and a permutation, int32
+    return "stream" if free is not None and needed > _SHARE * free else "resident"
+
+
+def _mapping(array: Any) -> mmap.mmap | None:
+    """Return the memory map that an array is a view of."""
+    while array is not None and not isinstance(array, mmap.mmap):
+        array = getattr(array, "base", None)
+    return array
+
+
+def _expect_random_rows(images: np.ndarray) -> None:
+    """Keep the system from reading a file's neighbourhood with each row: 64 kB for 784 bytes."""
+    mapping = _mapping(images)
+    if mapping is not None and hasattr(mmap, "MADV_RANDOM"):
+        mapping.madvise(mmap.MADV_RANDOM)
