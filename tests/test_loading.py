@@ -1,48 +1,407 @@
-"""Batches on the device."""
+"""Batches on the device: the same in every way of transfer, in the right order, and with nothing left behind."""
+
+import sys
+import threading
+from collections import deque
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from tests.conftest import make_dataset
-from xpmlp.data import DeviceLoader
+from tests.conftest import make_dataset, run_python
+from xpmlp.backends.base import Copier
+from xpmlp.data import Dataset, DeviceLoader
+from xpmlp.data.loading import Staging, row_dtype
 from xpmlp.errors import ConfigError, DataError
 
-
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(n=st.integers(1, 30), batch_size=st.integers(1, 40), part=st.integers(0, 30), seed=st.integers(0, 99))
-def test_the_batches_are_the_permutations(backend, n, batch_size, part, seed):
-    dataset = make_dataset(n)
-    rows = np.random.default_rng(seed).permutation(n)[: n - part % n]
-    batches = list(DeviceLoader(dataset, backend, batch_size).epoch(rows))
-    assert [labels.shape[0] for _, labels in batches[:-1]] == [batch_size] * (len(batches) - 1)
-    images = np.concatenate([backend.to_numpy(images) for images, _ in batches])
-    labels = np.concatenate([backend.to_numpy(labels) for _, labels in batches])
-    assert images.dtype == np.uint8
-    assert labels.dtype == np.int32
-    assert np.array_equal(images, dataset.images[rows].reshape(len(rows), -1))
-    assert np.array_equal(labels, dataset.labels[rows])
+WAYS = {
+    "resident": {"transfer": "resident"},
+    "streamed": {"transfer": "stream"},
+    "streamed, far ahead": {"transfer": "stream", "prefetch": 5},
+}
+ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
-def test_an_epoch_can_begin_in_the_middle(backend, tiny):
-    loader = DeviceLoader(tiny, backend, 50)
-    rows = np.random.default_rng(0).permutation(240)
-    whole, rest = list(loader.epoch(rows)), list(loader.epoch(rows, start=3))
-    assert len(whole) == 5
-    assert len(rest) == 2
-    for (images, labels), (same_images, same_labels) in zip(whole[3:], rest, strict=True):
-        assert np.array_equal(backend.to_numpy(images), backend.to_numpy(same_images))
-        assert np.array_equal(backend.to_numpy(labels), backend.to_numpy(same_labels))
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name == "xpmlp-loader"]
 
 
-@pytest.mark.parametrize("rows", [[0, 240], [-1, 3]])
-def test_an_image_that_is_not_there_is_refused(backend, tiny, rows):
-    """CuPy would wrap around, and JAX clamp, in silence."""
-    with pytest.raises(DataError, match="the data set has 0 to 239"):
-        next(DeviceLoader(tiny, backend, 2).epoch(np.array(rows)))
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    yield
+    assert not threads()
 
 
-def test_a_batch_of_nothing_is_refused(tiny, find_backend):
-    with pytest.raises(ConfigError, match="batch size 0: expected at least 1"):
-        DeviceLoader(tiny, find_backend("numpy"), 0)
+class TestBatches:
+    @ways
+    @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        n=st.integers(1, 30),
+        batch_size=st.integers(1, 40),
+        part=st.integers(0, 30),
+        start=st.integers(0, 4),
+        drop_last=st.booleans(),
+    )
+    def test_are_those_of_the_permutation(self, backend, way, n, batch_size, part, start, drop_last):
+        dataset = make_dataset(n)
+        rows = np.random.default_rng(n).permutation(n)[: n - part % n]
+        expected = [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)][start:]
+        if drop_last:
+            expected = [batch for batch in expected if len(batch) == batch_size]
+        batches = list(DeviceLoader(dataset, backend, batch_size, drop_last=drop_last, **way).epoch(rows, start))
+        assert len(batches) == len(expected)
+        for (images, labels), batch in zip(batches, expected, strict=True):
+            images, labels = backend.to_numpy(images), backend.to_numpy(labels)
+            assert images.dtype == np.uint8
+            assert labels.dtype == np.int32
+            assert np.array_equal(images, dataset.images[batch].reshape(len(batch), -1))
+            assert np.array_equal(labels, dataset.labels[batch])
+
+    @ways
+    def test_are_right_while_they_are_valid_where_buffers_are_reused(self, backend, way, tiny):
+        rows = np.random.default_rng(0).permutation(240)
+        loader = DeviceLoader(tiny, backend, 7, reuse_buffers=True, **way)
+        for _ in range(2):
+            for k, (images, labels) in enumerate(loader.epoch(rows)):
+                batch = rows[7 * k : 7 * k + 7]
+                assert np.array_equal(backend.to_numpy(images), tiny.images[batch].reshape(len(batch), -1))
+                assert np.array_equal(backend.to_numpy(labels), tiny.labels[batch])
+
+    def test_lie_on_the_device(self, backend, tiny):
+        for way in WAYS.values():
+            images, labels = next(iter(DeviceLoader(tiny, backend, 7, **way).epoch(np.arange(240))))
+            assert str(images.device) == str(labels.device) == str(backend.asarray(1.0).device)
+
+    def test_two_epochs_at_once_do_not_disturb_each_other(self, backend, tiny):
+        loader = DeviceLoader(tiny, backend, 50, "stream", reuse_buffers=True)
+        forth, back = np.arange(240), np.arange(240)[::-1]
+        for (one, _), (other, _) in zip(loader.epoch(forth), loader.epoch(back), strict=True):
+            assert not np.array_equal(backend.to_numpy(one), backend.to_numpy(other))
+        batches = [backend.to_numpy(images) for images, _ in loader.epoch(back)]
+        assert np.array_equal(np.concatenate(batches), tiny.images[::-1].reshape(240, -1))
+
+    def test_of_labels_of_any_integer_dtype_are_int32(self, backend, tiny):
+        import dataclasses
+
+        wide = dataclasses.replace(tiny, labels=tiny.labels.astype(">i8"))
+        for way in WAYS.values():
+            _, labels = next(iter(DeviceLoader(wide, backend, 240, **way).epoch(np.arange(240))))
+            assert backend.to_numpy(labels).tolist() == tiny.labels.tolist()
+
+    def test_of_an_epoch_without_images_are_none(self, backend, tiny):
+        for way in WAYS.values():
+            assert list(DeviceLoader(tiny, backend, 7, **way).epoch(np.arange(0))) == []
+
+
+class TestReuse:
+    def test_nothing_is_allocated_a_batch_on_numpy(self, find_backend, tiny):
+        loader = DeviceLoader(tiny, find_backend("numpy"), 8, "stream", reuse_buffers=True)
+        places = {images.__array_interface__["data"][0] for images, _ in loader.epoch(np.arange(240))}
+        assert len(places) == loader.prefetch + 1
+
+    def test_a_short_last_batch_does_not_compile_a_jax_step_every_epoch(self, find_backend, tiny):
+        backend = find_backend("jax")
+        traced = []
+
+        def step(images, labels):
+            traced.append(images.shape)
+            return images.sum() + labels.sum()
+
+        for way in WAYS.values():
+            traced.clear()
+            compiled, loader = backend.compile(lambda *batch: step(*batch)), DeviceLoader(tiny, backend, 100, **way)
+            for _ in range(3):
+                for images, labels in loader.epoch(np.arange(240)):
+                    compiled(images, labels)
+            assert traced == [(100, 20), (40, 20)]
+
+
+class TestAutomaticTransfer:
+    def test_keeps_a_small_data_set_on_the_device(self, backend, tiny):
+        assert DeviceLoader(tiny, backend, 7).transfer == "resident"
+
+    def test_streams_what_the_devices_memory_does_not_hold(self, find_backend, tiny, monkeypatch):
+        backend = find_backend("numpy")
+        for free, transfer in ((None, "resident"), (10**9, "resident"), (6000, "stream")):
+            monkeypatch.setattr(type(backend), "free_memory", lambda self, free=free: free)
+            assert DeviceLoader(tiny, backend, 7).transfer == transfer
+
+    def test_streams_a_memmap(self, find_backend, tmp_path, tiny):
+        np.save(tmp_path / "images.npy", tiny.images)
+        mapped = Dataset(np.load(tmp_path / "images.npy", mmap_mode="r"), tiny.labels, tiny.class_names, 255, "mapped")
+        loader = DeviceLoader(mapped, find_backend("numpy"), 50)
+        assert loader.transfer == "stream"
+        streamed = np.concatenate([images for images, _ in loader.epoch(np.arange(240))])
+        assert np.array_equal(streamed, tiny.images.reshape(240, -1))
+
+
+class TestFailure:
+    @pytest.mark.parametrize("reuse_buffers", [False, True])
+    def test_in_the_thread_reaches_the_caller(self, backend, tiny, monkeypatch, reuse_buffers):
+        fill = Staging.fill
+
+        def fail(self, slot, rows):
+            if 21 in rows:
+                raise OSError("the disk is gone")
+            fill(self, slot, rows)
+
+        monkeypatch.setattr(Staging, "fill", fail)
+        epoch = DeviceLoader(tiny, backend, 7, "stream", reuse_buffers=reuse_buffers).epoch(np.arange(240))
+        assert len([next(epoch) for _ in range(3)]) == 3
+        with pytest.raises(OSError, match="the disk is gone"):
+            next(epoch)
+
+    def test_in_the_callers_loop_leaves_no_thread(self, backend, tiny):
+        def use():
+            for _ in DeviceLoader(tiny, backend, 7, "stream").epoch(np.arange(240)):
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            use()
+
+    def test_closing_early_leaves_no_thread(self, backend, tiny):
+        loader = DeviceLoader(tiny, backend, 7, "stream")
+        epoch = loader.epoch(np.arange(240))
+        assert not threads(), "nothing begins before it is asked for"
+        next(epoch)
+        assert threads()
+        loader.close()
+        assert not threads()
+        assert list(epoch) == []
+        assert len(list(loader.epoch(np.arange(240)))) == 35, "another epoch can follow"
+
+    @pytest.mark.parametrize("rows", [[0, 240], [-1, 3]])
+    def test_an_image_that_is_not_there_is_refused(self, backend, tiny, rows):
+        """CuPy would wrap around, and JAX clamp, in silence."""
+        for way in WAYS.values():
+            with pytest.raises(DataError, match="the data set has 0 to 239"):
+                DeviceLoader(tiny, backend, 2, **way).epoch(np.array(rows))
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"batch_size": 0}, "batch size 0: expected at least 1"),
+            ({"prefetch": 0}, "prefetch 0: expected at least 1"),
+            ({"transfer": "fly"}, "unknown transfer 'fly': expected auto, resident or stream"),
+        ],
+    )
+    def test_a_setting_outside_its_range_is_refused(self, tiny, find_backend, settings, message):
+        with pytest.raises(ConfigError, match=message):
+            DeviceLoader(**{"dataset": tiny, "backend": find_backend("numpy"), "batch_size": 7, **settings})
+
+    def test_an_epoch_that_is_none_is_refused(self, tiny, find_backend):
+        loader = DeviceLoader(tiny, find_backend("numpy"), 7)
+        with pytest.raises(ConfigError, match="start -1"):
+            loader.epoch(np.arange(3), start=-1)
+        for rows in (np.arange(3.0), np.zeros((2, 2), int)):
+            with pytest.raises(DataError, match="a permutation of .*: expected the images' numbers"):
+                loader.epoch(rows)
+
+
+class FakeDevice(Copier):
+    """A device that does what is queued when it is told to, not before: one queue copies, one computes.
+
+    A computation is a reading of a batch: it notes what it sees. What lies in the buffers of a device that has
+    finished is made unrecognisable.
+    """
+
+    reuses_buffers = True
+    POISON = 213
+
+    def __init__(self):
+        self.queues = {"copy": deque(), "compute": deque()}
+        self.buffers, self.seen = [], []
+
+    def host_buffer(self, shape, dtype):
+        self.buffers.append(np.full(shape, self.POISON, dtype))
+        return self.buffers[-1]
+
+    def device_buffer(self, host):
+        return self.host_buffer(host.shape, host.dtype)
+
+    def event(self):
+        return {"recorded": 0, "happened": 0}
+
+    def copy(self, host, device, n):
+        self.queues["copy"].append(lambda: np.copyto(device[:n], host[:n]))
+        return device[:n]
+
+    def compute(self, batch):
+        self.queues["compute"].append(lambda: self.seen.append(tuple(array.copy() for array in batch)))
+
+    def _record(self, queue, event):
+        event["recorded"] += 1
+        time = event["recorded"]
+        self.queues[queue].append(lambda: event.update(happened=time))
+
+    def _wait(self, queue, event):
+        self.queues[queue].append((event, event["recorded"]))
+
+    def record_copied(self, event):
+        self._record("copy", event)
+
+    def record_used(self, event):
+        self._record("compute", event)
+
+    def copying_waits_for(self, event):
+        self._wait("copy", event)
+
+    def computing_waits_for(self, event):
+        self._wait("compute", event)
+
+    def host_waits_for(self, event):
+        time = event["recorded"]
+        while event["happened"] < time:
+            assert self.run("copy") or self.run("compute"), "the host waits for what will never happen"
+
+    def run(self, queue):
+        """Do the next thing in a queue, and return whether it could be done."""
+        if not self.queues[queue]:
+            return False
+        first = self.queues[queue][0]
+        if isinstance(first, tuple):
+            event, time = first
+            if event["happened"] < time:
+                return False
+        else:
+            first()
+        self.queues[queue].popleft()
+        return True
+
+    def finish(self):
+        while self.queues["copy"]:
+            assert self.run("copy") or self.run("compute"), "the copies never end"
+
+    def poison(self):
+        for buffer in self.buffers:
+            buffer.fill(self.POISON)
+
+
+class StagedEpoch(RuleBasedStateMachine):
+    """Any order in which an epoch's batches can be filled, used and released, and the device can lag behind."""
+
+    staging = Staging
+
+    @initialize(n=st.integers(1, 25), batch_size=st.integers(1, 4), prefetch=st.integers(1, 3), seed=st.integers(0, 9))
+    def begin(self, n, batch_size, prefetch, seed):
+        self.dataset, self.device = make_dataset(n, seed), FakeDevice()
+        rows = np.random.default_rng(seed).permutation(n)
+        self.todo = deque(rows[first : first + batch_size] for first in range(0, n, batch_size))
+        self.stage = self.staging(self.dataset.images.reshape(n, -1), self.dataset.labels, batch_size, self.device)
+        self.free = deque(self.stage.new_slot() for _ in range(prefetch + 1))
+        self.filled, self.in_use, self.expected = deque(), None, []
+
+    @precondition(lambda self: self.free and self.todo)
+    @rule()
+    def fill(self):
+        slot, rows = self.free.popleft(), self.todo.popleft()
+        self.stage.fill(slot, rows)
+        self.filled.append((slot, rows))
+
+    @precondition(lambda self: self.filled and self.in_use is None)
+    @rule(times=st.integers(1, 2))
+    def use(self, times):
+        self.in_use, rows = self.filled.popleft()
+        batch = self.stage.use(self.in_use)
+        for _ in range(times):
+            self.device.compute(batch)
+            self.expected.append(rows)
+
+    @precondition(lambda self: self.in_use is not None)
+    @rule()
+    def release(self):
+        self.stage.release(self.in_use)
+        self.free.append(self.in_use)
+        self.in_use = None
+
+    @rule(queue=st.sampled_from(["copy", "compute"]), times=st.integers(1, 6))
+    def the_device_goes_on(self, queue, times):
+        for _ in range(times):
+            self.device.run(queue)
+
+    def teardown(self):
+        if not hasattr(self, "device"):
+            return
+        self.device.finish()
+        while self.device.queues["compute"]:
+            assert self.device.run("compute"), "the computing never ends"
+        self.device.poison()
+        assert len(self.device.seen) == len(self.expected)
+        for (images, labels), rows in zip(self.device.seen, self.expected, strict=True):
+            assert np.array_equal(images, self.dataset.images[rows].reshape(len(rows), -1))
+            assert np.array_equal(labels, self.dataset.labels[rows])
+
+
+THOROUGH = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_every_computation_sees_its_own_batch_however_the_device_lags():
+    run_state_machine_as_test(StagedEpoch, settings=THOROUGH)
+
+
+@pytest.mark.parametrize("missing", ["host_waits_for", "copying_waits_for", "computing_waits_for"])
+def test_without_any_one_of_the_waits_some_computation_sees_another(missing):
+    class Careless(Staging):
+        def new_slot(self):
+            setattr(self.copier, missing, lambda event: None)
+            return super().new_slot()
+
+    class CarelessEpoch(StagedEpoch):
+        staging = Careless
+
+    search = settings(
+        THOROUGH, max_examples=500, database=None, phases=[Phase.generate], report_multiple_bugs=False
+    )  # a counterexample is enough, it need not be small
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(CarelessEpoch, settings=search)
+
+
+def test_cupy_has_what_its_copier_calls(find_backend):
+    """On a machine without a GPU the copier cannot be made, but the calls that it makes can be looked up."""
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    cupyx = pytest.importorskip("cupyx")
+    assert callable(cupyx.empty_pinned)
+    for kind, names in {
+        cupy.cuda.Stream: ("record", "wait_event", "synchronize"),
+        cupy.cuda.Event: ("synchronize",),
+        cupy.ndarray: ("set",),
+        cupy.cuda: ("get_current_stream",),
+    }.items():
+        for name in names:
+            assert callable(getattr(kind, name)), name
+
+
+def test_rows_are_counted_as_narrowly_as_they_can_be():
+    assert (row_dtype(60_000), row_dtype(2**31), row_dtype(2**31 + 1)) == (np.int32, np.int32, np.int64)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read as Linux says it")
+def test_twenty_gigabytes_are_trained_on_in_little_memory(tmp_path):
+    """A sparse file of 25 million images, 50 steps in random order."""
+    code = f"""
+import resource
+import numpy as np
+from xpmlp import Callback, Dataset, TrainConfig, get_backend, train
+
+n = 20 * 10**9 // 784
+images = np.memmap({str(tmp_path / "images")!r}, np.uint8, "w+", shape=(n, 28, 28))
+dataset = Dataset(images, np.zeros(n, np.uint8), ("a", "b"), 255, "a sparse file")
+
+class Enough(Exception):
+    pass
+
+class Stop(Callback):
+    def on_step(self, step):
+        if step == 50:
+            raise Enough
+
+try:
+    train(TrainConfig(val_size=0), dataset, get_backend("numpy"), [Stop()])
+except Enough:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 600
