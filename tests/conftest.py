@@ -1,5 +1,6 @@
 """What the tests share: every available backend through one fixture, and small data."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -7,14 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    if "PYTEST_XDIST_WORKER" in os.environ:  # one BLAS thread a worker, or they fight for the cores
-        os.environ[_variable] = "1"
+    os.environ.setdefault(
+        _variable, "1"
+    )  # small products: threads would only wait, and fight where tests run side by side
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from xpmlp.backends import Backend, get_backend  # noqa: E402
 from xpmlp.data import Dataset, idx  # noqa: E402
+from xpmlp.data.sources import SOURCES  # noqa: E402
 from xpmlp.errors import BackendError  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -58,6 +61,13 @@ def backend(request: pytest.FixtureRequest, find_backend: Callable[..., Backend]
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test asks a data set's real mirrors."""
+    for name, source in SOURCES.items():
+        monkeypatch.setitem(SOURCES, name, dataclasses.replace(source, mirrors=()))
 
 
 def make_dataset(n: int, seed: int = 0, *, n_classes: int = 3) -> Dataset:

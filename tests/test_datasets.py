@@ -1,6 +1,8 @@
 """From a name to images and labels."""
 
 import dataclasses
+import gzip
+import hashlib
 import os
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from tests.conftest import make_dataset
 from xpmlp.data import idx, load_dataset
+from xpmlp.data.sources import FILES, SOURCES
 from xpmlp.errors import DataError
 
 
@@ -16,12 +19,6 @@ def nowhere(monkeypatch, tmp_path_factory):
     """No data set of this machine's user is found."""
     monkeypatch.delenv("XPMLP_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-
-
-@pytest.fixture
-def mnist_like(idx_folder):
-    """Give the folder's files ten classes, as MNIST has."""
-    return idx_folder
 
 
 class TestDataset:
@@ -97,7 +94,7 @@ class TestWhereFilesAreLookedFor:
     def test_auto_takes_mnist_where_it_is_and_else_the_digits(self, idx_folder, monkeypatch):
         data = load_dataset("auto")
         assert data.name == "digits"
-        assert data.note.startswith("MNIST is not on this disk")
+        assert data.note.startswith("mnist is not on this disk")
         monkeypatch.setenv("XPMLP_DATA", str(idx_folder.parent))
         data = load_dataset("auto")
         assert (data.name, data.note) == ("mnist", "")
@@ -134,3 +131,60 @@ class TestBadInput:
         idx.write(idx_folder / "train-labels-idx1-ubyte", make_dataset(100).labels)
         with pytest.raises(DataError, match="240 images and 100 labels"):
             load_dataset("mnist", idx_folder)
+
+
+class TestWhoseFilesTheyAre:
+    """A published data set is told by the sums of its files' contents."""
+
+    @pytest.fixture
+    def published(self, idx_folder, monkeypatch):
+        """Let the folder's files be what mnist published."""
+        paths = {file: next(iter(idx_folder.glob(f"{file}*"))) for file in FILES}
+        contents = {}
+        for file, path in paths.items():
+            raw = path.read_bytes()
+            contents[file] = hashlib.sha256(gzip.decompress(raw) if path.suffix == ".gz" else raw).hexdigest()
+        monkeypatch.setitem(SOURCES, "mnist", dataclasses.replace(SOURCES["mnist"], contents=contents))
+        return paths
+
+    def test_known_ones_are_taken_without_a_word(self, idx_folder, published):
+        assert load_dataset("mnist", idx_folder).warning == ""
+
+    def test_the_contents_count_not_how_they_are_compressed(self, idx_folder, published):
+        path = published[FILES[0]]
+        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), 1))
+        assert load_dataset("mnist", idx_folder).warning == ""
+
+    def test_unknown_ones_are_a_warning(self, idx_folder):
+        warning = load_dataset("mnist", idx_folder).warning
+        assert warning.startswith("train-images-idx3-ubyte.gz, train-labels-idx1-ubyte, ")
+        assert "not mnist as it was published (their sums are unknown)" in warning
+
+    def test_another_data_sets_are_an_error(self, idx_folder, published):
+        with pytest.raises(DataError, match="is mnist's train-images-idx3-ubyte, .*: expected fashion-mnist's"):
+            load_dataset("fashion-mnist", idx_folder)
+
+    def test_another_data_sets_known_by_their_zipped_sum_are_an_error(self, idx_folder, monkeypatch):
+        zipped = {FILES[0]: hashlib.sha256((idx_folder / f"{FILES[0]}.gz").read_bytes()).hexdigest()}
+        monkeypatch.setitem(SOURCES, "fashion-mnist", dataclasses.replace(SOURCES["fashion-mnist"], zipped=zipped))
+        with pytest.raises(DataError, match="is fashion-mnist's train-images-idx3-ubyte, .*: expected mnist's"):
+            load_dataset("mnist", idx_folder)
+        assert "train-images" not in load_dataset("fashion-mnist", idx_folder).warning
+
+    def test_files_in_each_others_place_are_an_error(self, idx_folder, published):
+        one, other = published[FILES[0]], published[FILES[2]]
+        content = one.read_bytes()
+        one.write_bytes(other.read_bytes())
+        other.write_bytes(content)
+        with pytest.raises(DataError, match="is mnist's t10k-images-idx3-ubyte, .*: expected mnist's train-images"):
+            load_dataset("mnist", idx_folder)
+
+    @pytest.mark.slow
+    def test_the_real_mnists_sums_are_known(self, monkeypatch):
+        monkeypatch.undo()
+        try:
+            data = load_dataset("mnist", os.environ.get("XPMLP_DATA"))
+        except DataError as error:
+            pytest.skip(str(error))
+        assert data.warning == ""
+        assert np.bincount(data.train.labels).sum() == 60_000

@@ -3,10 +3,11 @@
 import gzip
 import io
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -75,6 +76,81 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, content, message):
         idx.read(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+VALID = [
+    np.arange(600, dtype=np.uint8).reshape(3, 20, 10),
+    np.arange(64, dtype=np.uint8),
+    np.linspace(-1, 1, 33, dtype=np.float32),
+]
+
+
+@settings(max_examples=700, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    array=st.sampled_from(VALID),
+    zipped=st.booleans(),
+    change=st.sampled_from(["flip", "cut", "insert", "remove", "repeat"]),
+    where=st.floats(0, 1, exclude_max=True),
+    value=st.integers(1, 255),
+    length=st.integers(1, 40),
+)
+def test_a_file_with_a_fault_is_read_correctly_or_refused(tmp_path, array, zipped, change, where, value, length):
+    file = io.BytesIO()
+    idx.write(file, array)
+    content = gzip.compress(file.getvalue(), mtime=0) if zipped else file.getvalue()
+    place = int(where * len(content))
+    before, after = content[:place], content[place:]
+    mutated = {
+        "flip": before + bytes([after[0] ^ value]) + after[1:],
+        "cut": before,
+        "insert": before + bytes([value]) * length + after,
+        "remove": before + after[length:],
+        "repeat": content + content,
+    }[change]
+    path = tmp_path / "mutated"
+    path.write_bytes(mutated)
+    tracemalloc.start()
+    refusal = None
+    try:
+        found = idx.read(path)
+    except DataError as error:
+        refusal = str(error)
+    else:
+        # What is read is what the file says: written again, it is the same file.
+        again = io.BytesIO()
+        idx.write(again, found)
+        assert again.getvalue() == (gzip.decompress(mutated) if zipped else mutated)
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert refusal is None or (str(path) in refusal and "\n" not in refusal)
+    assert peak < 2 * array.nbytes + 8_000_000
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float64"])
+@pytest.mark.parametrize("is_zipped", [False, True])
+def test_reading_takes_little_more_memory_than_the_array(tmp_path, kind, is_zipped):
+    array = np.zeros(40_000_000 // np.dtype(kind).itemsize, kind)
+    path = tmp_path / ("images.gz" if is_zipped else "images")
+    idx.write(path, array)
+    tracemalloc.start()
+    found = idx.read(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.nbytes == array.nbytes
+    assert peak < 1.3 * array.nbytes + 8_000_000
+
+
+def test_a_bomb_costs_no_memory(tmp_path):
+    """A gzip file of 100 MB of zeros behind a header that promises 3 bytes."""
+    path = tmp_path / "bomb.gz"
+    path.write_bytes(gzip.compress(WHOLE[:8] + bytes(100_000_000), 9))
+    tracemalloc.start()
+    with pytest.raises(DataError, match="more follow"):
+        idx.read(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8_000_000
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):

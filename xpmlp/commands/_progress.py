@@ -2,14 +2,37 @@
 
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import click
 
+from xpmlp.data.download import Progress
 from xpmlp.training import Callback, EpochMetrics, Plan
 
 _REDRAW = 0.1
 """Seconds between two looks of the bar."""
+
+
+Say: TypeAlias = Callable[[str, str], None]
+"""Prints a heading and a text, or nothing where the user wants quiet."""
+
+
+def make_download_progress(say: Say) -> Progress:
+    """Return what shows a download: a line a file, and on a terminal the part of it that has come."""
+    last = ""
+
+    def progress(file: str, done: int, total: int) -> None:
+        nonlocal last
+        is_over = 0 < total <= done
+        if sys.stdout.isatty():
+            part = f"{done / total:4.0%}" if total else f"{done:,} bytes"
+            click.echo(f"\r{'download':<9}{file}.gz {part}", nl=is_over)
+        elif file != last:
+            say("download", f"{file}.gz")
+        last = file
+
+    return progress
 
 
 def make_progress() -> "PlainProgress | BarProgress":

@@ -4,7 +4,6 @@ import dataclasses
 import platform
 import re
 import time
-from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -14,15 +13,12 @@ import threadpoolctl
 
 import xpmlp
 from xpmlp.backends import Backend, get_backend
-from xpmlp.commands._progress import make_progress
+from xpmlp.commands._progress import Say, make_download_progress, make_progress
 from xpmlp.data import LoadedData, load_dataset
 from xpmlp.errors import XpmlpError
 from xpmlp.plotting import plot_history
 from xpmlp.runs import RunFolder
 from xpmlp.training import Callback, EpochMetrics, Evaluation, History, Plan, TrainConfig, evaluate, train
-
-Say = Callable[[str, str], None]
-"""Prints a heading and a text, or nothing where the user wants quiet."""
 
 
 def run(
@@ -42,7 +38,7 @@ def run(
     config = TrainConfig(**settings)
     RunFolder(out or "runs", is_default=out is None)  # a folder that cannot be is refused before the work
     device = get_backend(backend, config.dtype)
-    data = load_dataset(dataset, data_dir)
+    data = load_dataset(dataset, data_dir, progress=None if quiet else make_download_progress(say))
     name = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{re.sub(r'[^a-zA-Z0-9_-]+', '-', data.name)}-{device.name}"
     folder = RunFolder(out or name, is_default=out is None)
 
