@@ -1,5 +1,6 @@
 """The command line, as its users see it."""
 
+import hashlib
 import json
 import os
 import re
@@ -212,6 +213,7 @@ BAD = {
     "a target without validation": (["--target-accuracy", "0.9", "--val-size", "0"], "without validation data"),
     "a target in percent": (["--target-accuracy", "98"], "expected a fraction above 0, at most 1"),
     "more validation than data": (["--val-size", "240"], "the training set has 240 images"),
+    "an unknown transfer": (["--transfer", "fax"], "unknown transfer 'fax': expected auto, resident or stream"),
     "no threads": (["--threads", "0"], "0 is not in the range x>=1"),
     "momentum for adam": (["--optimizer", "adam", "--momentum", "0.9"], "momentum and nesterov are for sgd"),
     "a data folder that is none": (["--dataset", "mnist", "--data-dir", "nowhere"], "nowhere is no folder"),
@@ -372,3 +374,48 @@ class TestAsAProgram:
             check=False,
         )
         assert "Traceback" not in done.stderr
+
+
+class TestData:
+    def test_prints_what_a_data_set_holds_and_draws_it(self, idx_folder, at_home, capsys):
+        assert main(["data", f"idx:{idx_folder}"]) == 0
+        said, errors = capsys.readouterr()
+        assert errors == ""
+        assert "240 images of 5 × 4" in said
+        assert "60 images of 5 × 4" in said
+        assert re.search("values 0 to 2[0-9][0-9], mean [0-9.]+; 255 counts as 1", said)
+        sum_ = hashlib.sha256((idx_folder / "train-labels-idx1-ubyte").read_bytes()).hexdigest()
+        assert f"labels sha256 {sum_}" in said
+        assert re.findall(r"^(\d) +(\d+) +(\d+)$", said, re.M) == [(str(k), "80", "20") for k in range(3)]
+        assert (at_home / "samples.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_says_what_is_unusual_about_the_files(self, idx_folder, capsys):
+        assert main(["data", "mnist", "--data-dir", str(idx_folder), "--out", "mine.png"]) == 0
+        assert re.search("^warning +train-images.*not mnist as it was published", capsys.readouterr().out, re.M)
+
+    def test_takes_the_digits_where_nothing_else_is_and_says_why(self, capsys):
+        assert main(["data"]) == 0
+        assert re.search("^data +digits, since mnist is not on this disk", capsys.readouterr().out, re.M)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["minst"], "unknown data set 'minst': did you mean mnist?"),
+            (["mnist", "--data-dir", "nowhere"], "nowhere is no folder"),
+            (["digits", "--out", "nowhere/samples.png"], "nowhere/samples.png: No such file or directory"),
+        ],
+    )
+    def test_refuses_in_one_line(self, capfd, arguments, message):
+        assert main(["data", *arguments]) == 2
+        errors = capfd.readouterr().err
+        assert message in errors
+        assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("transfer", ["resident", "stream"])
+def test_the_way_of_transfer_changes_no_result_and_is_recorded(train, at_home, transfer):
+    assert train("--out", "auto", "--no-plot", "--quiet") == 0
+    assert train("--out", "run", "--transfer", transfer, "--no-plot", "--quiet") == 0
+    assert parameters(at_home / "auto") == parameters(at_home / "run")
+    assert read(at_home / "auto" / "config.json")["transfer"] == "resident"
+    assert read(at_home / "run" / "config.json")["transfer"] == transfer

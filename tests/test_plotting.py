@@ -1,8 +1,9 @@
 """Pictures: that they are drawn, and of what. How they look, people judge."""
 
+import numpy as np
 import pytest
 
-from xpmlp.plotting import plot_history
+from xpmlp.plotting import plot_history, plot_samples
 
 
 def lines(n, *, validated=True):
@@ -45,3 +46,15 @@ def test_leaves_out_what_was_not_measured(tmp_path, figure):
     plot_history(lines(3, validated=False), tmp_path / "history.png", "no validation")
     for axes in figure[0].axes:
         assert [line.get_label() for line in axes.lines] == ["training"]
+
+
+@pytest.mark.parametrize(("n", "n_classes"), [(1, 1), (5, 3), (400, 30)])
+def test_draws_samples_a_row_a_class(tmp_path, figure, n, n_classes):
+    images = np.zeros((n, 5, 4), np.uint8)
+    labels = np.arange(n) % n_classes
+    names = [f"class {k}" for k in range(n_classes)]
+    plot_samples(images, labels, names, tmp_path / "samples.png", "made-up")
+    (axes,) = figure[0].axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == names[:20]
+    drawn = np.isfinite(axes.images[0].get_array().filled(np.nan)).sum() / images[0].size
+    assert drawn == sum(min(12, (labels == k).sum()) for k in range(min(n_classes, 20)))

@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 _TRAINING, _VALIDATION = "#4477aa", "#cc6677"  # told apart by colour-blind readers too (Paul Tol's "bright", "muted")
 
 
@@ -54,4 +56,44 @@ def plot_history(
         accuracy.plot(*where, "*", color=_VALIDATION, markersize=15, markeredgecolor="white", label=label, zorder=3)
     loss.legend()
     accuracy.legend(loc="lower right")
+    figure.savefig(path, dpi=120)
+
+
+def plot_samples(
+    images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], path: str | os.PathLike[str], title: str
+) -> None:
+    """Draw the first images of each class, a row a class.
+
+    Parameters
+    ----------
+    images : numpy.ndarray of uint8, shape (n, height, width)
+        The images.
+    labels : numpy.ndarray of any integer dtype, shape (n,)
+        Their classes.
+    class_names : sequence of str
+        What the classes are called; at most the first twenty are drawn.
+    path : path
+        The PNG file.
+    title : str
+        What stands above.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    n_columns, gap = 12, max(1, images.shape[1] // 14)
+    class_names = class_names[:20]
+    height, width = images.shape[1] + gap, images.shape[2] + gap
+    grid = np.full((len(class_names) * height - gap, n_columns * width - gap), np.nan)
+    for k in range(len(class_names)):
+        for column, row in enumerate(np.flatnonzero(labels == k)[:n_columns]):
+            top, left = k * height, column * width
+            grid[top : top + images.shape[1], left : left + images.shape[2]] = images[row]
+    figure = Figure(figsize=(8, 1 + 7 * grid.shape[0] / grid.shape[1]), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.imshow(grid, cmap="gray_r", vmin=0, interpolation="nearest")
+    axes.set_title(title)
+    axes.set_yticks([k * height + images.shape[1] / 2 - 0.5 for k in range(len(class_names))], class_names)
+    axes.tick_params(left=False, bottom=False, labelbottom=False)
+    axes.spines[:].set_visible(False)
     figure.savefig(path, dpi=120)

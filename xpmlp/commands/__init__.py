@@ -9,6 +9,7 @@ import click
 import xpmlp
 from xpmlp.commands.backends import backends
 from xpmlp.commands.check import check
+from xpmlp.commands.data import data
 from xpmlp.commands.train import train
 from xpmlp.errors import XpmlpError
 
@@ -22,7 +23,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (train, backends, check):
+for _command in (train, data, backends, check):
     cli.add_command(_command)
 
 

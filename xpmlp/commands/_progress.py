@@ -18,7 +18,16 @@ Say: TypeAlias = Callable[[str, str], None]
 """Prints a heading and a text, or nothing where the user wants quiet."""
 
 
-def make_download_progress(say: Say) -> Progress:
+def say(what: str, text: str) -> None:
+    """Print a heading and a text."""
+    click.echo(f"{what:<9}{text}")
+
+
+def say_nothing(what: str, text: str) -> None:
+    """Take the place of `say` where the user wants quiet."""
+
+
+def make_download_progress() -> Progress:
     """Return what shows a download: a line a file, and on a terminal the part of it that has come."""
     last = ""
 

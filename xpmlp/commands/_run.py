@@ -13,7 +13,7 @@ import threadpoolctl
 
 import xpmlp
 from xpmlp.backends import Backend, get_backend
-from xpmlp.commands._progress import Say, make_download_progress, make_progress
+from xpmlp.commands._progress import Say, make_download_progress, make_progress, say, say_nothing
 from xpmlp.data import LoadedData, load_dataset
 from xpmlp.errors import XpmlpError
 from xpmlp.plotting import plot_history
@@ -34,18 +34,18 @@ def run(
 ) -> None:
     """Train as the command line says; the arguments are its options."""
     began = time.perf_counter()
-    say: Say = (lambda what, text: None) if quiet else (lambda what, text: click.echo(f"{what:<9}{text}"))
+    tell = say_nothing if quiet else say
     config = TrainConfig(**settings)
     RunFolder(out or "runs", is_default=out is None)  # a folder that cannot be is refused before the work
     device = get_backend(backend, config.dtype)
-    data = load_dataset(dataset, data_dir, progress=None if quiet else make_download_progress(say))
+    data = load_dataset(dataset, data_dir, progress=None if quiet else make_download_progress())
     name = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{re.sub(r'[^a-zA-Z0-9_-]+', '-', data.name)}-{device.name}"
     folder = RunFolder(out or name, is_default=out is None)
 
     with threadpoolctl.threadpool_limits(threads, user_api="blas"):
         recorder = Recorder(folder, data, device)
         progress = None if quiet else make_progress()
-        callbacks = [recorder, Heading(data, device, say), *([progress] if progress else [])]
+        callbacks = [recorder, Heading(data, device, tell), *([progress] if progress else [])]
         try:
             theta, history = train(config, data.train, device, callbacks)
             test = evaluate(theta, history.plan.layout, data.test, device, transfer=config.transfer)
@@ -78,9 +78,9 @@ def run(
         plot_history(epochs, folder.path / "history.png", title, test.accuracy)
 
     if history.best:
-        say("best", f"validation accuracy {history.best.val_accuracy:.4f} in epoch {history.best.epoch}")
-    say("test", f"loss {test.loss:.4f} accuracy {100 * test.accuracy:.2f} % of {len(data.test):,} images")
-    say("run", f"{folder.path}{', its curves in history.png' if plot else ''}")
+        tell("best", f"validation accuracy {history.best.val_accuracy:.4f} in epoch {history.best.epoch}")
+    tell("test", f"loss {test.loss:.4f} accuracy {100 * test.accuracy:.2f} % of {len(data.test):,} images")
+    tell("run", f"{folder.path}{', its curves in history.png' if plot else ''}")
 
 
 class Recorder(Callback):

@@ -222,19 +222,12 @@ def _is_published(name: str, file: str, path: Path, array: np.ndarray) -> bool:
     """
     contents = {sum_: (owner, kind) for owner, source in SOURCES.items() for kind, sum_ in source.contents.items()}
     zipped = {sum_: (owner, kind) for owner, source in SOURCES.items() for kind, sum_ in source.zipped.items()}
-    found = contents.get(_sum_of_contents(array))
+    found = contents.get(idx.sum_of_contents(array))
     if found is None and path.suffix == ".gz":
         found = zipped.get(hashlib.sha256(path.read_bytes()).hexdigest())
     if found not in (None, (name, file)):
         raise DataError(f"{path} is {found[0]}'s {found[1]}, by its SHA-256: expected {name}'s {file}; name its folder")
     return found is not None
-
-
-def _sum_of_contents(array: np.ndarray) -> str:
-    """Return the SHA-256 of an array's IDX file, uncompressed; there is but one for each array."""
-    sum_ = hashlib.sha256()
-    idx.write_to(sum_.update, array)
-    return sum_.hexdigest()
 
 
 def _digits() -> LoadedData:

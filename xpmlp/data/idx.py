@@ -5,6 +5,7 @@ elements in C order, big-endian (LeCun, Cortes & Burges, "The MNIST database of 
 """
 
 import gzip
+import hashlib
 import math
 import os
 import struct
@@ -149,3 +150,18 @@ def write_to(sink: Callable[[Any], object], array: np.ndarray) -> None:
         )
     sink(struct.pack(f">HBB{array.ndim}I", 0, code, array.ndim, *array.shape))
     sink(np.asarray(array, dtype=_TYPES[code], order="C").reshape(-1).view(np.uint8).data)
+
+
+def sum_of_contents(array: np.ndarray) -> str:
+    """Return the SHA-256 of an array's IDX file, uncompressed, in hexadecimal.
+
+    An array has but one such file, so this is the sum of the file that it was read from.
+
+    Raises
+    ------
+    DataError
+        If the format has no such element type.
+    """
+    sum_ = hashlib.sha256()
+    write_to(sum_.update, array)
+    return sum_.hexdigest()

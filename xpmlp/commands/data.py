@@ -1,0 +1,40 @@
+"""``xpmlp data``: what a data set holds, in figures and in a picture."""
+
+import click
+
+
+@click.command()
+@click.argument("dataset", default="auto")
+@click.option("--data-dir", type=click.Path(), help="The only folder to look in. [XPMLP_DATA, then the user's cache]")
+@click.option("--out", type=click.Path(), default="samples.png", show_default=True, help="The picture, made anew.")
+def data(dataset: str, data_dir: str | None, out: str) -> None:
+    """Show a data set: mnist, fashion-mnist, digits, idx:FOLDER or auto.
+
+    Counts per class, shapes, value range, SHA-256 sums and provenance, and a picture of the first images of each class.
+    """
+    import numpy as np
+
+    from xpmlp.commands._progress import make_download_progress, say
+    from xpmlp.data import load_dataset
+    from xpmlp.data.idx import sum_of_contents
+    from xpmlp.plotting import plot_samples
+
+    loaded = load_dataset(dataset, data_dir, progress=make_download_progress())
+    say("data", loaded.name + (f", since {loaded.note}" if loaded.note else ""))
+    if loaded.warning:
+        say("warning", loaded.warning)
+    parts = {"training": loaded.train, "test": loaded.test}
+    for name, part in parts.items():
+        height, width = part.image_shape
+        say(name, f"{len(part):,} images of {height} × {width}, {part.provenance}")
+        low, high, mean = part.images.min(), part.images.max(), part.images.mean()
+        say("", f"values {low} to {high}, mean {mean:.1f}; {part.max_value} counts as 1")
+        say("", f"images sha256 {sum_of_contents(part.images)}")
+        say("", f"labels sha256 {sum_of_contents(part.labels)}")
+    counts = [np.bincount(part.labels, minlength=len(part.class_names)) for part in parts.values()]
+    wide = max(len("class"), *map(len, loaded.train.class_names))
+    click.echo(f"{'class':<{wide}}  {'training':>9}  {'test':>9}")
+    for class_name, in_training, in_test in zip(loaded.train.class_names, *counts, strict=True):
+        click.echo(f"{class_name:<{wide}}  {in_training:>9,}  {in_test:>9,}")
+    plot_samples(loaded.train.images, loaded.train.labels, loaded.train.class_names, out, loaded.name)
+    say("picture", out)
