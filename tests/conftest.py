@@ -36,6 +36,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    known = {spec.partition(":")[0] for spec in SPECS} | set(SPECS)
+    unknown = set(config.getoption("--require-backend")) - known
+    if unknown:
+        raise pytest.UsageError(f"--require-backend {', '.join(unknown)}: expected one of {', '.join(sorted(known))}")
+
+
 @pytest.fixture(scope="session")
 def find_backend(pytestconfig: pytest.Config) -> Callable[..., Backend]:
     """Return a backend by its name, or skip the test with the reason why there is none."""

@@ -1,7 +1,6 @@
 """Choosing a library and device, and the two doors between host and device."""
 
 import importlib.metadata
-import json
 import sys
 
 import numpy as np
@@ -16,7 +15,7 @@ from xpmlp.backends import available_backends, backend_names, backend_of, get_ba
 from xpmlp.backends._driver import Driver, ask_driver
 from xpmlp.backends._numpy import NumpyBackend
 from xpmlp.backends.base import format_bytes, free_host_memory
-from xpmlp.backends.probe import probe
+from xpmlp.backends.probe import probe, probe_all
 from xpmlp.errors import ArrayError, BackendError
 
 KINDS = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64"]
@@ -86,6 +85,12 @@ class TestTheDoors:
             numpy.to_numpy(array)
         with pytest.raises(ArrayError, match="array-api-strict was handed a ndarray of numpy"):
             strict.to_numpy(np.ones(3))
+
+    def test_a_type_that_the_library_has_not_is_refused(self, backend):
+        if backend.name == "numpy":
+            pytest.skip("NumPy has every type")
+        with pytest.raises(ArrayError, match="longdouble|float128"):
+            backend.asarray(np.ones(2, np.longdouble))
 
     def test_text_is_refused(self, backend):
         with pytest.raises(ArrayError, match="asarray takes numbers, not <U3"):
@@ -175,23 +180,51 @@ class TestWithoutADevice:
         """A driver that claims a device: the trial then fails for real, and its error becomes one line."""
         from xpmlp.backends._cupy import _problem
 
-        problem = _problem(0, Driver(None, version=13020, devices=1))
+        problem = _problem(0, Driver(None, version=13020, devices=1), wheel=13)
         assert "\n" not in problem
         assert "pip install 'xpmlp[cuda13]'" in problem
         assert "CUDARuntimeError" in problem
 
-    def test_a_driver_too_old_for_the_wheel_is_told_the_extra_that_fits(self, cupy):
+    @pytest.mark.parametrize(
+        ("version", "wheel", "remedy"),
+        [
+            (12080, 13, "pip uninstall cupy-cuda13x and pip install 'xpmlp[cuda12]'"),
+            (11080, 13, "install a newer driver"),
+            (11080, 12, "install a newer driver"),
+        ],
+    )
+    def test_a_driver_too_old_for_the_wheel_is_told_what_fits(self, cupy, version, wheel, remedy):
         from xpmlp.backends._cupy import _problem
 
-        wheel = cupy.cuda.runtime.runtimeGetVersion() // 1000
-        problem = _problem(0, Driver(None, version=(wheel - 1) * 1000, devices=1))
-        assert f"the driver knows CUDA {wheel - 1}, CuPy's wheel needs CUDA {wheel}" in problem
-        assert "pip install 'xpmlp[cuda12]'" in problem
+        problem = _problem(0, Driver(None, version=version, devices=1), wheel)
+        assert f"the driver knows CUDA {version // 1000}, CuPy's wheel needs CUDA {wheel}" in problem
+        assert remedy in problem
+
+    def test_a_driver_without_a_device_is_not_told_to_install_a_driver(self, cupy):
+        from xpmlp.backends._cupy import _problem
+
+        assert (
+            _problem(0, Driver("no device", 13020, remedy="look at nvidia-smi"), 13) == "no device; look at nvidia-smi"
+        )
+
+    def test_a_full_gpu_is_not_told_to_install_anything(self, cupy, monkeypatch):
+        from contextlib import nullcontext
+
+        from xpmlp.backends._cupy import _problem
+
+        def full(*arguments, **keywords):
+            raise cupy.cuda.memory.OutOfMemoryError(1, 2)
+
+        monkeypatch.setattr(cupy.cuda, "Device", lambda index: nullcontext())
+        monkeypatch.setattr(cupy, "arange", full)
+        problem = _problem(0, Driver(None, version=13020, devices=1), wheel=13)
+        assert problem.startswith("GPU 0 has no memory left")
+        assert "pip" not in problem
 
     def test_a_gpu_that_is_not_there_is_named(self, cupy):
         from xpmlp.backends._cupy import _problem
 
-        assert "GPU 3 was asked for and the driver sees 1" in _problem(3, Driver(None, version=13020, devices=1))
+        assert "GPU 3 was asked for and the driver sees 1" in _problem(3, Driver(None, version=13020, devices=1), 13)
 
     @without_a_device
     def test_auto_goes_on_where_a_device_answers_and_cupy_cannot_run(self, cupy, monkeypatch):
@@ -199,12 +232,31 @@ class TestWithoutADevice:
         backend = get_backend("auto")
         assert backend.name == "numpy"
         assert backend.note.startswith("a CUDA device answers, but cupy cannot run: ")
+        assert "--backend auto" not in backend.note, "that is what was asked for"
 
     @pytest.mark.parametrize(
         ("version", "extra"), [(0, "cuda13"), (12080, "cuda12"), (13000, "cuda13"), (13020, "cuda13")]
     )
     def test_the_extra_fits_the_driver(self, version, extra):
         assert Driver("nothing", version=version).extra == extra
+
+
+@pytest.mark.parametrize(
+    ("package", "spec", "remedy"),
+    [
+        ("torch", "torch", "pip install 'xpmlp[torch]'"),
+        ("jax", "jax", "pip install 'xpmlp[jax]'"),
+        ("array_api_strict", "array-api-strict", "pip install array-api-strict"),
+        ("cupy", "cupy", "pip install 'xpmlp[cuda1"),
+    ],
+)
+def test_a_package_that_is_not_installed_is_named_with_what_mends_it(package, spec, remedy):
+    code = f"import sys; sys.modules[{package!r}] = None; import xpmlp.__main__ as m; sys.exit(m.main(sys.argv[1:]))"
+    done = run_python("-c", code, "train", "--backend", spec)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert remedy in done.stderr
+    assert done.stderr.endswith("or --backend auto to train on the CPU\n")
 
 
 class TestJax:
@@ -253,28 +305,26 @@ class TestThirdParties:
 
         class Entry(importlib.metadata.EntryPoint):
             def load(self):
-                if self.name == "broken":
-                    raise ImportError("no beads")
+                if self.name == "a-broken-one":
+                    raise RuntimeError("no beads")
                 return Abacus
 
-        entries = [Entry(name, "beads:Abacus", "xpmlp.backends") for name in ("abacus", "broken")]
+        entries = [Entry(name, "beads:Abacus", "xpmlp.backends") for name in ("a-broken-one", "abacus")]
         monkeypatch.setattr(xpmlp.backends, "entry_points", lambda group: entries if group == "xpmlp.backends" else [])
         return Abacus
 
     def test_a_backend_is_added_by_its_entry_point(self, added):
         assert type(get_backend("abacus")) is added
-        assert backend_names()[-2:] == ["abacus", "broken"]
+        assert backend_names()[-2:] == ["a-broken-one", "abacus"]
 
-    def test_its_arrays_are_known(self, added, monkeypatch):
+    def test_its_arrays_are_known_whatever_is_wrong_with_another(self, added):
         import decimal
 
-        entries = xpmlp.backends.entry_points(group="xpmlp.backends")[:1]
-        monkeypatch.setattr(xpmlp.backends, "entry_points", lambda group: entries)
         assert type(backend_of(decimal.Decimal(1))) is added
 
     def test_one_that_does_not_load_is_refused_in_one_line(self, added):
-        with pytest.raises(BackendError, match=r"the backend broken \(beads:Abacus\) cannot be loaded: no beads"):
-            get_backend("broken")
+        with pytest.raises(BackendError, match=r"the backend a-broken-one \(beads:Abacus\) cannot be loaded: no beads"):
+            get_backend("a-broken-one")
 
 
 class TestProbing:
@@ -292,9 +342,24 @@ class TestProbing:
         (report,) = probe("no-such")
         assert report.problem.startswith("unknown backend 'no-such'")
 
-    def test_each_is_probed_in_a_process_of_its_own(self):
-        done = run_python("-m", "xpmlp.backends.probe", "numpy")
-        assert json.loads(done.stdout)[0]["spec"] == "numpy"
+    @pytest.fixture
+    def only_numpy(self, monkeypatch):
+        monkeypatch.setattr("xpmlp.backends.probe.backend_names", lambda: ["numpy"])
+
+    def test_each_is_probed_in_a_process_of_its_own(self, only_numpy, monkeypatch):
+        monkeypatch.setattr(NumpyBackend, "describe", lambda self: {"version": "of this process", "device": ""})
+        (report,) = probe_all()
+        assert (report.spec, report.version) == ("numpy", np.__version__)
+
+    def test_one_that_does_not_answer_is_given_up(self, only_numpy, monkeypatch):
+        monkeypatch.setattr("xpmlp.backends.probe.TIME_LIMIT", 0.01)
+        (report,) = probe_all()
+        assert report.problem.startswith("it did not answer in")
+
+    def test_one_that_ends_its_process_is_said_to(self, only_numpy, monkeypatch):
+        monkeypatch.setattr("sys.executable", "/bin/false")
+        (report,) = probe_all()
+        assert report.problem.startswith("its process ended with 1")
 
     @pytest.mark.slow
     def test_the_available_ones_can_be_had(self):

@@ -108,6 +108,11 @@ class TestWhereFilesAreLookedFor:
 
 
 class TestBadInput:
+    @pytest.mark.parametrize("name", ["digits", "idx:somewhere"])
+    def test_a_folder_for_what_is_in_none(self, name, tmp_path):
+        with pytest.raises(DataError, match=f"{name} .*: leave out the data folder"):
+            load_dataset(name, tmp_path)
+
     def test_an_unknown_name(self):
         with pytest.raises(DataError, match="unknown data set 'minst': did you mean mnist\\? expected auto, mnist"):
             load_dataset("minst")

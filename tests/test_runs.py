@@ -64,6 +64,23 @@ def test_discarding_leaves_what_others_put_there(tmp_path):
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["theirs"]
 
 
+def test_discarding_leaves_a_folder_that_the_user_made(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.create()
+    folder.write_json("config.json", {})
+    folder.discard()
+    assert tmp_path.is_dir()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_to_nowhere_is_refused(tmp_path):
+    (tmp_path / "run").symlink_to(tmp_path / "nowhere")
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(ConfigError, match="run cannot be made: File exists"):
+        folder.create()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_json_is_there_as_a_whole_or_not_at_all(tmp_path):
     folder = RunFolder(tmp_path)
     folder.write_json("config.json", {"name": "Größe", "sizes": (3, 2)})

@@ -11,9 +11,13 @@ from xpmlp.backends._numpy import NumpyBackend
 from xpmlp.checking import relative_error
 from xpmlp.data import DeviceLoader
 from xpmlp.errors import BackendError, ConfigError, DataError, TrainingError
-from xpmlp.network import Layout, init
+from xpmlp.network import Layout, backward, cross_entropy, forward, init
 from xpmlp.training import (
     Callback,
+    EpochMetrics,
+    Evaluation,
+    History,
+    Plan,
     TrainConfig,
     evaluate,
     make_evaluation_step,
@@ -142,6 +146,70 @@ class TestARun:
         assert history.epochs[0].train_loss == pytest.approx(loss, rel=1e-5)
         assert history.epochs[0].train_accuracy == accuracy
 
+    def test_is_this_loop(self):
+        """`train` written out: its draws, its order, its scaling, Adam and the one-cycle rate, and what it measures."""
+        data = dataclasses.replace(make_dataset(60), max_value=230)
+        config = TrainConfig(
+            hidden=(7,), epochs=3, batch_size=16, optimizer="adam", learning_rate=0.01, dtype="float64", seed=4
+        )
+        theta, history = train(config, data, NumpyBackend())
+
+        rng = np.random.default_rng(4)
+        layout = Layout((20, 7, 3))
+        expected = init(layout, rng, "float64")
+        rows = rng.permutation(np.arange(60, dtype=np.int32))
+        held_out, rest = np.sort(rows[:10]), np.sort(rows[10:])
+        m, v, t, total = np.zeros(layout.size), np.zeros(layout.size), 0, 3 * 4
+        X = data.images.reshape(60, -1) / 230
+        for epoch in history.epochs:
+            order = rng.permutation(rest)
+            losses, correct = 0.0, 0
+            for first in range(0, 50, 16):
+                batch, t = order[first : first + 16], t + 1
+                layers = layout.unflatten(expected)
+                S, activations = forward(layers, X[batch])
+                losses += float(cross_entropy(S, data.labels[batch])) * len(batch)
+                correct += int((S.argmax(axis=1) == data.labels[batch]).sum())
+                g = layout.flatten(backward(layers, activations, S, data.labels[batch]))
+                top = 1.2  # a tenth of 12 steps
+                rate = 0.01 * (t / top if t <= top else (total + 1 - t) / (total + 1 - top))
+                m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+                expected = expected - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+            S, _ = forward(layout.unflatten(expected), X[held_out])
+            assert epoch.train_loss == pytest.approx(losses / 50, rel=1e-10)
+            assert epoch.train_accuracy == correct / 50
+            assert epoch.val_loss == pytest.approx(float(cross_entropy(S, data.labels[held_out])), rel=1e-10)
+            assert epoch.val_accuracy == (S.argmax(axis=1) == data.labels[held_out]).mean()
+            assert epoch.learning_rate == pytest.approx(rate, rel=1e-12)
+        assert relative_error(theta, expected) <= 1e-12
+
+    def test_counts_the_seconds_of_training_and_not_of_validation(self, tiny, monkeypatch):
+        clock = [0.0]
+        waited = []
+
+        def evaluate_slowly(*arguments):
+            clock[0] += 1000
+            return Evaluation(0.5, 0.5)
+
+        class Device(NumpyBackend):
+            def synchronize(self):
+                clock[0] += 2
+                waited.append(clock[0])
+
+        monkeypatch.setattr("xpmlp.training._evaluate", evaluate_slowly)
+        monkeypatch.setattr("xpmlp.training.time.perf_counter", lambda: clock[0])
+        _, history = train(SMALL, tiny, Device())
+        assert [epoch.seconds for epoch in history.epochs] == [2.0] * 4, "the wait for the last step counts"
+        assert len(waited) == 4
+
+    def test_the_best_epoch_is_the_first_of_the_best(self):
+        def epoch(number, accuracy):
+            return EpochMetrics(number, 1.0, 0.5, 1.0, accuracy, 0.1, 1.0, 1.0)
+
+        plan = Plan(SMALL, Layout((2, 2)), 1, 1, 1)
+        history = History(plan, (epoch(1, 0.5), epoch(2, 0.9), epoch(3, 0.9), epoch(4, 0.8)))
+        assert history.best.epoch == 2
+
     def test_holds_out_what_it_validates_on(self, tiny, monkeypatch):
         seen = []
         original = DeviceLoader.epoch
@@ -231,7 +299,7 @@ class TestFailure:
 
                 return full
 
-        with pytest.raises(BackendError, match="ran out of memory .*: try a smaller batch size, such as 8,"):
+        with pytest.raises(BackendError, match="ran out of memory with batch size 16: try a smaller one, such as 8,"):
             train(SMALL, tiny, Full())
 
     def test_another_error_of_the_device_is_not_hidden(self, tiny):
@@ -271,7 +339,7 @@ class TestAStepNeitherTransfersNorWaits:
     def steps(self, request, tiny):
         """Return a function that makes one training and one evaluation step on a backend's arrays."""
 
-        def run(backend):
+        def run(backend, *, compiled=False):
             layout = Layout((20, 16, 8, 3))
             optimizer = make_optimizer(TrainConfig(optimizer=request.param))
             theta = backend.asarray(init(layout, np.random.default_rng(0)), copy=True)
@@ -283,6 +351,9 @@ class TestAStepNeitherTransfersNorWaits:
             batches = DeviceLoader(tiny, backend, 100).epoch(np.arange(240))
             images, labels = next(batches)
             train_step, measure = make_train_step(layout, optimizer, 255), make_evaluation_step(layout, 255)
+            if compiled:
+                train_step = backend.compile(train_step, donate=(0, 1, 2))
+                measure = backend.compile(measure, donate=(0,))
 
             def step():
                 nonlocal images, labels
@@ -337,13 +408,17 @@ class TestAStepNeitherTransfersNorWaits:
 
         with pytest.raises(jax.errors.ConcretizationTypeError):
             jax.jit(float)(1.0)
-        steps(backend)
-        layout = Layout((20, 3))
-        optimizer = make_optimizer(TrainConfig())
-        step = backend.compile(make_train_step(layout, optimizer, 255), donate=(0, 1, 2))
-        theta = backend.asarray(np.zeros(layout.size, np.float32), copy=True)
-        images, labels = backend.asarray(np.zeros((4, 20), np.uint8)), backend.asarray(np.zeros(4, np.int32))
-        state, totals = optimizer.init(theta), zero_totals(backend, "float32")
         with jax.transfer_guard_device_to_host("disallow"):
-            theta, _, totals = step(theta, state, totals, images, labels, optimizer.scalars(1, 0.1))
-        assert int(totals.steps) == 1
+            (_, _, totals), seen = steps(backend, compiled=True)()
+        assert int(totals.steps) == int(seen.steps) == 1
+
+
+def test_a_step_takes_what_is_handed_over_for_its_results(tiny, find_backend):
+    backend = find_backend("jax")
+    layout, optimizer = Layout((20, 3)), make_optimizer(TrainConfig())
+    theta = backend.asarray(np.zeros(layout.size, np.float32), copy=True)
+    images, labels = next(iter(DeviceLoader(tiny, backend, 100).epoch(np.arange(240))))
+    step = backend.compile(make_train_step(layout, optimizer, 255), donate=(0, 1, 2))
+    step(theta, optimizer.init(theta), zero_totals(backend, "float32"), images, labels, optimizer.scalars(1, 0.1))
+    assert theta.is_deleted()
+    assert not images.is_deleted()

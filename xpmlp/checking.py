@@ -122,10 +122,10 @@ def check_backend(spec: str) -> Iterator[Measurement]:
     BackendError
         If the backend cannot run.
     """
+    problem = make_problem()
     for dtype in ("float32", "float64"):
         backend = get_backend(spec, dtype)
         yield check_round_trip(backend, dtype)
-        problem = make_problem()
         yield from check_one_pass(backend, problem, dtype)
         for name in OPTIMIZERS:
             yield check_training(backend, problem, dtype, name)

@@ -63,14 +63,14 @@ class RunFolder:
             missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             try:
                 self.path.mkdir(parents=True, exist_ok=not self._is_default)
-            except FileExistsError:
-                attempt += 1
-                self.path = self.path.with_name(f"{name}-{attempt}")
             except OSError as error:
+                if isinstance(error, FileExistsError) and self._is_default:
+                    attempt += 1
+                    self.path = self.path.with_name(f"{name}-{attempt}")
+                    continue
                 raise ConfigError(f"{self.path} cannot be made: {error.strerror}; name another") from None
-            else:
-                self._made = missing
-                return
+            self._made = missing
+            return
 
     def discard(self) -> None:
         """Remove what was written, and each folder that `create` made, for a run that never began."""

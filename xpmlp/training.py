@@ -1,16 +1,17 @@
 """The training loop, and nothing that draws or prints."""
 
+import contextlib
 import dataclasses
 import math
 import operator
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from xpmlp.backends.base import Backend, format_bytes
+from xpmlp.backends.base import Backend, format_bytes, free_host_memory
 from xpmlp.data.datasets import Dataset
 from xpmlp.data.loading import TRANSFERS, DeviceLoader, row_dtype
 from xpmlp.errors import BackendError, ConfigError, DataError, TrainingError
@@ -193,6 +194,16 @@ class Plan:
     n_val: int
     steps_per_epoch: int
 
+    @property
+    def epochs(self) -> int:
+        """Passes over the training images, unless a target is reached before."""
+        return _resolved(self.config.epochs)
+
+    @property
+    def batch_size(self) -> int:
+        """Images a step."""
+        return _resolved(self.config.batch_size)
+
 
 @dataclass(frozen=True)
 class History:
@@ -340,18 +351,8 @@ def train(
         If the loss is no longer finite.
     """
     config = config.resolve(len(dataset))
-    try:
-        with np.errstate(all="ignore"):  # a run that diverges is found by its loss, on every library
-            return _train(config, dataset, backend, callbacks)
-    except Exception as error:
-        if not backend.is_out_of_memory(error):
-            raise
-        assert config.batch_size is not None
-        smaller = max(1, config.batch_size // 2)
-        raise BackendError(
-            f"{backend} ran out of memory (batch size {config.batch_size}, hidden layers {_widths(config.hidden)}): "
-            f"try a smaller batch size, such as {smaller}, or narrower layers"
-        ) from error
+    with _computing(backend, _resolved(config.batch_size)):
+        return _train(config, dataset, backend, callbacks)
 
 
 def evaluate(
@@ -383,6 +384,8 @@ def evaluate(
     ------
     DataError
         If the images have not as many pixels as the network has inputs, or there are more classes than outputs.
+    BackendError
+        If the device's memory runs out.
     TrainingError
         If the loss is not finite.
     """
@@ -392,15 +395,30 @@ def evaluate(
             f"{dataset.provenance}: {n_pixels} pixels and {len(dataset.class_names)} classes: "
             f"the network has {layout.sizes[0]} inputs and {layout.sizes[-1]} outputs"
         )
-    step = backend.compile(make_evaluation_step(layout, dataset.max_value), donate=(0,))
-    loader = DeviceLoader(dataset, backend, batch_size, transfer, reuse_buffers=True)
-    with np.errstate(all="ignore"):
+    with _computing(backend, batch_size):
+        step = backend.compile(make_evaluation_step(layout, dataset.max_value), donate=(0,))
+        loader = DeviceLoader(dataset, backend, batch_size, transfer, reuse_buffers=True)
         evaluation = _evaluate(step, theta, loader, _all_rows(dataset), backend)
     if not math.isfinite(evaluation.loss):
         raise TrainingError(
             f"{dataset.provenance}: the loss is {evaluation.loss}: the parameters are too great or not finite"
         )
     return evaluation
+
+
+@contextlib.contextmanager
+def _computing(backend: Backend, batch_size: int) -> Iterator[None]:
+    """Compute on the backend's device, and say what to do where its memory runs out."""
+    try:
+        with backend.context(), np.errstate(all="ignore"):  # what diverges is found by its loss, on every library
+            yield
+    except Exception as error:
+        if not backend.is_out_of_memory(error):
+            raise
+        raise BackendError(
+            f"{backend} ran out of memory with batch size {batch_size}: "
+            f"try a smaller one, such as {max(1, batch_size // 2)}, or narrower layers"
+        ) from error
 
 
 def _train(
@@ -529,12 +547,16 @@ def _require_memory(config: TrainConfig, layout: Layout, backend: Backend) -> No
     vectors = {"sgd": 5, "adam": 7, "adamw": 7}[config.optimizer]  # theta, gradient twice, temporaries; the state
     activations = _resolved(config.batch_size) * sum(layout.sizes) * 3
     needed = itemsize * (vectors * layout.size + activations)
-    free = backend.free_memory()
-    if free is not None and needed > free:
-        raise ConfigError(
-            f"hidden layers {_widths(config.hidden)} with batch size {config.batch_size} need about "
-            f"{format_bytes(needed)}: {backend} has {format_bytes(free)} free; make them smaller"
-        )
+    drawing = itemsize * 2 * layout.size + 8 * max(fan_in * fan_out for fan_in, fan_out in layout.shapes)
+    for where, free, bytes_ in (
+        (str(backend), backend.free_memory(), needed),
+        ("the host", free_host_memory(), drawing),  # where the initial weights are drawn, in float64
+    ):
+        if free is not None and bytes_ > free:
+            raise ConfigError(
+                f"hidden layers {_widths(config.hidden)} with batch size {config.batch_size} need about "
+                f"{format_bytes(bytes_)}: {where} has {format_bytes(free)} free; make them smaller"
+            )
 
 
 def _resolved(value: float | None) -> int:

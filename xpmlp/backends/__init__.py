@@ -1,12 +1,13 @@
 """Choosing an array library and device: a name becomes a `Backend`."""
 
+import contextlib
 import difflib
 import importlib
 from importlib.metadata import entry_points
 from typing import Any, cast
 
 from xpmlp.backends._driver import ask_driver
-from xpmlp.backends.base import Backend
+from xpmlp.backends.base import CPU_WAY_OUT, Backend
 from xpmlp.errors import ArrayError, BackendError
 
 __all__ = ["Backend", "available_backends", "backend_names", "backend_of", "get_backend"]
@@ -64,9 +65,10 @@ def backend_of(array: Any) -> Backend:
     if name in _BUILT_IN:
         return backend_class(name).of(array)
     for entry in entry_points(group=GROUP):
-        added = backend_class(entry.name)
-        if added.library == root:
-            return added.of(array)
+        with contextlib.suppress(BackendError):  # one that is broken does not keep another from knowing its arrays
+            added = backend_class(entry.name)
+            if added.library == root:
+                return added.of(array)
     raise ArrayError(
         f"a {type(array).__name__} of {root} belongs to no backend: expected an array of {', '.join(backend_names())}"
     )
@@ -105,7 +107,7 @@ def backend_class(name: str) -> type[Backend]:
         if entry.name == name:
             try:
                 return cast(type[Backend], entry.load())
-            except (ImportError, AttributeError) as error:
+            except Exception as error:  # whatever another package's import may raise
                 raise BackendError(f"the backend {name} ({entry.value}) cannot be loaded: {error}") from None
     names = ["auto", *backend_names()]
     near = difflib.get_close_matches(name, names, n=1)
@@ -121,7 +123,7 @@ def _choose(dtype: str | None) -> Backend:
         try:
             backend = get_backend("cupy", dtype)
         except BackendError as error:
-            note = f"a CUDA device answers, but {error}"
+            note = f"a CUDA device answers, but {str(error).removesuffix(f', {CPU_WAY_OUT}')}"
         else:
             backend.note = "a CUDA device answers"
             return backend

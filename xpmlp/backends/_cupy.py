@@ -10,7 +10,7 @@ import numpy as np
 
 from xpmlp.backends._driver import Driver, ask_driver
 from xpmlp.backends.base import CPU_WAY_OUT, Backend, Copier, Step, host_array
-from xpmlp.errors import BackendError
+from xpmlp.errors import ArrayError, BackendError
 
 try:
     import cupy
@@ -41,12 +41,17 @@ class CupyBackend(Backend):
         index = device or "0"
         if not index.isdecimal():
             raise BackendError(f"cupy has no device {device!r}: expected a number, such as cupy:0")
-        problem = _problem(int(index), ask_driver())
+        problem = _problem(int(index), ask_driver(), cupy.cuda.runtime.runtimeGetVersion() // 1000)
         if problem:
             raise BackendError(f"cupy cannot run: {problem}, {CPU_WAY_OUT}")
         self.namespace = namespace
         self.device = cupy.cuda.Device(int(index))
         self.device.use()
+
+    @classmethod
+    def devices(cls) -> tuple[str | None, ...]:
+        """Return the GPUs that a listing tries."""
+        return (None, *map(str, range(1, ask_driver().devices)))
 
     @classmethod
     def of(cls, array: Any) -> Self:
@@ -63,20 +68,29 @@ class CupyBackend(Backend):
 
         With `copy` the source may be changed at once; without, CuPy may still be reading it, if it is pinned memory.
         """
-        with self.device:
-            return cupy.asarray(host_array(host, copy=copy), order="C")
+        array = host_array(host, copy=copy)
+        try:
+            with self.device:
+                return cupy.asarray(array, order="C")
+        except (TypeError, ValueError) as error:
+            raise ArrayError(f"CuPy takes no {array.dtype}: {error}") from None
 
     def to_numpy(self, array: Any) -> np.ndarray:
         """Return a copy on the host."""
         self._require_own(array)
         return np.asarray(cupy.asnumpy(array, order="C"))
 
+    def context(self) -> AbstractContextManager[Any]:
+        """Return the GPU as the thread's current one, on which CuPy puts what names none."""
+        device: AbstractContextManager[Any] = cupy.cuda.Device(self.device.id)
+        return device
+
     def compile(self, step: Step, *, donate: Sequence[int] = ()) -> Step:
         """Return the step, run with this GPU as the current one."""
 
         @wraps(step)
         def on_device(*arguments: Any) -> Any:
-            with self.device:
+            with self.context():
                 return step(*arguments)
 
         compiled: Callable[..., Any] = on_device
@@ -96,14 +110,18 @@ class CupyBackend(Backend):
             return int(self.device.mem_info[0]) + int(cupy.get_default_memory_pool().free_bytes())
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        """Return whether it is CuPy's error for that, of its own pool or of cuBLAS."""
-        return isinstance(error, MemoryError) or "ALLOC_FAILED" in str(error)
+        """Return whether it is CuPy's error for that, of its own pool, of cuBLAS or of CUDA itself."""
+        if isinstance(error, MemoryError):
+            return True
+        names = ("ALLOC_FAILED", "cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
+        return isinstance(error, RuntimeError) and any(name in str(error) for name in names)
 
     def describe(self) -> dict[str, str]:
         """Return CuPy's version, the GPU's name, and what its environment says of float32 products."""
         name = cupy.cuda.runtime.getDeviceProperties(self.device.id)["name"].decode()
         settings = " ".join(f"{name}={os.environ.get(name, 'unset')}" for name in _PRECISION_SETTINGS)
-        return {"version": cupy.__version__, "device": name, "products": f"cuBLAS, {settings}"}
+        device = f"{name} (cuda:{self.device.id})"
+        return {"version": cupy.__version__, "device": device, "products": f"cuBLAS, {settings}"}
 
 
 class _PinnedCopier(Copier):
@@ -119,11 +137,6 @@ class _PinnedCopier(Copier):
         super().__init__(backend)
         with backend.device:
             self._stream = cupy.cuda.Stream(non_blocking=True)
-
-    def context(self) -> AbstractContextManager[Any]:
-        """Return the GPU, which is the current one of a thread, not of the process."""
-        device: AbstractContextManager[Any] = cupy.cuda.Device(self.backend.device.id)
-        return device
 
     def host_buffer(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         """Return page-locked memory, which alone is copied while the host goes on."""
@@ -173,28 +186,37 @@ class _PinnedCopier(Copier):
         self._stream.synchronize()
 
 
-def _problem(index: int, driver: Driver) -> str | None:
+def _problem(index: int, driver: Driver, wheel: int) -> str | None:
     """Return why CuPy cannot run on a GPU and what mends it, None where it can.
 
     ``cupy.is_available()`` only counts devices, so one kernel and one product are run: they need the run-time
     compiler, the runtime's headers, cuBLAS, and a wheel for this GPU's architecture.
+
+    Parameters
+    ----------
+    index : int
+        Which GPU.
+    driver : Driver
+        What NVIDIA's driver says.
+    wheel : int
+        The major version of CUDA that CuPy was built for.
     """
     if driver.problem:
-        return f"{driver.problem}; install the driver (580 or newer for the extra cuda13, 525 for cuda12)"
+        return f"{driver.problem}; {driver.remedy}"
     if index >= driver.devices:
         return f"GPU {index} was asked for and the driver sees {driver.devices}; write cupy:0"
-    runtime = cupy.cuda.runtime
-    wheel = runtime.runtimeGetVersion()
-    if driver.version // 1000 < wheel // 1000:
-        return (
-            f"the driver knows CUDA {driver.version // 1000}, CuPy's wheel needs CUDA {wheel // 1000}; "
-            f"pip uninstall cupy-cuda{wheel // 1000}x and pip install 'xpmlp[{driver.extra}]'"
-        )
+    if driver.version // 1000 < wheel:
+        found = f"the driver knows CUDA {driver.version // 1000}, CuPy's wheel needs CUDA {wheel}"
+        if driver.version < 12000:
+            return f"{found}; install a newer driver (580 or newer for the extra cuda13, 525 for cuda12)"
+        return f"{found}; pip uninstall cupy-cuda{wheel}x and pip install 'xpmlp[{driver.extra}]'"
     try:
         with cupy.cuda.Device(index):
             x = cupy.arange(6, dtype=cupy.float32).reshape(2, 3) + 0.0
             total = float((x @ x.T).sum())
-    except (ImportError, RuntimeError, MemoryError, cupy.cuda.compiler.CompileException) as error:
+    except MemoryError as error:
+        return f"GPU {index} has no memory left ({str(error).splitlines()[0]}); end what else runs on it"
+    except (ImportError, RuntimeError, cupy.cuda.compiler.CompileException) as error:
         first = str(error).splitlines()[0]
         return (
             f"{type(error).__name__}: {first}; CUDA's parts are missing or do not fit this GPU: "

@@ -17,11 +17,15 @@ class Driver:
         The newest CUDA that the driver knows, as 13020 for 13.2; 0 without a driver.
     devices : int
         How many devices it sees.
+    remedy : str
+        What to do about the problem.
     """
 
     problem: str | None
     version: int = 0
     devices: int = 0
+
+    remedy: str = ""
 
     @property
     def extra(self) -> str:
@@ -35,12 +39,15 @@ def ask_driver() -> Driver:
     try:
         cuda = ctypes.CDLL(name)
     except OSError:
-        return Driver(f"there is no NVIDIA driver ({name} was not found)")
+        remedy = "install the driver (580 or newer for the extra cuda13, 525 for cuda12)"
+        return Driver(f"there is no NVIDIA driver ({name} was not found)", remedy=remedy)
     version, devices = ctypes.c_int(), ctypes.c_int()
     cuda.cuDriverGetVersion(ctypes.byref(version))
     status = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(devices))
     if status == 100 or (status == 0 and devices.value == 0):  # CUDA_ERROR_NO_DEVICE
-        return Driver("NVIDIA's driver sees no CUDA device", version.value)
+        remedy = "look at what nvidia-smi lists and at CUDA_VISIBLE_DEVICES"
+        return Driver("NVIDIA's driver sees no CUDA device", version.value, remedy=remedy)
     if status:
-        return Driver(f"NVIDIA's driver does not start (cuInit error {status})", version.value)
+        remedy = "see whether nvidia-smi answers, and restart the machine after an update of the driver"
+        return Driver(f"NVIDIA's driver does not start (CUDA error {status})", version.value, remedy=remedy)
     return Driver(None, version.value, devices.value)

@@ -35,7 +35,6 @@ class JaxBackend(Backend):
 
     name = "jax"
     library = "jax"
-    devices = (None, "gpu")
 
     def __init__(self, device: str | None = None, dtype: str | None = None) -> None:
         if dtype == "float64":
@@ -54,6 +53,11 @@ class JaxBackend(Backend):
         self.namespace = jax.numpy
 
     @classmethod
+    def devices(cls) -> tuple[str | None, ...]:
+        """Return the devices that a listing tries."""
+        return (None, "gpu")
+
+    @classmethod
     def of(cls, array: Any) -> Self:
         """Return the backend of the array's device, the first of them where there are several."""
         device = min(array.devices(), key=lambda device: device.id)
@@ -68,13 +72,18 @@ class JaxBackend(Backend):
             If JAX would narrow the array, which it does silently to 64-bit types unless x64 is on.
         """
         array = host_array(host, copy=copy)
-        narrowed = jax.dtypes.canonicalize_dtype(array.dtype)
-        if narrowed != array.dtype:
-            raise ArrayError(
-                f"JAX would narrow {array.dtype} to {narrowed}: cast it first, or switch JAX's 64-bit types on "
-                'with get_backend("jax", dtype="float64")'
-            )
-        return jax.device_put(array, self.device, may_alias=False if copy else None)
+        try:
+            narrowed = jax.dtypes.canonicalize_dtype(array.dtype)
+            if narrowed != array.dtype:
+                raise ArrayError(
+                    f"JAX would narrow {array.dtype} to {narrowed}: cast it first, or switch JAX's 64-bit types on "
+                    'with get_backend("jax", dtype="float64")'
+                )
+            return jax.device_put(array, self.device)
+        except ArrayError:
+            raise
+        except TypeError as error:
+            raise ArrayError(f"JAX takes no {array.dtype}: {error}") from None
 
     def to_numpy(self, array: Any) -> np.ndarray:
         """Return a copy on the host."""
@@ -112,7 +121,9 @@ class JaxBackend(Backend):
         """Return JAX's version, the device, and the precision of its float32 products."""
         return {
             "version": jax.__version__,
-            "device": self.device.device_kind,
+            "device": str(self.device)
+            if self.device.platform == "cpu"
+            else f"{self.device.device_kind} ({self.device})",
             "products": f"float32 at {jax.config.jax_default_matmul_precision!r} "
             "(JAX_DEFAULT_MATMUL_PRECISION, NVIDIA_TF32_OVERRIDE)",
         }

@@ -21,7 +21,6 @@ class TorchBackend(Backend):
 
     name = "torch"
     library = "torch"
-    devices = (None, "cuda", "mps")
 
     def __init__(self, device: str | None = None, dtype: str | None = None) -> None:
         self.namespace = namespace
@@ -38,6 +37,11 @@ class TorchBackend(Backend):
                 f"torch cannot run on {device!r}: {str(error).splitlines()[0]}; "
                 f"install a PyTorch build for that device, {CPU_WAY_OUT}"
             ) from None
+
+    @classmethod
+    def devices(cls) -> tuple[str | None, ...]:
+        """Return the devices that a listing tries."""
+        return (None, "cuda", "mps")
 
     @classmethod
     def of(cls, array: Any) -> Self:
@@ -90,7 +94,7 @@ class TorchBackend(Backend):
         cuda = self.device.type == "cuda"
         return {
             "version": str(torch.__version__),
-            "device": torch.cuda.get_device_name(self.device) if cuda else str(self.device),
+            "device": f"{torch.cuda.get_device_name(self.device)} ({self.device})" if cuda else str(self.device),
             "products": f"float32 at {torch.get_float32_matmul_precision()!r} "
             "(torch.set_float32_matmul_precision, NVIDIA_TF32_OVERRIDE)",
         }

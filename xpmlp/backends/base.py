@@ -44,9 +44,6 @@ class Backend(ABC):
     library: ClassVar[str]
     """The top-level package that its arrays' types come from."""
 
-    devices: ClassVar[tuple[str | None, ...]] = (None,)
-    """The devices that a listing tries, as users write them."""
-
     namespace: Any
     """The Array API namespace that its arrays are computed with."""
 
@@ -63,6 +60,11 @@ class Backend(ABC):
     @abstractmethod
     def of(cls, array: Any) -> Self:
         """Return the backend that an array of this library is on."""
+
+    @classmethod
+    def devices(cls) -> tuple[str | None, ...]:
+        """Return the devices that a listing tries, as users write them; None is the library's own."""
+        return (None,)
 
     @abstractmethod
     def asarray(self, host: Any, *, copy: bool | None = None) -> Any:
@@ -92,6 +94,10 @@ class Backend(ABC):
         ArrayError
             If the array is another library's.
         """
+
+    def context(self) -> AbstractContextManager[Any]:
+        """Return what is entered to compute on the device, where a library puts on its current one what names none."""
+        return nullcontext()
 
     def compile(self, step: Step, *, donate: Sequence[int] = ()) -> Step:
         """Return whatever repeats a step fastest; here: the step itself.
@@ -158,10 +164,6 @@ class Copier:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-
-    def context(self) -> AbstractContextManager[Any]:
-        """Return what the thread that copies enters first."""
-        return nullcontext()
 
     def host_buffer(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         """Return a new staging buffer."""

@@ -48,7 +48,7 @@ def probe(name: str) -> list[Report]:
     """Return the reports of one backend, made in this process."""
     reports = []
     try:
-        devices = backend_class(name).devices
+        devices = backend_class(name).devices()
     except BackendError as error:
         return [Report(name, problem=str(error))]
     for device in devices:

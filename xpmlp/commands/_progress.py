@@ -70,7 +70,7 @@ class PlainProgress(Callback):
 
     def on_begin(self, plan: Plan) -> None:
         """Remember how many epochs there will be."""
-        self._epochs = plan.config.epochs or 0
+        self._epochs = plan.epochs
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
         """Print the epoch's line."""
@@ -103,9 +103,9 @@ class BarProgress(Callback):
     def on_begin(self, plan: Plan) -> None:
         """Draw the empty bar."""
         self._plan = plan
-        epochs = plan.config.epochs or 0
         self._bar.start()
-        self._task = self._bar.add_task(f"epoch 1/{epochs}", total=epochs * plan.steps_per_epoch, figures="")
+        total = plan.epochs * plan.steps_per_epoch
+        self._task = self._bar.add_task(f"epoch 1/{plan.epochs}", total=total, figures="")
         self._epoch_began = time.perf_counter()
 
     def on_step(self, step: int) -> None:
@@ -115,18 +115,18 @@ class BarProgress(Callback):
             return
         self._drawn = now
         epoch, done = divmod(step - 1, self._plan.steps_per_epoch)
-        rate = (done + 1) * (self._plan.config.batch_size or 0) / (now - self._epoch_began)
+        rate = (done + 1) * self._plan.batch_size / (now - self._epoch_began)
         self._bar.update(
             self._task,
             completed=step,
-            description=f"epoch {epoch + 1}/{self._plan.config.epochs}",
+            description=f"epoch {epoch + 1}/{self._plan.epochs}",
             figures=f"{self._figures}{rate:,.0f} samples/s",
         )
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
         """Print the epoch's line above the bar."""
         assert self._plan is not None
-        self._bar.console.print(epoch_line(metrics, self._plan.config.epochs or 0), markup=False, soft_wrap=True)
+        self._bar.console.print(epoch_line(metrics, self._plan.epochs), markup=False, soft_wrap=True)
         self._figures = _figures("loss", metrics.train_loss, metrics.train_accuracy) + "  "
         self._epoch_began = time.perf_counter()
 

@@ -48,7 +48,15 @@ def run(
         callbacks = [recorder, Heading(data, device, tell), *([progress] if progress else [])]
         try:
             theta, history = train(config, data.train, device, callbacks)
-            test = evaluate(theta, history.plan.layout, data.test, device, transfer=config.transfer)
+            plan = history.plan
+            folder.write_model(
+                device.to_numpy(theta),
+                plan.layout,
+                image_shape=data.train.image_shape,
+                max_value=data.train.max_value,
+                class_names=data.train.class_names,
+            )
+            test = evaluate(theta, plan.layout, data.test, device, plan.batch_size, config.transfer)
         except BaseException as error:
             if recorder.steps == 0:
                 folder.discard()
@@ -62,18 +70,10 @@ def run(
         finally:
             if progress:
                 progress.close()
-        host_theta = device.to_numpy(theta)
 
-    folder.write_model(
-        host_theta,
-        history.plan.layout,
-        image_shape=data.train.image_shape,
-        max_value=data.train.max_value,
-        class_names=data.train.class_names,
-    )
     folder.write_json("summary.json", summary(history, test, data, device, time.perf_counter() - began))
     if plot:
-        title = f"{_widths(history.plan)} on {data.name}, {device.name}"
+        title = f"{_sizes(plan)} on {data.name}, {device.name}"
         epochs = [dataclasses.asdict(epoch) for epoch in history.epochs]
         plot_history(epochs, folder.path / "history.png", title, test.accuracy)
 
@@ -121,6 +121,7 @@ class Recorder(Callback):
             "steps_per_epoch": plan.steps_per_epoch,
             "threads": threads,
             "backend": self.backend.name,
+            "device": str(self.backend.device),
             "backend_note": self.backend.note,
             **{f"backend_{key}": value for key, value in self.backend.describe().items()},
         }
@@ -153,7 +154,7 @@ class Heading(Callback):
         counts = f"{plan.n_train:,} training, {plan.n_val:,} validation and {len(data.test):,} test images"
         self.say("data", f"{data.name}: {counts} of {height} × {width}")
         self.say("backend", f"{self.backend}{', since ' if self.backend.note else ''}{self.backend.note}")
-        self.say("network", f"{_widths(plan)}, {plan.layout.size:,} parameters, {config.dtype}")
+        self.say("network", f"{_sizes(plan)}, {plan.layout.size:,} parameters, {config.dtype}")
         how = [config.optimizer]
         if config.momentum is not None:
             how.append(f"momentum {config.momentum:g}{' (Nesterov)' if config.nesterov else ''}")
@@ -189,5 +190,5 @@ def summary(
     }
 
 
-def _widths(plan: Plan) -> str:
+def _sizes(plan: Plan) -> str:
     return "-".join(map(str, plan.layout.sizes))

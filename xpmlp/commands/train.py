@@ -5,24 +5,19 @@ from typing import Any
 import click
 
 
-class Widths(click.ParamType[tuple[int, ...]]):
-    """Whole numbers with commas between them."""
-
-    name = "widths"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """Return the numbers."""
-        try:
-            return value if isinstance(value, tuple) else tuple(int(width) for width in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not whole numbers with commas between them, such as 256,128", param, ctx)
+def widths(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    """Return whole numbers that stand with commas between them."""
+    try:
+        return tuple(int(width) for width in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not whole numbers with commas between them, such as 256,128") from None
 
 
 @click.command()
 @click.option("--backend", default="auto", show_default=True, help="numpy, cupy, torch, jax, … and a device: cupy:1.")
 @click.option("--dataset", default="auto", show_default=True, help="mnist, fashion-mnist, digits, idx:FOLDER or auto.")
 @click.option("--data-dir", type=click.Path(), help="The only folder to look in. [XPMLP_DATA, then the user's cache]")
-@click.option("--hidden", type=Widths(), default=(256, 128), help="Widths of the hidden layers. [256,128]")
+@click.option("--hidden", callback=widths, default="256,128", show_default=True, help="Widths of the hidden layers.")
 @click.option("--epochs", type=int, help="Passes over the training images. [5, more for small data sets]")
 @click.option("--batch-size", type=int, help="Images a step. [128, or 32 below 10,000 images]")
 @click.option("--optimizer", default="sgd", show_default=True, help="sgd, adam or adamw.")
@@ -36,7 +31,9 @@ class Widths(click.ParamType[tuple[int, ...]]):
 @click.option("--dtype", default="float32", show_default=True, help="float32 or float64.")
 @click.option("--target-accuracy", type=float, help="Stop after the epoch whose validation accuracy reaches it.")
 @click.option("--transfer", default="auto", show_default=True, help="Images to the device: auto, resident or stream.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of the BLAS library. [as the library chooses]")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Of the BLAS library (PyTorch and JAX have their own). [its choice]"
+)
 @click.option("--out", type=click.Path(), help="The run's folder, new or empty. [runs/<time>-<dataset>-<backend>]")
 @click.option("--plot/--no-plot", default=True, help="Draw history.png. [--plot]")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")

@@ -122,6 +122,9 @@ def load_dataset(
     DataError
         If the name is unknown, or the data set is not there, cannot be had, is damaged or is another one.
     """
+    if data_dir is not None and (name == "digits" or name.startswith("idx:")):
+        where = "ship with scikit-learn" if name == "digits" else "name their folder themselves"
+        raise DataError(f"{name} {where}: leave out the data folder {data_dir}")
     if name == "digits":
         return _digits()
     if name.startswith("idx:"):

@@ -145,8 +145,10 @@ class DeviceLoader:
         xp = self._backend.namespace
         rows = self._backend.asarray(permutation.astype(row_dtype(self._n), copy=False))
         for part in parts:
-            batch = rows[part]
-            yield xp.take(self._images, batch, axis=0), xp.take(self._labels, batch, axis=0)
+            with self._backend.context():
+                rows_here = rows[part]
+                batch = xp.take(self._images, rows_here, axis=0), xp.take(self._labels, rows_here, axis=0)
+            yield batch
 
     def _stream(self, permutation: np.ndarray, parts: list[slice]) -> Generator[tuple[Array, Array]]:
         staging = Staging(self._images, self._labels, self.batch_size, self._backend.copier())
@@ -158,7 +160,7 @@ class DeviceLoader:
 
         def work() -> None:
             try:
-                with staging.copier.context():
+                with self._backend.context():
                     for part in parts:
                         slot = free.get()
                         if slot is None or is_over.is_set():
