@@ -220,6 +220,7 @@ BAD = {
     "auto in a folder without mnist": (["--dataset", "auto", "--data-dir", "."], "mnist is not in the given folder"),
     "a folder that holds something": (["--out", ".."], "holds something: a run needs an empty folder"),
     "a file for a folder": (["--out", "file"], "file is a file: expected a folder"),
+    "a folder without a name": (["--out", ""], "the run's folder has no name"),
     "a folder that cannot be": (["--out", "/dev/null/run"], "cannot be made"),
     "a backend that is not there": (["--backend", "jax:abacus"], "or --backend auto to train on the CPU"),
     "a rate that diverges at once": (["--learning-rate", "1e38", "--schedule", "constant"], "too great for this run"),
@@ -385,6 +386,16 @@ class TestAsAProgram:
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
         assert done.returncode == 2
         assert re.match(r"xpmlp: \w+ is not installed: run `python -m pip install -e \.` .*\n$", done.stderr)
+
+    @pytest.mark.parametrize("how", [">&-", "PYTHONIOENCODING=ascii"])
+    def test_an_output_that_takes_nothing_or_no_signs_is_no_traceback(self, idx_folder, at_home, how):
+        command = (
+            f"{sys.executable} -m xpmlp train --dataset idx:{idx_folder} --backend numpy --epochs 1 --no-plot --out run"
+        )
+        command = f"{command} {how}" if how == ">&-" else f"{how} {command}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment(), check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (at_home / "run" / "summary.json").exists()
 
     def test_a_reader_that_goes_away_is_no_traceback(self, idx_folder, at_home):
         command = (

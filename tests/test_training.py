@@ -35,6 +35,7 @@ class TestConfig:
         large, small = TrainConfig().resolve(60_000), TrainConfig().resolve(1442)
         assert (large.val_size, large.batch_size, large.epochs, large.learning_rate) == (10_000, 128, 5, 0.2)
         assert (small.val_size, small.batch_size, small.epochs, small.learning_rate) == (240, 32, 40, 0.1)
+        assert TrainConfig().resolve(12).epochs == 100
 
     def test_defaults_depend_on_the_optimizer(self):
         sgd, adam, adamw = (TrainConfig(optimizer=name).resolve(60_000) for name in ("sgd", "adam", "adamw"))
@@ -275,7 +276,12 @@ class TestFailure:
         config = dataclasses.replace(SMALL, learning_rate=1e30, schedule="constant")
         with pytest.raises(TrainingError, match="in epoch 1, step [23] of 13: the learning") as caught:
             train(config, tiny, backend)
-        assert "1e+30 is too great" in str(caught.value)
+        assert str(caught.value).endswith("the learning rate 1e+30 is too great for this run; try one such as 0.0707")
+
+    def test_a_weight_decay_that_breaks_the_run_is_named(self, tiny):
+        config = dataclasses.replace(SMALL, weight_decay=1e20)
+        with pytest.raises(TrainingError, match="the weight decay 1e\\+20 is too great for the learning rate 0.1"):
+            train(config, tiny, NumpyBackend())
 
     def test_parameters_that_the_last_update_broke_are_found(self, backend, tiny):
         config = dataclasses.replace(SMALL, epochs=1, batch_size=200, learning_rate=1e39, schedule="constant")

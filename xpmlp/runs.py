@@ -37,6 +37,8 @@ class RunFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, is_default: bool = False) -> None:
+        if not os.fspath(path):
+            raise ConfigError("the run's folder has no name: give one, or leave it to the default")
         self.path = Path(path)
         self._is_default = is_default
         self._made: list[Path] = []

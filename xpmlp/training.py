@@ -24,8 +24,8 @@ OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "cosine", "one-cycle")
 DTYPES = ("float32", "float64")
 
-_LEAST_STEPS = 1500
-"""A run's least number of steps where the number of epochs is left to us: small data sets need more epochs."""
+_LEAST_STEPS, _MOST_EPOCHS = 1500, 100
+"""Where the number of epochs is left to us, a small data set gets more than five: so many steps, or so many epochs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class TrainConfig:
     hidden : tuple of int
         The widths of the hidden layers.
     epochs : int or None
-        Passes over the training images; None: 5, or more where that would make fewer than 1,500 steps.
+        Passes over the training images; None: 5, or where that would make fewer than 1,500 steps more, up to 100.
     batch_size : int or None
         Images a step; None: 128, or 32 where there are fewer than 10,000 training images.
     optimizer : {"sgd", "adam", "adamw"}
@@ -127,16 +127,14 @@ class TrainConfig:
         batch_size = min(n_train, 128 if n_train >= 10_000 else 32) if self.batch_size is None else self.batch_size
         if batch_size > n_train:
             raise ConfigError(f"batch size {batch_size}: there are {n_train} training images; make it smaller")
-        epochs = self.epochs or max(5, math.ceil(_LEAST_STEPS / math.ceil(n_train / batch_size)))
+        steps = math.ceil(n_train / batch_size)
+        epochs = self.epochs or min(max(5, math.ceil(_LEAST_STEPS / steps)), _MOST_EPOCHS)
         filled: dict[str, Any] = {"val_size": n_val, "batch_size": batch_size, "epochs": epochs}
         if self.optimizer == "sgd":
             filled["momentum"] = 0.9 if self.momentum is None else self.momentum
             filled["nesterov"] = filled["momentum"] > 0 if self.nesterov is None else self.nesterov
         if self.learning_rate is None:
-            rate = 0.003
-            if self.optimizer == "sgd":  # with momentum a gradient counts 1 / (1 − momentum) times
-                rate = 0.2 if filled["momentum"] > 0 else 0.5
-            filled["learning_rate"] = rate * min(1.0, math.sqrt(batch_size / 128))  # fewer images, more noise
+            filled["learning_rate"] = _usual_rate(self.optimizer, filled.get("momentum"), batch_size)
         if self.weight_decay is None:
             filled["weight_decay"] = 0.01 if self.optimizer == "adamw" else 0.0
         return dataclasses.replace(self, **filled)
@@ -276,8 +274,7 @@ def make_optimizer(config: TrainConfig) -> Optimizer:
 
 def make_schedule(config: TrainConfig, total_steps: int) -> Schedule:
     """Return the schedule that a resolved config names, for a run of so many steps."""
-    rate = config.learning_rate
-    assert rate is not None
+    rate = _resolved_rate(config)
     if config.schedule == "constant":
         return constant(rate)
     return (cosine if config.schedule == "cosine" else one_cycle)(rate, total_steps)
@@ -536,9 +533,20 @@ def _require_finite(theta: Array, validation: Evaluation | None, backend: Backen
 
 
 def _slower(plan: Plan) -> str:
-    rate = plan.config.learning_rate
-    assert rate is not None
-    return f"the learning rate {rate:g} is too great for this run; try one such as {rate / 10:g}"
+    """Return what is the matter with a run that diverges, and what to do."""
+    config, rate = plan.config, _resolved_rate(plan.config)
+    if config.weight_decay and rate * config.weight_decay > 1:
+        return f"the weight decay {config.weight_decay:g} is too great for the learning rate {rate:g}; make it smaller"
+    usual = _usual_rate(config.optimizer, config.momentum, plan.batch_size)
+    return f"the learning rate {rate:g} is too great for this run; try one such as {min(usual, rate / 10):.3g}"
+
+
+def _usual_rate(optimizer: str, momentum: float | None, batch_size: int) -> float:
+    """Return the learning rate that suits an optimizer."""
+    rate = 0.003
+    if optimizer == "sgd":  # with momentum a gradient counts 1 / (1 − momentum) times
+        rate = 0.2 if momentum else 0.5
+    return rate * min(1.0, math.sqrt(batch_size / 128))  # fewer images, more noise
 
 
 def _require_memory(config: TrainConfig, layout: Layout, backend: Backend) -> None:
@@ -562,6 +570,11 @@ def _require_memory(config: TrainConfig, layout: Layout, backend: Backend) -> No
 def _resolved(value: float | None) -> int:
     assert value is not None, "a config is resolved before it is used"
     return int(value)
+
+
+def _resolved_rate(config: TrainConfig) -> float:
+    assert config.learning_rate is not None, "a config is resolved before it is used"
+    return config.learning_rate
 
 
 def _widths(hidden: Iterable[int]) -> str:

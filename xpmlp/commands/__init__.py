@@ -42,6 +42,9 @@ def main(arguments: Sequence[str] | None = None, *, command: click.Command = cli
         The program's name in help and errors; None: ``xpmlp``.
     """
     program = program or "xpmlp"
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # "×" on a terminal that has none is no traceback
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = command.main(arguments, program, standalone_mode=False)

@@ -34,7 +34,7 @@ def make_download_progress() -> Progress:
     def progress(file: str, done: int, total: int) -> None:
         nonlocal last
         is_over = 0 < total <= done
-        if sys.stdout.isatty():
+        if _is_terminal():
             part = f"{done / total:4.0%}" if total else f"{done:,} bytes"
             click.echo(f"\r{'download':<9}{file}.gz {part}", nl=is_over)
         elif file != last:
@@ -46,7 +46,11 @@ def make_download_progress() -> Progress:
 
 def make_progress() -> "PlainProgress | BarProgress":
     """Return what suits standard output."""
-    return BarProgress() if sys.stdout.isatty() else PlainProgress()
+    return BarProgress() if _is_terminal() else PlainProgress()
+
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()  # None where it was closed
 
 
 def epoch_line(metrics: EpochMetrics, epochs: int) -> str:

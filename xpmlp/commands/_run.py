@@ -36,11 +36,13 @@ def run(
     began = time.perf_counter()
     tell = say_nothing if quiet else say
     config = TrainConfig(**settings)
-    RunFolder(out or "runs", is_default=out is None)  # a folder that cannot be is refused before the work
+    RunFolder(
+        "runs" if out is None else out, is_default=out is None
+    )  # a folder that cannot be is refused before the work
     device = get_backend(backend, config.dtype)
     data = load_dataset(dataset, data_dir, progress=None if quiet else make_download_progress())
     name = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{re.sub(r'[^a-zA-Z0-9_-]+', '-', data.name)}-{device.name}"
-    folder = RunFolder(out or name, is_default=out is None)
+    folder = RunFolder(name if out is None else out, is_default=out is None)
 
     with threadpoolctl.threadpool_limits(threads, user_api="blas"):
         recorder = Recorder(folder, data, device)
