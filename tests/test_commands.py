@@ -138,9 +138,7 @@ class TestTrain:
         assert train("--no-plot", "--quiet") == 0
         names = sorted(path.name for path in (at_home / "runs").iterdir())
         assert len(names) == 2
-        assert names[0].startswith("20260101-000000-idx-")
-        assert names[0].endswith("-numpy")
-        assert names[1] == f"{names[0]}-2"
+        assert names == ["20260101-000000-idx-mnist-numpy", "20260101-000000-idx-mnist-numpy-2"]
 
     def test_an_empty_folder_may_be_given(self, train, at_home):
         (at_home / "run").mkdir()

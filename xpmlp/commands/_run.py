@@ -5,6 +5,7 @@ import platform
 import re
 import time
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import click
@@ -36,13 +37,10 @@ def run(
     began = time.perf_counter()
     tell = say_nothing if quiet else say
     config = TrainConfig(**settings)
-    RunFolder(
-        "runs" if out is None else out, is_default=out is None
-    )  # a folder that cannot be is refused before the work
+    RunFolder("runs" if out is None else out, is_default=out is None)  # one that cannot be is refused before the work
     device = get_backend(backend, config.dtype)
     data = load_dataset(dataset, data_dir, progress=None if quiet else make_download_progress())
-    name = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{re.sub(r'[^a-zA-Z0-9_-]+', '-', data.name)}-{device.name}"
-    folder = RunFolder(name if out is None else out, is_default=out is None)
+    folder = RunFolder(_default_name(data, device) if out is None else out, is_default=out is None)
 
     with threadpoolctl.threadpool_limits(threads, user_api="blas"):
         recorder = Recorder(folder, data, device)
@@ -190,6 +188,13 @@ def summary(
         "seed": history.plan.config.seed,
         "dataset": data.name,
     }
+
+
+def _default_name(data: LoadedData, backend: Backend) -> str:
+    """Return when, on what and with what; of a user's own folder its last part."""
+    kind, _, folder = data.name.partition(":")
+    own = f"-{re.sub(r'[^a-zA-Z0-9_-]+', '-', Path(folder).name)[:40]}" if folder else ""
+    return f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{kind}{own}-{backend.name}"
 
 
 def _sizes(plan: Plan) -> str:
