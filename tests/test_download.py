@@ -92,7 +92,7 @@ class Server(ThreadingHTTPServer):
 def server():
     server = Server(("127.0.0.1", 0), Handler)
     server.asked, server.is_over = [], threading.Event()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield server
     server.is_over.set()
@@ -308,6 +308,19 @@ def test_the_training_command_says_what_it_downloads(source, cache, tmp_path, mo
     assert main(["train", "--backend", "numpy", "--out", "run", "--epochs", "1", "--no-plot"]) == 0
     said = capsys.readouterr().out
     assert said.splitlines()[:4] == [f"download {file}.gz" for file in FILES]
+
+
+def test_a_terminal_is_shown_a_bar(monkeypatch, capsys):
+    from xpmlp.commands._progress import make_download_progress
+
+    monkeypatch.setattr("xpmlp.commands._progress._is_terminal", lambda: True)
+    progress = make_download_progress()
+    for done in (0, 500, 1000):
+        progress("images", done, 1000)
+    empty, half, full = capsys.readouterr().out.strip().split("\r")
+    assert [part.count("━") for part in (empty, half, full)] == [0, 15, 30]
+    assert "50%" in half
+    assert "1,000 bytes" in full
 
 
 def test_importing_the_downloader_does_not_import_what_downloads():

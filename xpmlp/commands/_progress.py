@@ -13,6 +13,9 @@ from xpmlp.training import Callback, EpochMetrics, Plan
 _REDRAW = 0.1
 """Seconds between two looks of the bar."""
 
+_BAR = 30
+"""Signs of a download's bar."""
+
 
 Say: TypeAlias = Callable[[str, str], None]
 """Prints a heading and a text, or nothing where the user wants quiet."""
@@ -33,10 +36,10 @@ def make_download_progress() -> Progress:
 
     def progress(file: str, done: int, total: int) -> None:
         nonlocal last
-        is_over = 0 < total <= done
         if _is_terminal():
-            part = f"{done / total:4.0%}" if total else f"{done:,} bytes"
-            click.echo(f"\r{'download':<9}{file}.gz {part}", nl=is_over)
+            part = min(1.0, done / total) if total else 0.0
+            bar = "━" * round(_BAR * part)
+            click.echo(f"\r{'download':<9}{file}.gz  {bar:─<{_BAR}}  {part:4.0%}  {done:>12,} bytes", nl=part == 1.0)
         elif file != last:
             say("download", f"{file}.gz")
         last = file
