@@ -70,7 +70,7 @@ class CupyBackend(Backend):
         """
         array = host_array(host, copy=copy)
         try:
-            with self.device:
+            with self.context():
                 return cupy.asarray(array, order="C")
         except (TypeError, ValueError) as error:
             raise ArrayError(f"CuPy takes no {array.dtype}: {error}") from None
@@ -81,7 +81,10 @@ class CupyBackend(Backend):
         return np.asarray(cupy.asnumpy(array, order="C"))
 
     def context(self) -> AbstractContextManager[Any]:
-        """Return the GPU as the thread's current one, on which CuPy puts what names none."""
+        """Return the GPU as the thread's current one, on which CuPy puts what names none.
+
+        A new object each time: one that several threads enter at once would hand each the other's device back.
+        """
         device: AbstractContextManager[Any] = cupy.cuda.Device(self.device.id)
         return device
 
@@ -106,7 +109,7 @@ class CupyBackend(Backend):
 
     def free_memory(self) -> int | None:
         """Return the GPU's free memory, what CuPy's pool holds unused included."""
-        with self.device:
+        with self.context():
             return int(self.device.mem_info[0]) + int(cupy.get_default_memory_pool().free_bytes())
 
     def is_out_of_memory(self, error: BaseException) -> bool:
@@ -135,17 +138,17 @@ class _PinnedCopier(Copier):
 
     def __init__(self, backend: CupyBackend) -> None:
         super().__init__(backend)
-        with backend.device:
+        with backend.context():
             self._stream = cupy.cuda.Stream(non_blocking=True)
 
     def host_buffer(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         """Return page-locked memory, which alone is copied while the host goes on."""
-        with self.backend.device:
+        with self.backend.context():
             return np.asarray(cupyx.empty_pinned(shape, dtype))
 
     def device_buffer(self, host: np.ndarray) -> Any:
         """Return memory on the GPU."""
-        with self.backend.device:
+        with self.backend.context():
             return cupy.empty(host.shape, host.dtype)
 
     def copy(self, host: np.ndarray, device: Any, n: int) -> Any:
@@ -156,7 +159,7 @@ class _PinnedCopier(Copier):
 
     def event(self) -> Any:
         """Return an event for which the host waits without spinning."""
-        with self.backend.device:
+        with self.backend.context():
             return cupy.cuda.Event(block=True, disable_timing=True)
 
     def record_copied(self, event: Any) -> None:
@@ -165,7 +168,7 @@ class _PinnedCopier(Copier):
 
     def record_used(self, event: Any) -> None:
         """Record it on the stream that computes, the caller's current one."""
-        with self.backend.device:
+        with self.backend.context():
             cupy.cuda.get_current_stream().record(event)
 
     def copying_waits_for(self, event: Any) -> None:
@@ -174,7 +177,7 @@ class _PinnedCopier(Copier):
 
     def computing_waits_for(self, event: Any) -> None:
         """Let the stream that computes wait."""
-        with self.backend.device:
+        with self.backend.context():
             cupy.cuda.get_current_stream().wait_event(event)
 
     def host_waits_for(self, event: Any) -> None:
