@@ -83,7 +83,7 @@ class CupyBackend(Backend):
     def context(self) -> AbstractContextManager[Any]:
         """Return the GPU as the thread's current one, on which CuPy puts what names none.
 
-        A new object each time: one that several threads enter at once would hand each the other's device back.
+        A new object each time, since several threads enter it at once.
         """
         device: AbstractContextManager[Any] = cupy.cuda.Device(self.device.id)
         return device
