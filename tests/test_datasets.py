@@ -122,6 +122,16 @@ class TestBadInput:
         with pytest.raises(DataError, match="a label is 10: expected 0 to 9"):
             load_dataset("mnist", idx_folder)
 
+    def test_a_label_of_ones_own_that_would_make_a_huge_network(self, idx_folder):
+        labels = make_dataset(240).labels.astype(np.int32)
+        labels[7] = 2**31 - 1
+        idx.write(idx_folder / "train-labels-idx1-ubyte", labels)
+        with pytest.raises(DataError, match="a label is 2147483647: expected classes from 0 to at most 9999"):
+            load_dataset(f"idx:{idx_folder}")
+        labels[7] = 5
+        idx.write(idx_folder / "train-labels-idx1-ubyte", labels)
+        assert load_dataset(f"idx:{idx_folder}").warning == "2 of the 6 classes have no training image"
+
     def test_test_images_of_another_size(self, idx_folder):
         idx.write(idx_folder / "t10k-images-idx3-ubyte.gz", np.zeros((60, 5, 5), np.uint8))
         with pytest.raises(DataError, match="expected one size"):

@@ -63,7 +63,8 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"hidden": (0,)}, "layer sizes .*: expected widths of at least 1"),
+            ({"hidden": (0,)}, "hidden layers .*: expected widths of at least 1"),
+            ({"hidden": 5}, "hidden layers 5: expected widths of at least 1"),
             ({"hidden": (-5,)}, "expected widths of at least 1"),
             ({"epochs": 0}, "epochs 0: expected a whole number of at least 1"),
             ({"batch_size": 0}, "batch size 0"),
@@ -331,6 +332,12 @@ class TestFailure:
             import jax
 
             assert backend.is_out_of_memory(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"))
+
+    def test_what_is_easily_confused_is_told_apart(self, tiny):
+        with pytest.raises(BackendError, match="'numpy' where a Backend is expected"):
+            train(SMALL, tiny, "numpy")
+        with pytest.raises(DataError, match="a list where a Dataset is expected: give one part"):
+            train(SMALL, [tiny], NumpyBackend())
 
     def test_images_of_another_size_than_the_networks_are_refused(self, tiny):
         layout = Layout((784, 3))

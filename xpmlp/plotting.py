@@ -25,14 +25,11 @@ def plot_history(
     test_accuracy : float or None
         Named in the title where it is known.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    figure = _new_figure(10, 4.2)
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     if test_accuracy is not None:
         title += f": test accuracy {test_accuracy:.2%}".replace("%", " %")
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title)
     x = [line["epoch"] for line in epochs]
     marker = "o" if len(x) <= 30 else ""
@@ -55,8 +52,8 @@ def plot_history(
         where = best["epoch"], best["val_accuracy"]
         accuracy.plot(*where, "*", color=_VALIDATION, markersize=15, markeredgecolor="white", label=label, zorder=3)
     loss.legend()
-    accuracy.legend(loc="lower right")
-    figure.savefig(path, dpi=120)
+    accuracy.legend()
+    _save(figure, path)
 
 
 def plot_samples(
@@ -77,9 +74,6 @@ def plot_samples(
     title : str
         What stands above.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     n_columns, gap = 12, max(1, images.shape[1] // 14)
     class_names = class_names[:20]
     height, width = images.shape[1] + gap, images.shape[2] + gap
@@ -88,12 +82,34 @@ def plot_samples(
         for column, row in enumerate(np.flatnonzero(labels == k)[:n_columns]):
             top, left = k * height, column * width
             grid[top : top + images.shape[1], left : left + images.shape[2]] = images[row]
-    figure = Figure(figsize=(8, 1 + 7 * grid.shape[0] / grid.shape[1]), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _new_figure(8, 1 + 7 * grid.shape[0] / grid.shape[1])
     axes = figure.subplots()
     axes.imshow(grid, cmap="gray_r", vmin=0, interpolation="nearest")
     axes.set_title(title)
     axes.set_yticks([k * height + images.shape[1] / 2 - 0.5 for k in range(len(class_names))], class_names)
     axes.tick_params(left=False, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
-    figure.savefig(path, dpi=120)
+    _save(figure, path)
+
+
+def _new_figure(width: float, height: float) -> Any:
+    """Return an empty figure of so many inches, which needs no screen."""
+    chosen = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "agg"  # a value that Matplotlib does not know would end its import
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    finally:
+        if chosen is None:
+            del os.environ["MPLBACKEND"]
+        else:
+            os.environ["MPLBACKEND"] = chosen
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Write a figure as PNG to just that path, whatever its name ends in."""
+    with open(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=120)

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ class RunFolder:
         """Add an epoch's line to ``metrics.jsonl``."""
         path = self.path / "metrics.jsonl"
         self._written.add(path)
-        with path.open("a", encoding="utf-8") as file:
+        with _naming(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(metrics, allow_nan=False) + "\n")
 
     def write_model(
@@ -141,7 +141,17 @@ class RunFolder:
         self._written.add(self.path / name)
         temporary = self.path / f".{name}.part"
         try:
-            temporary.write_bytes(content)
-            temporary.replace(self.path / name)
+            with _naming(self.path / name):
+                temporary.write_bytes(content)
+                temporary.replace(self.path / name)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let an error of the system name the file, which it leaves out where a write fails."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None

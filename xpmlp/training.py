@@ -86,7 +86,10 @@ class TrainConfig:
     transfer: str = "auto"
 
     def __post_init__(self) -> None:
-        Layout((1, *self.hidden, 1))  # refuses widths that are none
+        try:
+            Layout((1, *self.hidden, 1))
+        except (ConfigError, TypeError):
+            raise ConfigError(f"hidden layers {self.hidden!r}: expected widths of at least 1, whole numbers") from None
         _require_one_of("optimizer", self.optimizer, OPTIMIZERS)
         _require_one_of("schedule", self.schedule, SCHEDULES)
         _require_one_of("dtype", self.dtype, DTYPES)
@@ -347,6 +350,7 @@ def train(
     TrainingError
         If the loss is no longer finite.
     """
+    _require_kinds(dataset, backend)
     config = config.resolve(len(dataset))
     with _computing(backend, _resolved(config.batch_size)):
         return _train(config, dataset, backend, callbacks)
@@ -386,6 +390,7 @@ def evaluate(
     TrainingError
         If the loss is not finite.
     """
+    _require_kinds(dataset, backend)
     n_pixels = dataset.image_shape[0] * dataset.image_shape[1]
     if n_pixels != layout.sizes[0] or len(dataset.class_names) > layout.sizes[-1]:
         raise DataError(
@@ -401,6 +406,14 @@ def evaluate(
             f"{dataset.provenance}: the loss is {evaluation.loss}: the parameters are too great or not finite"
         )
     return evaluation
+
+
+def _require_kinds(dataset: object, backend: object) -> None:
+    """Refuse what is easily handed over in another's place: both parts of a data set, a backend's name."""
+    if not isinstance(dataset, Dataset):
+        raise DataError(f"a {type(dataset).__name__} where a Dataset is expected: give one part, such as data.train")
+    if not isinstance(backend, Backend):
+        raise BackendError(f"{backend!r} where a Backend is expected: give what get_backend(...) returns")
 
 
 @contextlib.contextmanager

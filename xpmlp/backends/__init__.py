@@ -44,6 +44,8 @@ def get_backend(spec: str = "auto", dtype: str | None = None) -> Backend:
     BackendError
         If the name is unknown, or the library or device cannot run here. Never is another one taken instead.
     """
+    if not isinstance(spec, str):
+        raise BackendError(f"{spec!r}: expected a backend's name, such as numpy or torch:cuda")
     if dtype not in (None, "float32", "float64"):
         raise BackendError(f"dtype {dtype!r}: expected float32 or float64")
     if spec == "auto":

@@ -57,11 +57,11 @@ def main(arguments: Sequence[str] | None = None, *, command: click.Command = cli
     except (KeyboardInterrupt, click.Abort):
         _fail(program, "interrupted")
         return 130
-    except BrokenPipeError:  # the reader of our output has gone: say nothing more
+    except (BrokenPipeError, SystemExit):  # the reader of our output has gone (click then exits with 1): say no more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        return _fail(program, f"{error.filename or 'the system'}: {error.strerror or error}")
+        return _fail(program, f"{error.filename or 'writing failed'}: {error.strerror or error}")
     return code if isinstance(code, int) else 0
 
 

@@ -1,5 +1,7 @@
 """``xpmlp data``: what a data set holds, in figures and in a picture."""
 
+from pathlib import Path
+
 import click
 
 
@@ -17,8 +19,11 @@ def data(dataset: str, data_dir: str | None, out: str) -> None:
     from xpmlp.commands._progress import make_download_progress, say
     from xpmlp.data import load_dataset
     from xpmlp.data.idx import sum_of_contents
+    from xpmlp.errors import ConfigError
     from xpmlp.plotting import plot_samples
 
+    if not out or Path(out).is_dir():
+        raise ConfigError(f"--out {out!r} is no name for a picture: expected a file, such as samples.png")
     loaded = load_dataset(dataset, data_dir, progress=make_download_progress())
     say("data", loaded.name + (f", since {loaded.note}" if loaded.note else ""))
     if loaded.warning:

@@ -32,7 +32,7 @@ def widths(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option("--target-accuracy", type=float, help="Stop after the epoch whose validation accuracy reaches it.")
 @click.option("--transfer", default="auto", show_default=True, help="Images to the device: auto, resident or stream.")
 @click.option(
-    "--threads", type=click.IntRange(min=1), help="Of the BLAS library (PyTorch and JAX have their own). [its choice]"
+    "--threads", type=click.IntRange(1, 1024), help="Of the BLAS library (PyTorch and JAX have their own). [its choice]"
 )
 @click.option("--out", type=click.Path(), help="The run's folder, new or empty. [runs/<time>-<dataset>-<backend>]")
 @click.option("--plot/--no-plot", default=True, help="Draw history.png. [--plot]")

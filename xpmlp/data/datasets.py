@@ -14,6 +14,9 @@ from xpmlp.data.download import Progress, download
 from xpmlp.data.sources import FILES, SOURCES
 from xpmlp.errors import DataError
 
+_MOST_CLASSES = 10_000
+"""Of a user's own data: one wrong label would make a network as wide as it is great."""
+
 _NAMES = ("auto", *SOURCES, "digits", "idx:FOLDER")
 
 
@@ -203,8 +206,10 @@ def _read(name: str, folder: Path) -> LoadedData:
             warning = f"{', '.join(unknown)} in {folder}: not {name} as it was published (their sums are unknown)"
     else:
         labels = arrays[FILES[1]]
-        n_classes = int(labels.max()) + 1 if labels.size and labels.dtype.kind in "iu" else 1
-        class_names = tuple(str(label) for label in range(max(n_classes, 1)))
+        counts = _counts(labels, paths[FILES[1]])
+        class_names = tuple(map(str, range(len(counts))))
+        if not counts.all():
+            warning = f"{np.count_nonzero(counts == 0)} of the {len(counts)} classes have no training image"
     train, test = (
         Dataset(arrays[images], arrays[labels], class_names, 255, f"{name} {part} set in {folder}")
         for part, images, labels in (("training", *FILES[:2]), ("test", *FILES[2:]))
@@ -215,6 +220,15 @@ def _read(name: str, folder: Path) -> LoadedData:
             "expected one size"
         )
     return LoadedData(name, train, test, warning=warning)
+
+
+def _counts(labels: np.ndarray, path: Path) -> np.ndarray:
+    """Return how many images each class of a user's own labels has; the greatest label says how many classes."""
+    if not labels.size or labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.min() < 0:
+        return np.ones(1, np.int64)  # `Dataset` says what is wrong with them
+    if labels.max() >= _MOST_CLASSES:
+        raise DataError(f"{path}: a label is {labels.max()}: expected classes from 0 to at most {_MOST_CLASSES - 1}")
+    return np.bincount(labels)
 
 
 def _is_published(name: str, file: str, path: Path, array: np.ndarray) -> bool:
