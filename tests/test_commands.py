@@ -15,7 +15,7 @@ from xpmlp.checking import make_problem
 from xpmlp.commands import main
 from xpmlp.data import DeviceLoader, load_dataset
 
-FILES = {"config.json", "metrics.jsonl", "summary.json", "model.safetensors", "history.png"}
+FILES = {".lock", "checkpoints", "config.json", "metrics.jsonl", "summary.json", "model.safetensors", "history.png"}
 QUICK = ("--epochs", "3", "--hidden", "16,8", "--batch-size", "16")
 
 
@@ -56,7 +56,7 @@ class TestTrain:
         metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
         unset = {key for key, value in config.items() if value is None}
-        assert unset == {"target_accuracy"}, "every default is resolved"
+        assert unset == {"target_accuracy", "checkpoint_steps", "data_dir"}, "every default is resolved"
         assert config["sizes"] == [20, 16, 8, 3]
         assert (config["n_train"], config["n_val"], config["n_test"], config["val_size"]) == (200, 40, 60, 40)
         assert (config["learning_rate"], config["momentum"], config["nesterov"]) == (
@@ -242,8 +242,9 @@ class TestBadInput:
 
     def test_a_run_that_diverges_keeps_what_it_has_and_says_where(self, train, at_home, capfd):
         assert train("--out", "run", "--learning-rate", "1e38", "--schedule", "constant") == 2
-        assert "(the run so far is in run)" in capfd.readouterr().err
-        assert (at_home / "run" / "config.json").exists()
+        last = "run/checkpoints/step-00000000.safetensors"
+        assert f"(the last good checkpoint: {last})" in capfd.readouterr().err
+        assert (at_home / last).exists()
 
     def test_memory_that_runs_out_in_the_first_step_leaves_nothing(self, train, at_home, capfd, monkeypatch):
         from xpmlp.backends._numpy import NumpyBackend
@@ -273,11 +274,7 @@ class TestBadInput:
         errors = capfd.readouterr().err
         assert "ran out of memory with batch size 16" in errors
         assert "(the run so far is in run)" in errors
-        assert {path.name for path in (at_home / "run").iterdir()} == {
-            "config.json",
-            "metrics.jsonl",
-            "model.safetensors",
-        }
+        assert {path.name for path in (at_home / "run").iterdir()} == FILES - {"summary.json", "history.png"}
 
     def test_a_disk_that_fills_up_is_one_line(self, train, capfd, monkeypatch):
         from xpmlp.runs import RunFolder
@@ -287,7 +284,10 @@ class TestBadInput:
 
         monkeypatch.setattr(RunFolder, "append_metrics", full)
         assert train("--out", "run", "--quiet") == 2
-        assert capfd.readouterr().err == "xpmlp: run/metrics.jsonl: No space left on device\n"
+        assert capfd.readouterr().err == (
+            "xpmlp: run/metrics.jsonl: No space left on device: make room, then go on from the last checkpoint with: "
+            "xpmlp train --resume run\n"
+        )
 
     def test_control_c_is_130(self, train, capfd, monkeypatch):
         from xpmlp.runs import RunFolder
@@ -297,7 +297,9 @@ class TestBadInput:
 
         monkeypatch.setattr(RunFolder, "append_metrics", interrupt)
         assert train("--out", "run", "--quiet") == 130
-        assert capfd.readouterr().err == "xpmlp train: interrupted; the run so far is in run\n"
+        assert capfd.readouterr().err == (
+            "xpmlp train: interrupted after step 13, in epoch 1 of 3; go on with: xpmlp train --resume run\n"
+        )
 
     def test_an_unknown_command(self, capfd):
         assert main(["tran"]) == 2

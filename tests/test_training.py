@@ -9,19 +9,16 @@ import pytest
 from tests.conftest import make_dataset
 from xpmlp.backends._numpy import NumpyBackend
 from xpmlp.checking import relative_error
+from xpmlp.config import TrainConfig, make_optimizer
 from xpmlp.data import DeviceLoader
-from xpmlp.errors import BackendError, ConfigError, DataError, TrainingError
+from xpmlp.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
 from xpmlp.network import Layout, backward, cross_entropy, forward, init
+from xpmlp.records import EpochMetrics, History, Plan
 from xpmlp.training import (
     Callback,
-    EpochMetrics,
     Evaluation,
-    History,
-    Plan,
-    TrainConfig,
     evaluate,
     make_evaluation_step,
-    make_optimizer,
     make_train_step,
     train,
     zero_totals,
@@ -269,6 +266,164 @@ class TestARun:
     def test_learns_with_every_optimizer_and_schedule_at_its_defaults(self, tiny, optimizer, schedule):
         config = TrainConfig(optimizer=optimizer, schedule=schedule, hidden=(16,), epochs=30)
         assert train(config, tiny, NumpyBackend())[1].best.val_accuracy > 0.9
+
+
+class Keeper(Callback):
+    """Keeps every checkpoint, by its step; of an epoch's end the one after its validation."""
+
+    def __init__(self):
+        self.checkpoints = {}
+        self.order = []
+
+    def on_checkpoint(self, take):
+        checkpoint = take()
+        self.checkpoints[checkpoint.step] = checkpoint
+        self.order.append(checkpoint.step)
+
+
+def untimed(epochs):
+    return [dataclasses.replace(epoch, seconds=0.0, samples_per_second=0.0) for epoch in epochs]
+
+
+def as_text(checkpoint):
+    """Return all that must be equal in two runs' checkpoints."""
+    content = {**vars(checkpoint), "seconds": 0, "epoch_seconds": 0, "epochs": untimed(checkpoint.epochs)}
+    arrays = {"theta": checkpoint.theta, **checkpoint.state, **checkpoint.totals}
+    return str({**content, **{name: array.tobytes() for name, array in arrays.items()}})
+
+
+class TestGoingOn:
+    """A run of 4 epochs of 13 steps, taken up at any of its checkpoints."""
+
+    @pytest.fixture(params=["sgd", "adamw"])
+    def config(self, request):
+        rate = {"sgd": 0.1, "adamw": 0.01}[request.param]
+        return dataclasses.replace(SMALL, optimizer=request.param, learning_rate=rate, schedule="cosine")
+
+    def test_there_is_a_checkpoint_before_the_first_step_after_each_epoch_and_every_so_many_steps(self, tiny, config):
+        for every, expected in (
+            (None, [0, 13, 26, 39, 52]),
+            (5, [0, 5, 10, 13, 15, 20, 25, 26, 30, 35, 39, 40, 45, 50, 52]),
+            (13, [0, 13, 26, 39, 52]),
+            (100, [0, 13, 26, 39, 52]),
+        ):
+            keeper = Keeper()
+            train(config, tiny, NumpyBackend(), [keeper], checkpoint_steps=every)
+            assert keeper.order == expected
+
+    def test_taking_checkpoints_changes_nothing(self, backend, tiny, config):
+        plain, _ = train(config, tiny, backend)
+        kept, _ = train(config, tiny, backend, [Keeper()], checkpoint_steps=1)
+        assert backend.to_numpy(plain).tobytes() == backend.to_numpy(kept).tobytes()
+
+    @pytest.mark.parametrize("transfer", ["resident", "stream"])
+    def test_on_numpy_is_the_run_that_was_not_interrupted_bit_for_bit(self, tiny, config, transfer):
+        config = dataclasses.replace(config, transfer=transfer)
+        first, second = Keeper(), Keeper()
+        theta, history = train(config, tiny, NumpyBackend(), [first], checkpoint_steps=1)
+        for start in [0, 1, 5, 12, 13, 14, 38, 39, 51, 52]:
+            again, went_on = train(
+                config, tiny, NumpyBackend(), [second], start=first.checkpoints[start], checkpoint_steps=1
+            )
+            assert again.tobytes() == theta.tobytes(), start
+            assert untimed(went_on.epochs) == untimed(history.epochs)
+            assert went_on.plan == dataclasses.replace(history.plan, steps_done=start)
+            for step in range(start + 1, 53):
+                assert as_text(second.checkpoints[step]) == as_text(first.checkpoints[step])
+
+    def test_goes_on_from_any_backend_to_any_other(self, backend, tiny, config, dtype):
+        config = dataclasses.replace(config, dtype=dtype)
+        theta, history = train(config, tiny, NumpyBackend())
+        keeper = Keeper()
+        stops = iter([False] * 19 + [True])
+        _, half = train(config, tiny, backend, [keeper], should_stop=lambda: next(stops))
+        assert not half.is_complete
+        for device in (backend, NumpyBackend()):
+            again, went_on = train(config, tiny, device, start=keeper.checkpoints[20])
+            assert went_on.is_complete
+            bound = {"float32": 1e-4, "float64": 1e-12}[dtype]
+            assert relative_error(device.to_numpy(again), theta) < bound
+            assert [epoch.epoch for epoch in went_on.epochs] == [1, 2, 3, 4]
+            assert went_on.epochs[1].train_loss == pytest.approx(history.epochs[1].train_loss, rel=bound)
+
+    def test_stops_after_the_step_and_leaves_a_checkpoint(self, tiny, config):
+        for steps in (1, 13, 52):
+            told, keeper = [], Keeper()
+            keeper.on_step = told.append
+            wishes = iter([False] * (steps - 1) + [True])
+            _, history = train(config, tiny, NumpyBackend(), [keeper], should_stop=wishes.__next__)
+            assert told == list(range(1, steps + 1))
+            assert (history.is_complete, len(history.epochs)) == (False, (steps - 1) // 13)
+            assert keeper.order[-1] == steps
+
+    def test_the_time_so_far_counts(self, tiny, config):
+        keeper = Keeper()
+        train(config, tiny, NumpyBackend(), [keeper], checkpoint_steps=1)
+        start = dataclasses.replace(keeper.checkpoints[20], epoch_seconds=1000.0, seconds=3000.0)
+        _, history = train(config, tiny, NumpyBackend(), [keeper], start=start)
+        assert history.epochs[1].seconds > 1000
+        assert history.epochs[2].seconds < 1000
+        assert keeper.checkpoints[52].seconds > 3000
+
+    def test_a_target_that_was_reached_is_an_end(self, tiny, config):
+        keeper = Keeper()
+        config = dataclasses.replace(config, epochs=40, target_accuracy=0.8)
+        theta, history = train(config, tiny, NumpyBackend(), [keeper])
+        assert len(history.epochs) < 40
+        again, went_on = train(config, tiny, NumpyBackend(), start=keeper.checkpoints[keeper.order[-1]])
+        assert (again.tobytes(), went_on.epochs) == (theta.tobytes(), history.epochs)
+
+    def test_more_epochs_where_the_schedule_is_constant_are_those_of_a_longer_run(self, tiny, config):
+        keeper = Keeper()
+        short = dataclasses.replace(config, schedule="constant", epochs=2)
+        long = dataclasses.replace(short, epochs=4)
+        train(short, tiny, NumpyBackend(), [keeper])
+        expected, _ = train(long, tiny, NumpyBackend())
+        found, history = train(long, tiny, NumpyBackend(), start=keeper.checkpoints[26])
+        assert found.tobytes() == expected.tobytes()
+        assert len(history.epochs) == 4
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"hidden": (16, 9)}, r"of a network \(20, 16, 8, 3\): the config and the data set make \(20, 16, 9, 3\)"),
+            ({"dtype": "float64"}, "dtype float64: the run was begun with float32; leave it out, or start a new run"),
+            ({"seed": 1}, "seed 1: the run was begun with 0"),
+            ({"batch_size": 17}, "batch size 17: the run was begun with 16"),
+            ({"val_size": 30}, "val size 30: the run was begun with 40"),
+            ({"optimizer": "adam", "momentum": None}, "optimizer adam: the run was begun with"),
+            ({"epochs": 5}, "epochs 5: the run's cosine learning rate was laid out for 4, and only a constant one"),
+            ({"epochs": 1}, "epochs 1: the run's cosine learning rate was laid out for 4"),
+        ],
+        ids=str,
+    )
+    def test_another_run_is_refused(self, tiny, config, changes, message):
+        keeper = Keeper()
+        train(config, tiny, NumpyBackend(), [keeper])
+        with pytest.raises((ConfigError, CheckpointError), match=message):
+            train(dataclasses.replace(config, **changes), tiny, NumpyBackend(), start=keeper.checkpoints[26])
+
+    def test_an_end_that_lies_behind_is_refused(self, tiny, config):
+        keeper = Keeper()
+        config = dataclasses.replace(config, schedule="constant")
+        train(config, tiny, NumpyBackend(), [keeper])
+        with pytest.raises(ConfigError, match="epochs 1: the run has made 2 already; give as many or more"):
+            train(dataclasses.replace(config, epochs=1), tiny, NumpyBackend(), start=keeper.checkpoints[26])
+
+    def test_another_optimizers_state_is_refused(self, tiny):
+        keeper = Keeper()
+        train(SMALL, tiny, NumpyBackend(), [keeper])
+        start = dataclasses.replace(keeper.checkpoints[13], state={})
+        with pytest.raises(CheckpointError, match=r"the checkpoint has \[\]: sgd has \['velocity'\]"):
+            train(SMALL, tiny, NumpyBackend(), start=start)
+
+    def test_no_checkpoint_is_taken_of_what_is_no_longer_finite(self, backend, tiny):
+        keeper = Keeper()
+        broken = dataclasses.replace(SMALL, learning_rate=1e38, schedule="constant")
+        with pytest.raises(TrainingError, match="no longer finite"):
+            train(broken, tiny, backend, [keeper], checkpoint_steps=1)
+        assert max(keeper.order) < 3
+        assert all(np.isfinite(checkpoint.theta).all() for checkpoint in keeper.checkpoints.values())
 
 
 class TestFailure:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from xpmlp.errors import (
     ArrayError,
     BackendError,
+    CheckpointError,
     ConfigError,
     DataError,
     ShapeError,
@@ -15,8 +16,11 @@ from xpmlp.network import Layout, backward, cross_entropy, forward, init, log_so
 
 if TYPE_CHECKING:
     from xpmlp.backends import Backend, available_backends, backend_of, get_backend
+    from xpmlp.config import TrainConfig
     from xpmlp.data import Dataset, DeviceLoader, load_dataset
-    from xpmlp.training import Callback, History, TrainConfig, evaluate, train
+    from xpmlp.models import Model, load
+    from xpmlp.records import Checkpoint, History
+    from xpmlp.training import Callback, evaluate, train
 
 __version__ = "0.1.0"
 
@@ -25,12 +29,15 @@ __all__ = [
     "Backend",
     "BackendError",
     "Callback",
+    "Checkpoint",
+    "CheckpointError",
     "ConfigError",
     "DataError",
     "Dataset",
     "DeviceLoader",
     "History",
     "Layout",
+    "Model",
     "ShapeError",
     "TrainConfig",
     "TrainingError",
@@ -43,6 +50,7 @@ __all__ = [
     "forward",
     "get_backend",
     "init",
+    "load",
     "load_dataset",
     "log_softmax",
     "softmax",
@@ -52,7 +60,10 @@ __all__ = [
 _LAZY = {
     **dict.fromkeys(("Backend", "available_backends", "backend_of", "get_backend"), "xpmlp.backends"),
     **dict.fromkeys(("Dataset", "DeviceLoader", "load_dataset"), "xpmlp.data"),
-    **dict.fromkeys(("Callback", "History", "TrainConfig", "evaluate", "train"), "xpmlp.training"),
+    "TrainConfig": "xpmlp.config",
+    **dict.fromkeys(("Model", "load"), "xpmlp.models"),
+    **dict.fromkeys(("Checkpoint", "History"), "xpmlp.records"),
+    **dict.fromkeys(("Callback", "evaluate", "train"), "xpmlp.training"),
 }
 """What needs NumPy, imported when it is first asked for."""
 

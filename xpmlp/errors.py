@@ -25,5 +25,9 @@ class ConfigError(XpmlpError, ValueError):
     """A setting outside its range, or one that contradicts another."""
 
 
+class CheckpointError(XpmlpError):
+    """A model, a checkpoint or a run's folder that is missing, damaged, locked or another program's."""
+
+
 class TrainingError(XpmlpError):
     """A training run that cannot go on, such as one whose loss is no longer finite."""

@@ -1,10 +1,13 @@
 """Pictures of a run. Matplotlib is imported when the first is drawn."""
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from xpmlp.files import write_whole
 
 _TRAINING, _VALIDATION = "#4477aa", "#cc6677"  # told apart by colour-blind readers too (Paul Tol's "bright", "muted")
 
@@ -92,6 +95,122 @@ def plot_samples(
     _save(figure, path)
 
 
+def plot_confusion(confusion: np.ndarray, class_names: Sequence[str], path: str | os.PathLike[str], title: str) -> None:
+    """Draw a confusion matrix: how often each class (a row) was taken for each (a column).
+
+    Its colours are of the mistakes alone, by which the greatest stands out; the diagonal has none.
+
+    Parameters
+    ----------
+    confusion : numpy.ndarray of integers, shape (classes, classes)
+        Counts, a row a true class.
+    class_names : sequence of str
+        What the classes are called.
+    path : path
+        The PNG file.
+    title : str
+        What stands above.
+    """
+    n_classes = len(class_names)
+    is_small = n_classes <= 30  # beyond, figures and names would cover each other
+    side = min(16.0, 3 + 0.45 * n_classes)
+    figure = _new_figure(side, side)
+    axes = figure.subplots()
+    mistakes = confusion.astype(float)
+    np.fill_diagonal(mistakes, np.nan)
+    most = max(1.0, np.nanmax(mistakes, initial=0.0))
+    axes.imshow(mistakes, cmap="Reds", vmin=0, vmax=most)
+    if is_small:
+        for row, column in np.argwhere(confusion > 0):
+            is_dark = row != column and confusion[row, column] > 0.6 * most
+            weight, colour = ("bold", "#2d6a3e") if row == column else ("normal", "white" if is_dark else "black")
+            text = f"{confusion[row, column]:,}"
+            size = 9 if len(text) < 5 else 7
+            axes.text(column, row, text, ha="center", va="center", color=colour, weight=weight, size=size)
+        turn = 0 if max(map(len, class_names)) <= 3 else 90
+        axes.set_xticks(range(n_classes), class_names, rotation=turn)
+        axes.set_yticks(range(n_classes), class_names)
+    axes.set(xlabel="prediction", ylabel="label", title=title)
+    _save(figure, path)
+
+
+def plot_mistakes(
+    images: np.ndarray, captions: Sequence[str], path: str | os.PathLike[str], title: str, max_value: int
+) -> None:
+    """Draw images with a caption each.
+
+    Parameters
+    ----------
+    images : numpy.ndarray of uint8, shape (n, height, width)
+        The images, at most thirty of which are drawn.
+    captions : sequence of str
+        What stands above each.
+    path : path
+        The PNG file.
+    title : str
+        What stands above all; without images that there are none.
+    max_value : int
+        The grey value that is drawn black.
+    """
+    n_columns = 6
+    images = images[:30]
+    n_rows = max(1, -(-len(images) // n_columns))
+    figure = _new_figure(9, 0.7 + 1.75 * n_rows)
+    figure.suptitle(title)
+    for axes in figure.subplots(n_rows, n_columns, squeeze=False).flat:
+        axes.set_axis_off()
+    for axes, image, caption in zip(figure.axes, images, captions, strict=False):
+        axes.imshow(image, cmap="gray_r", vmin=0, vmax=max_value, interpolation="nearest")
+        axes.set_title(caption, size=8)
+    if not len(images):
+        figure.text(0.5, 0.45, "no mistakes", ha="center", va="center", size=14)
+    _save(figure, path)
+
+
+def plot_comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: str | os.PathLike[str], title: str) -> None:
+    """Draw several runs' losses and accuracies over the epochs: of the validation data, and pale of the training.
+
+    Parameters
+    ----------
+    runs : mapping of str to sequence of mappings
+        Each run's name, and the lines of its ``metrics.jsonl``.
+    path : path
+        The PNG file.
+    title : str
+        What stands above.
+    """
+    figure = _new_figure(10, 4.4 + 0.22 * len(runs))
+    from matplotlib import colormaps
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    figure.suptitle(title)
+    palette = colormaps["tab10" if len(runs) <= 10 else "tab20"]
+    colours = [palette(k) for k in range(palette.N)]
+    pair = figure.subplots(1, 2)
+    for axes, what in zip(pair, ("loss", "accuracy"), strict=True):
+        for k, (name, lines) in enumerate(runs.items()):
+            colour, x = colours[k % len(colours)], [line["epoch"] for line in lines]
+            marker = "o" if len(x) <= 30 else ""
+            validated = all(line[f"val_{what}"] is not None for line in lines)
+            training = [line[f"train_{what}"] for line in lines]
+            if validated:
+                axes.plot(x, training, color=colour, alpha=0.45, linestyle="--", linewidth=1)
+                axes.plot(
+                    x, [line[f"val_{what}"] for line in lines], color=colour, marker=marker, markersize=4, label=name
+                )
+            else:
+                axes.plot(x, training, color=colour, linestyle="--", label=f"{name} (training only)")
+        axes.set(xlabel="epoch", ylabel=what)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    pair[0].set_ylim(bottom=0)
+    pair[1].yaxis.set_major_formatter(PercentFormatter(1.0))
+    handles, names = pair[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", title="solid: validation, dashed: training", ncols=2)
+    _save(figure, path)
+
+
 def _new_figure(width: float, height: float) -> Any:
     """Return an empty figure of so many inches, which needs no screen."""
     chosen = os.environ.get("MPLBACKEND")
@@ -110,6 +229,7 @@ def _new_figure(width: float, height: float) -> Any:
 
 
 def _save(figure: Any, path: str | os.PathLike[str]) -> None:
-    """Write a figure as PNG to just that path, whatever its name ends in."""
-    with open(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=120)
+    """Write a figure as PNG to just that path, whatever its name ends in, as a whole or not at all."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    write_whole(path, buffer.getvalue())

@@ -1,231 +1,22 @@
 """The training loop, and nothing that draws or prints."""
 
-import contextlib
 import dataclasses
 import math
-import operator
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from xpmlp.backends.base import Backend, format_bytes, free_host_memory
+from xpmlp.backends.base import Backend, computing, format_bytes, free_host_memory
+from xpmlp.config import TrainConfig, continued, make_optimizer, make_schedule, resolved, resolved_rate, usual_rate
 from xpmlp.data.datasets import Dataset
-from xpmlp.data.loading import TRANSFERS, DeviceLoader, row_dtype
-from xpmlp.errors import BackendError, ConfigError, DataError, TrainingError
+from xpmlp.data.loading import DeviceLoader, row_dtype
+from xpmlp.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
 from xpmlp.namespaces import Array, array_namespace
 from xpmlp.network import Layout, backward, count_correct, cross_entropy, forward, init
-from xpmlp.optimizers import Optimizer, Scalars, State, adam, adamw, sgd
-from xpmlp.schedules import Schedule, constant, cosine, one_cycle
-
-OPTIMIZERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("constant", "cosine", "one-cycle")
-DTYPES = ("float32", "float64")
-
-_LEAST_STEPS, _MOST_EPOCHS = 1500, 100
-"""Where the number of epochs is left to us, a small data set gets more than five: so many steps, or so many epochs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """What decides a training run, data and backend aside. None stands for a default that `resolve` fills in.
-
-    Parameters
-    ----------
-    hidden : tuple of int
-        The widths of the hidden layers.
-    epochs : int or None
-        Passes over the training images; None: 5, or where that would make fewer than 1,500 steps more, up to 100.
-    batch_size : int or None
-        Images a step; None: 128, or 32 where there are fewer than 10,000 training images.
-    optimizer : {"sgd", "adam", "adamw"}
-        The update rule.
-    learning_rate : float or None
-        The schedule's greatest rate; None: what suits the optimizer.
-    schedule : {"constant", "cosine", "one-cycle"}
-        How the rate changes over the run.
-    momentum : float or None
-        For sgd alone; None: 0.9.
-    nesterov : bool or None
-        For sgd alone; None: where there is momentum.
-    weight_decay : float or None
-        None: 0, or 0.01 for adamw.
-    val_size : int, float or None
-        How much of the training set is held out for validation: a count if at least 1, a fraction if below, 0 for
-        none; None: a sixth.
-    seed : int
-        Of the one generator that draws the initial weights, the held-out images and each epoch's order.
-    dtype : {"float32", "float64"}
-        What is computed in.
-    target_accuracy : float or None
-        Stop after the first epoch whose validation accuracy, in (0, 1], reaches it.
-    transfer : {"auto", "resident", "stream"}
-        How images come to the device, as `DeviceLoader` has it; the results are the same.
-
-    Raises
-    ------
-    ConfigError
-        If a value is outside its range, or contradicts another.
-    """
-
-    hidden: tuple[int, ...] = (256, 128)
-    epochs: int | None = None
-    batch_size: int | None = None
-    optimizer: str = "sgd"
-    learning_rate: float | None = None
-    schedule: str = "one-cycle"
-    momentum: float | None = None
-    nesterov: bool | None = None
-    weight_decay: float | None = None
-    val_size: int | float | None = None
-    seed: int = 0
-    dtype: str = "float32"
-    target_accuracy: float | None = None
-    transfer: str = "auto"
-
-    def __post_init__(self) -> None:
-        try:
-            Layout((1, *self.hidden, 1))
-        except (ConfigError, TypeError):
-            raise ConfigError(f"hidden layers {self.hidden!r}: expected widths of at least 1, whole numbers") from None
-        _require_one_of("optimizer", self.optimizer, OPTIMIZERS)
-        _require_one_of("schedule", self.schedule, SCHEDULES)
-        _require_one_of("dtype", self.dtype, DTYPES)
-        _require_one_of("transfer", self.transfer, TRANSFERS)
-        _require_count("epochs", self.epochs, least=1)
-        _require_count("batch size", self.batch_size, least=1)
-        _require_count("seed", self.seed, least=0)
-        rate, share, target = self.learning_rate, self.val_size, self.target_accuracy
-        if rate is not None and not 0 < rate < math.inf:
-            raise ConfigError(f"learning rate {rate}: expected a finite number above 0")
-        if share is not None and not (0 <= share < 1 or (1 <= share < math.inf and share == int(share))):
-            raise ConfigError(f"validation size {share}: expected a whole number of images, a fraction below 1, or 0")
-        if target is not None and not 0 < target <= 1:
-            raise ConfigError(f"target accuracy {target}: expected a fraction above 0, at most 1")
-        if target is not None and share == 0:
-            raise ConfigError(f"target accuracy {target} without validation data: give a validation size above 0")
-        if self.optimizer != "sgd" and (self.momentum is not None or self.nesterov):
-            raise ConfigError(f"momentum and nesterov are for sgd: leave them out with {self.optimizer}")
-        make_optimizer(self)  # refuses what does not fit it
-
-    def resolve(self, n_images: int) -> "TrainConfig":
-        """Return the same with every None replaced by what it stands for, for a training set of n images.
-
-        What does not apply stays None: momentum and nesterov without sgd, and no target accuracy.
-
-        Raises
-        ------
-        ConfigError
-            If the validation size or the batch size does not fit the data.
-        """
-        n_val = n_images // 6 if self.val_size is None else self.val_size
-        n_val = round(n_val * n_images) if n_val < 1 else int(n_val)
-        n_train = n_images - n_val
-        if n_train < 1:
-            raise ConfigError(f"validation size {n_val}: the training set has {n_images} images; hold out fewer")
-        if self.target_accuracy is not None and n_val == 0:
-            raise ConfigError(f"target accuracy {self.target_accuracy}: no image is left for validation")
-        batch_size = min(n_train, 128 if n_train >= 10_000 else 32) if self.batch_size is None else self.batch_size
-        if batch_size > n_train:
-            raise ConfigError(f"batch size {batch_size}: there are {n_train} training images; make it smaller")
-        steps = math.ceil(n_train / batch_size)
-        epochs = self.epochs or min(max(5, math.ceil(_LEAST_STEPS / steps)), _MOST_EPOCHS)
-        filled: dict[str, Any] = {"val_size": n_val, "batch_size": batch_size, "epochs": epochs}
-        if self.optimizer == "sgd":
-            filled["momentum"] = 0.9 if self.momentum is None else self.momentum
-            filled["nesterov"] = filled["momentum"] > 0 if self.nesterov is None else self.nesterov
-        if self.learning_rate is None:
-            filled["learning_rate"] = _usual_rate(self.optimizer, filled.get("momentum"), batch_size)
-        if self.weight_decay is None:
-            filled["weight_decay"] = 0.01 if self.optimizer == "adamw" else 0.0
-        return dataclasses.replace(self, **filled)
-
-
-@dataclass(frozen=True)
-class EpochMetrics:
-    """One epoch's line in the metrics.
-
-    Parameters
-    ----------
-    epoch : int
-        Counted from 1.
-    train_loss, train_accuracy : float
-        Means over the epoch's images, each seen before the update that it caused.
-    val_loss, val_accuracy : float or None
-        Of the held-out images after the epoch; None without any.
-    learning_rate : float
-        Of the epoch's last step.
-    seconds : float
-        For the order, the batches, the steps, and waiting for the last of them.
-    samples_per_second : float
-        Training images by those seconds.
-    """
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float | None
-    val_accuracy: float | None
-    learning_rate: float
-    seconds: float
-    samples_per_second: float
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is known before the first step.
-
-    Parameters
-    ----------
-    config : TrainConfig
-        With every default resolved.
-    layout : Layout
-        The network's widths.
-    n_train, n_val : int
-        Images trained on and held out.
-    steps_per_epoch : int
-        Batches an epoch, the last short one included.
-    """
-
-    config: TrainConfig
-    layout: Layout
-    n_train: int
-    n_val: int
-    steps_per_epoch: int
-
-    @property
-    def epochs(self) -> int:
-        """Passes over the training images, unless a target is reached before."""
-        return _resolved(self.config.epochs)
-
-    @property
-    def batch_size(self) -> int:
-        """Images a step."""
-        return _resolved(self.config.batch_size)
-
-
-@dataclass(frozen=True)
-class History:
-    """What a training run measured.
-
-    Parameters
-    ----------
-    plan : Plan
-        What it set out to do.
-    epochs : tuple of EpochMetrics
-        What came of it.
-    """
-
-    plan: Plan
-    epochs: tuple[EpochMetrics, ...]
-
-    @property
-    def best(self) -> EpochMetrics | None:
-        """The first epoch of the greatest validation accuracy, None without validation data."""
-        validated = [epoch for epoch in self.epochs if epoch.val_accuracy is not None]
-        return max(validated, key=lambda epoch: epoch.val_accuracy or 0.0, default=None)
+from xpmlp.optimizers import Optimizer, Scalars, State
+from xpmlp.records import Checkpoint, EpochMetrics, History, Plan
 
 
 class Callback:
@@ -239,6 +30,12 @@ class Callback:
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
         """Do something after an epoch and its validation."""
+
+    def on_checkpoint(self, take: Callable[[], Checkpoint]) -> None:
+        """Do something where the run could go on: before the first step, after each epoch, every so many steps.
+
+        ``take()`` copies what that needs to the host; it is to be called before this returns, or not at all.
+        """
 
 
 class Evaluation(NamedTuple):
@@ -263,24 +60,6 @@ class Totals(NamedTuple):
 
 TrainStep: TypeAlias = Callable[[Array, State, Totals, Array, Array, Scalars], tuple[Array, State, Totals]]
 EvaluationStep: TypeAlias = Callable[[Totals, Array, Array, Array], Totals]
-
-
-def make_optimizer(config: TrainConfig) -> Optimizer:
-    """Return the optimizer that a config names, with its settings (None: the optimizer's own defaults)."""
-    if config.optimizer == "sgd":
-        momentum = 0.9 if config.momentum is None else config.momentum
-        nesterov = momentum > 0 if config.nesterov is None else config.nesterov
-        return sgd(momentum, nesterov=nesterov, weight_decay=config.weight_decay or 0.0)
-    make = adam if config.optimizer == "adam" else adamw
-    return make() if config.weight_decay is None else make(weight_decay=config.weight_decay)
-
-
-def make_schedule(config: TrainConfig, total_steps: int) -> Schedule:
-    """Return the schedule that a resolved config names, for a run of so many steps."""
-    rate = _resolved_rate(config)
-    if config.schedule == "constant":
-        return constant(rate)
-    return (cosine if config.schedule == "cosine" else one_cycle)(rate, total_steps)
 
 
 def make_train_step(layout: Layout, optimizer: Optimizer, max_value: int) -> TrainStep:
@@ -319,7 +98,14 @@ def zero_totals(backend: Backend, dtype: str) -> Totals:
 
 
 def train(
-    config: TrainConfig, dataset: Dataset, backend: Backend, callbacks: Sequence[Callback] = ()
+    config: TrainConfig,
+    dataset: Dataset,
+    backend: Backend,
+    callbacks: Sequence[Callback] = (),
+    *,
+    start: Checkpoint | None = None,
+    checkpoint_steps: int | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> tuple[Array, History]:
     """Train a perceptron.
 
@@ -333,18 +119,27 @@ def train(
         The library and device that compute.
     callbacks : sequence of Callback
         What is told how it goes on.
+    start : Checkpoint or None
+        Where an earlier run of the same config and data set is taken up, on whichever backend it was: on NumPy the
+        results are those of a run that was never interrupted, bit for bit.
+    checkpoint_steps : int or None
+        Steps between two checkpoints within an epoch; None: there is one after each epoch.
+    should_stop : callable or None
+        Asked after each step; where it returns true, the run ends with a checkpoint, and the history is not complete.
 
     Returns
     -------
     theta : array, shape (layout.size,)
-        The parameters after the last epoch, on the device.
+        The parameters after the last step, on the device.
     history : History
         What was measured.
 
     Raises
     ------
     ConfigError
-        If the config does not fit the data, or the network the memory.
+        If the config does not fit the data or what the run was begun with, or the network the memory.
+    CheckpointError
+        If the checkpoint is of another network than the config and the data set make.
     BackendError
         If the device's memory runs out.
     TrainingError
@@ -352,8 +147,8 @@ def train(
     """
     _require_kinds(dataset, backend)
     config = config.resolve(len(dataset))
-    with _computing(backend, _resolved(config.batch_size)):
-        return _train(config, dataset, backend, callbacks)
+    with computing(backend, resolved(config.batch_size)):
+        return _train(config, dataset, backend, callbacks, start, checkpoint_steps, should_stop)
 
 
 def evaluate(
@@ -397,7 +192,7 @@ def evaluate(
             f"{dataset.provenance}: {n_pixels} pixels and {len(dataset.class_names)} classes: "
             f"the network has {layout.sizes[0]} inputs and {layout.sizes[-1]} outputs"
         )
-    with _computing(backend, batch_size):
+    with computing(backend, batch_size):
         step = backend.compile(make_evaluation_step(layout, dataset.max_value), donate=(0,))
         loader = DeviceLoader(dataset, backend, batch_size, transfer, reuse_buffers=True)
         evaluation = _evaluate(step, theta, loader, _all_rows(dataset), backend)
@@ -416,31 +211,25 @@ def _require_kinds(dataset: object, backend: object) -> None:
         raise BackendError(f"{backend!r} where a Backend is expected: give what get_backend(...) returns")
 
 
-@contextlib.contextmanager
-def _computing(backend: Backend, batch_size: int) -> Iterator[None]:
-    """Compute on the backend's device, and say what to do where its memory runs out."""
-    try:
-        with backend.context(), np.errstate(all="ignore"):  # what diverges is found by its loss, on every library
-            yield
-    except Exception as error:
-        if not backend.is_out_of_memory(error):
-            raise
-        raise BackendError(
-            f"{backend} ran out of memory with batch size {batch_size}: "
-            f"try a smaller one, such as {max(1, batch_size // 2)}, or narrower layers"
-        ) from error
-
-
 def _train(
-    config: TrainConfig, dataset: Dataset, backend: Backend, callbacks: Sequence[Callback]
+    config: TrainConfig,
+    dataset: Dataset,
+    backend: Backend,
+    callbacks: Sequence[Callback],
+    start: Checkpoint | None,
+    checkpoint_steps: int | None,
+    should_stop: Callable[[], bool] | None,
 ) -> tuple[Array, History]:
-    n_val, batch_size, epochs = (_resolved(value) for value in (config.val_size, config.batch_size, config.epochs))
+    began = time.perf_counter() - (start.seconds if start else 0.0)
+    n_val, batch_size, epochs = (resolved(value) for value in (config.val_size, config.batch_size, config.epochs))
     n_train = len(dataset) - n_val
     n_pixels = dataset.image_shape[0] * dataset.image_shape[1]
     layout = Layout((n_pixels, *config.hidden, len(dataset.class_names)))
     optimizer = make_optimizer(config)
     steps_per_epoch = math.ceil(n_train / batch_size)
     schedule = make_schedule(config, epochs * steps_per_epoch)
+    if start:
+        _require_same_run(start, config, layout, len(dataset))
     _require_memory(config, layout, backend)
 
     rng = np.random.default_rng(config.seed)
@@ -448,28 +237,62 @@ def _train(
     rows = rng.permutation(_all_rows(dataset)) if n_val else _all_rows(dataset)
     val_rows, train_rows = np.sort(rows[:n_val]), np.sort(rows[n_val:])
     del rows
-    state = optimizer.init(theta)
+    state, totals = optimizer.init(theta), zero_totals(backend, config.dtype)
+    if start:
+        if set(start.state) != set(state):
+            raise CheckpointError(f"the checkpoint has {sorted(start.state)}: {optimizer.name} has {sorted(state)}")
+        theta = backend.asarray(start.theta, copy=True)
+        state = {name: backend.asarray(vector, copy=True) for name, vector in start.state.items()}
+        totals = Totals(**{name: backend.asarray(total, copy=True) for name, total in start.totals.items()})
+        rng.bit_generator.state = start.generator
     loader = DeviceLoader(dataset, backend, batch_size, config.transfer, reuse_buffers=True)
-    plan = Plan(dataclasses.replace(config, transfer=loader.transfer), layout, n_train, n_val, steps_per_epoch)
+    step, done = (start.step, list(start.epochs)) if start else (0, [])
+    plan = Plan(dataclasses.replace(config, transfer=loader.transfer), layout, n_train, n_val, steps_per_epoch, step)
     train_step = backend.compile(make_train_step(layout, optimizer, dataset.max_value), donate=(0, 1, 2))
     evaluation_step = backend.compile(make_evaluation_step(layout, dataset.max_value), donate=(0,))
+    generator, epoch_began = rng.bit_generator.state, time.perf_counter() - (start.epoch_seconds if start else 0.0)
+
+    def take() -> Checkpoint:
+        """Copy to the host what the run needs to go on from here, once it is sure that it is worth going on."""
+        host_theta = backend.to_numpy(theta)
+        _read(totals, backend, plan, len(done) + 1)
+        if not np.isfinite(host_theta).all():
+            raise TrainingError(f"the parameters are no longer finite after step {step:,}: {_slower(plan)}")
+        now = time.perf_counter()
+        return Checkpoint(
+            config=plan.config,
+            layout=layout,
+            step=step,
+            epochs=tuple(done),
+            theta=host_theta,
+            state={name: backend.to_numpy(vector) for name, vector in state.items()},
+            totals={name: backend.to_numpy(total) for name, total in totals._asdict().items()},
+            generator=generator,
+            epoch_seconds=now - epoch_began,
+            seconds=now - began,
+        )
 
     for callback in callbacks:
         callback.on_begin(plan)
-    done: list[EpochMetrics] = []
-    step, learning_rate = 0, 0.0
-    for epoch in range(1, epochs + 1):
-        started = time.perf_counter()
-        totals = zero_totals(backend, config.dtype)
-        for images, labels in loader.epoch(rng.permutation(train_rows)):
+    if not start:
+        _offer(take, callbacks)
+    for epoch in range(len(done) + 1, epochs + 1):
+        if is_reached(config, done):
+            break
+        last_step = epoch * steps_per_epoch
+        for images, labels in loader.epoch(rng.permutation(train_rows), step - (last_step - steps_per_epoch)):
             step += 1
-            learning_rate = schedule(step)
-            scalars = optimizer.scalars(step, learning_rate)
+            scalars = optimizer.scalars(step, schedule(step))
             theta, state, totals = train_step(theta, state, totals, images, labels, scalars)
             for callback in callbacks:
                 callback.on_step(step)
+            if should_stop and should_stop():
+                _offer(take, callbacks)
+                return theta, History(plan, tuple(done), is_complete=False)
+            if checkpoint_steps and step % checkpoint_steps == 0 and step < last_step:
+                _offer(take, callbacks)
         backend.synchronize()
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - epoch_began
         loss, correct = _read(totals, backend, plan, epoch)
         validation = _evaluate(evaluation_step, theta, loader, val_rows, backend) if n_val else None
         _require_finite(theta, validation, backend, plan, epoch)
@@ -479,16 +302,44 @@ def _train(
             train_accuracy=correct / n_train,
             val_loss=validation.loss if validation else None,
             val_accuracy=validation.accuracy if validation else None,
-            learning_rate=learning_rate,
+            learning_rate=schedule(last_step),
             seconds=seconds,
             samples_per_second=n_train / seconds,
         )
         done.append(metrics)
+        totals, generator, epoch_began = (
+            zero_totals(backend, config.dtype),
+            rng.bit_generator.state,
+            time.perf_counter(),
+        )
         for callback in callbacks:
             callback.on_epoch(metrics)
-        if config.target_accuracy is not None and validation and validation.accuracy >= config.target_accuracy:
-            break
+        _offer(take, callbacks)
     return theta, History(plan, tuple(done))
+
+
+def _offer(take: Callable[[], Checkpoint], callbacks: Sequence[Callback]) -> None:
+    for callback in callbacks:
+        callback.on_checkpoint(take)
+
+
+def is_reached(config: TrainConfig, done: Sequence[EpochMetrics]) -> bool:
+    """Return whether one of a run's epochs has reached its target."""
+    target = config.target_accuracy
+    return target is not None and any((epoch.val_accuracy or 0.0) >= target for epoch in done)
+
+
+def _require_same_run(start: Checkpoint, config: TrainConfig, layout: Layout, n_images: int) -> None:
+    """Refuse to go on with another run's checkpoint, or to an end that lies behind it."""
+    if start.layout != layout:
+        raise CheckpointError(
+            f"the checkpoint is of a network {start.layout.sizes}: the config and the data set make {layout.sizes}; "
+            "start a new run"
+        )
+    continued(start.config, dataclasses.asdict(config), n_images)
+    epochs = resolved(config.epochs)
+    if len(start.epochs) > epochs:
+        raise ConfigError(f"epochs {epochs}: the run has made {len(start.epochs)} already; give as many or more")
 
 
 def _all_rows(dataset: Dataset) -> np.ndarray:
@@ -547,26 +398,18 @@ def _require_finite(theta: Array, validation: Evaluation | None, backend: Backen
 
 def _slower(plan: Plan) -> str:
     """Return what is the matter with a run that diverges, and what to do."""
-    config, rate = plan.config, _resolved_rate(plan.config)
+    config, rate = plan.config, resolved_rate(plan.config)
     if config.weight_decay and rate * config.weight_decay > 1:
         return f"the weight decay {config.weight_decay:g} is too great for the learning rate {rate:g}; make it smaller"
-    usual = _usual_rate(config.optimizer, config.momentum, plan.batch_size)
+    usual = usual_rate(config.optimizer, config.momentum, plan.batch_size)
     return f"the learning rate {rate:g} is too great for this run; try one such as {min(usual, rate / 10):.3g}"
-
-
-def _usual_rate(optimizer: str, momentum: float | None, batch_size: int) -> float:
-    """Return the learning rate that suits an optimizer."""
-    rate = 0.003
-    if optimizer == "sgd":  # with momentum a gradient counts 1 / (1 − momentum) times
-        rate = 0.2 if momentum else 0.5
-    return rate * min(1.0, math.sqrt(batch_size / 128))  # fewer images, more noise
 
 
 def _require_memory(config: TrainConfig, layout: Layout, backend: Backend) -> None:
     """Refuse a network that the device cannot hold, before a byte of it is taken."""
     itemsize = np.dtype(config.dtype).itemsize
     vectors = {"sgd": 5, "adam": 7, "adamw": 7}[config.optimizer]  # theta, gradient twice, temporaries; the state
-    activations = _resolved(config.batch_size) * sum(layout.sizes) * 3
+    activations = resolved(config.batch_size) * sum(layout.sizes) * 3
     needed = itemsize * (vectors * layout.size + activations)
     drawing = itemsize * 2 * layout.size + 8 * max(fan_in * fan_out for fan_in, fan_out in layout.shapes)
     for where, free, bytes_ in (
@@ -580,31 +423,5 @@ def _require_memory(config: TrainConfig, layout: Layout, backend: Backend) -> No
             )
 
 
-def _resolved(value: float | None) -> int:
-    assert value is not None, "a config is resolved before it is used"
-    return int(value)
-
-
-def _resolved_rate(config: TrainConfig) -> float:
-    assert config.learning_rate is not None, "a config is resolved before it is used"
-    return config.learning_rate
-
-
 def _widths(hidden: Iterable[int]) -> str:
     return ",".join(map(str, hidden)) or "none"
-
-
-def _require_one_of(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ConfigError(f"unknown {name} {value!r}: expected {', '.join(known[:-1])} or {known[-1]}")
-
-
-def _require_count(name: str, value: int | None, least: int) -> None:
-    if value is None:
-        return
-    try:
-        fits = operator.index(value) >= least
-    except TypeError:
-        fits = False
-    if not fits:
-        raise ConfigError(f"{name} {value}: expected a whole number of at least {least}")

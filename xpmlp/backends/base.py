@@ -3,14 +3,14 @@
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
-from xpmlp.errors import ArrayError
+from xpmlp.errors import ArrayError, BackendError
 
 Step = TypeVar("Step", bound=Callable[..., Any])
 
@@ -198,6 +198,27 @@ class Copier:
 
     def finish(self) -> None:
         """Return when all copies are over."""
+
+
+@contextmanager
+def computing(backend: Backend, batch_size: int) -> Iterator[None]:
+    """Compute on the backend's device, and say what to do where its memory runs out.
+
+    Raises
+    ------
+    BackendError
+        If it does.
+    """
+    try:
+        with backend.context(), np.errstate(all="ignore"):  # what diverges is found by its loss, on every library
+            yield
+    except Exception as error:
+        if not backend.is_out_of_memory(error):
+            raise
+        raise BackendError(
+            f"{backend} ran out of memory with batch size {batch_size}: "
+            f"try a smaller one, such as {max(1, batch_size // 2)}, or narrower layers"
+        ) from error
 
 
 def host_array(host: Any, *, copy: bool | None = None) -> np.ndarray:

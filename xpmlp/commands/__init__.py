@@ -7,9 +7,13 @@ from collections.abc import Sequence
 import click
 
 import xpmlp
+from xpmlp.commands._signals import Interrupted, raising
 from xpmlp.commands.backends import backends
 from xpmlp.commands.check import check
+from xpmlp.commands.compare import compare
 from xpmlp.commands.data import data
+from xpmlp.commands.evaluate import evaluate
+from xpmlp.commands.predict import predict
 from xpmlp.commands.train import train
 from xpmlp.errors import XpmlpError
 
@@ -23,14 +27,14 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (train, data, backends, check):
+for _command in (train, evaluate, predict, compare, data, backends, check):
     cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None, *, command: click.Command = cli, program: str | None = None) -> int:
     """Run a command and return its exit code.
 
-    What a user can cause is one line on stderr and exit code 2; Ctrl-C is 130.
+    What a user can cause is one line on stderr and exit code 2; Ctrl-C is 130, SIGTERM 143.
 
     Parameters
     ----------
@@ -47,14 +51,18 @@ def main(arguments: Sequence[str] | None = None, *, command: click.Command = cli
             stream.reconfigure(errors="replace")  # "×" on a terminal that has none is no traceback
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = command.main(arguments, program, standalone_mode=False)
+        with raising():
+            code = command.main(arguments, program, standalone_mode=False)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else program
         return _fail(path, f"{error.format_message().rstrip('.')}; see {path} --help")
     except XpmlpError as error:
         return _fail(program, str(error))
-    except (KeyboardInterrupt, click.Abort):
+    except Interrupted as interrupted:
+        _fail(program, str(interrupted))
+        return interrupted.exit_code
+    except (KeyboardInterrupt, click.Abort):  # where no handler could be set
         _fail(program, "interrupted")
         return 130
     except (BrokenPipeError, SystemExit):  # the reader of our output has gone (click then exits with 1): say no more

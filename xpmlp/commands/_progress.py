@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 import click
 
 from xpmlp.data.download import Progress
-from xpmlp.training import Callback, EpochMetrics, Plan
+from xpmlp.records import EpochMetrics, Plan
+from xpmlp.training import Callback
 
 _REDRAW = 0.1
 """Seconds between two looks of the bar."""
@@ -112,7 +113,10 @@ class BarProgress(Callback):
         self._plan = plan
         self._bar.start()
         total = plan.epochs * plan.steps_per_epoch
-        self._task = self._bar.add_task(f"epoch 1/{plan.epochs}", total=total, figures="")
+        epoch = min(plan.epochs, plan.steps_done // plan.steps_per_epoch + 1)
+        self._task = self._bar.add_task(
+            f"epoch {epoch}/{plan.epochs}", total=total, completed=plan.steps_done, figures=""
+        )
         self._epoch_began = time.perf_counter()
 
     def on_step(self, step: int) -> None:
@@ -121,8 +125,9 @@ class BarProgress(Callback):
         if now - self._drawn < _REDRAW or self._plan is None:
             return
         self._drawn = now
-        epoch, done = divmod(step - 1, self._plan.steps_per_epoch)
-        rate = (done + 1) * self._plan.batch_size / (now - self._epoch_began)
+        epoch = (step - 1) // self._plan.steps_per_epoch
+        first = max(epoch * self._plan.steps_per_epoch, self._plan.steps_done)  # of this process in this epoch
+        rate = (step - first) * self._plan.batch_size / (now - self._epoch_began)
         self._bar.update(
             self._task,
             completed=step,

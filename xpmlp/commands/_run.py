@@ -1,12 +1,17 @@
-"""One run of ``xpmlp train``: what is computed, written and said, in order."""
+"""One run of ``xpmlp train``, new or taken up again: what is computed, written and said, in order."""
 
 import dataclasses
+import errno
+import os
 import platform
 import re
+import shlex
 import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import numpy as np
@@ -15,104 +20,282 @@ import threadpoolctl
 import xpmlp
 from xpmlp.backends import Backend, get_backend
 from xpmlp.commands._progress import Say, make_download_progress, make_progress, say, say_nothing
+from xpmlp.commands._signals import Interrupted, StopRequest
+from xpmlp.config import TrainConfig, continued
 from xpmlp.data import LoadedData, load_dataset
-from xpmlp.errors import XpmlpError
+from xpmlp.errors import CheckpointError, ConfigError, TrainingError, XpmlpError
+from xpmlp.models import ModelInfo
 from xpmlp.plotting import plot_history
-from xpmlp.runs import RunFolder
-from xpmlp.training import Callback, EpochMetrics, Evaluation, History, Plan, TrainConfig, evaluate, train
+from xpmlp.records import Checkpoint, EpochMetrics, History, Plan
+from xpmlp.runs import RunFolder, read_checkpoint, read_json, read_settings
+from xpmlp.training import Callback, Evaluation, evaluate, is_reached, train
+
+KEEP = 2
+"""Checkpoints of a run that are kept, where the user does not say: one is a reserve."""
+
+FORMAT_VERSION = 1
+"""Of ``config.json``."""
 
 
-def run(
-    *,
-    backend: str,
-    dataset: str,
-    data_dir: str | None,
-    threads: int | None,
-    out: str | None,
-    plot: bool,
-    quiet: bool,
-    **settings: Any,
-) -> None:
-    """Train as the command line says; the arguments are its options."""
+@dataclasses.dataclass
+class Job:
+    """A run that is about to be carried out."""
+
+    folder: RunFolder
+    config: TrainConfig
+    data: LoadedData
+    device: Backend
+    record: dict[str, Any]
+    """What ``config.json`` holds already, nothing where the run is new."""
+    additions: dict[str, Any]
+    """What it is to hold beside the settings."""
+    start: Checkpoint | None
+    threads: int | None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it has not begun."""
+        return not self.record
+
+
+def run(*, resume: str | None, given: set[str], plot: bool, quiet: bool, **options: Any) -> None:
+    """Train as the command line says.
+
+    Parameters
+    ----------
+    resume : str or None
+        The folder of a run that goes on.
+    given : set of str
+        Which of the options the user has written.
+    plot, quiet, options
+        The options.
+    """
     began = time.perf_counter()
     tell = say_nothing if quiet else say
-    config = TrainConfig(**settings)
+    progress = None if quiet else make_download_progress()
+    job = _begin(options, progress) if resume is None else _take_up(resume, given, options, progress, tell)
+    if job is None:
+        return
+    try:
+        _carry_out(job, began, plot, quiet, tell)
+    finally:
+        job.folder.close()
+
+
+def _begin(options: Mapping[str, Any], progress: Any) -> Job:
+    """Return a new run."""
+    config = TrainConfig(**_settings(options))
+    out, keep = options["out"], options["keep"]
     RunFolder("runs" if out is None else out, is_default=out is None)  # one that cannot be is refused before the work
-    device = get_backend(backend, config.dtype)
-    data = load_dataset(dataset, data_dir, progress=None if quiet else make_download_progress())
+    device = get_backend(options["backend"], config.dtype)
+    data = load_dataset(options["dataset"], options["data_dir"], progress=progress)
     folder = RunFolder(_default_name(data, device) if out is None else out, is_default=out is None)
+    kind, _, own = data.name.partition(":")
+    additions = {
+        "dataset_spec": f"{kind}:{Path(own).absolute()}" if own else kind,
+        "data_dir": options["data_dir"] and str(Path(options["data_dir"]).absolute()),
+        "backend_spec": device.name if options["backend"] == "auto" else options["backend"],
+        "checkpoint_steps": options["checkpoint_steps"],
+        "keep": KEEP if keep is None else keep,
+    }
+    return Job(folder, config, data, device, {}, additions, None, options["threads"])
 
-    with threadpoolctl.threadpool_limits(threads, user_api="blas"):
-        recorder = Recorder(folder, data, device)
-        progress = None if quiet else make_progress()
-        callbacks = [recorder, Heading(data, device, tell), *([progress] if progress else [])]
-        try:
-            theta, history = train(config, data.train, device, callbacks)
-            plan = history.plan
-            folder.write_model(
-                device.to_numpy(theta),
-                plan.layout,
-                image_shape=data.train.image_shape,
-                max_value=data.train.max_value,
-                class_names=data.train.class_names,
+
+def _take_up(resume: str, given: set[str], options: Mapping[str, Any], progress: Any, tell: Say) -> Job | None:
+    """Return a run that goes on, or None where it is finished, which is said."""
+    if "out" in given:
+        raise ConfigError(f"--out {options['out']}: a run that goes on stays in its folder {resume}; leave it out")
+    folder = RunFolder.reopen(resume)
+    try:
+        record = read_json(folder.path / "config.json")
+        _require_version(record, folder.path / "config.json")
+        begun = read_settings(record, folder.path / "config.json")
+        n_images = _number(record, "n_train", folder) + _number(record, "n_val", folder)
+        settings = {name: value for name, value in _settings(options).items() if name in given}
+        config = continued(begun, settings, n_images)
+        start = _last_checkpoint(folder)
+        note = folder.restore_metrics(start.epochs if start else ())
+        if note:
+            tell("metrics", note)
+        if (folder.path / "summary.json").exists() and start and _is_over(config, start):
+            test = read_json(folder.path / "summary.json").get("test_accuracy", float("nan"))
+            epochs = len(start.epochs)
+            tell("finished", f"{folder.path} has made its {epochs} epochs; test accuracy {100 * test:.2f} %")
+            folder.close()
+            return None
+
+        def option(name: str, recorded: str) -> Any:
+            return options[name] if name in given else record.get(recorded)
+
+        device = get_backend(option("backend", "backend_spec"), config.dtype)
+        spec, data_dir = option("dataset", "dataset_spec"), options["data_dir"]
+        if "data_dir" not in given and "dataset" not in given:
+            data_dir = record.get("data_dir")
+        data = load_dataset(spec, data_dir, progress=progress)
+        _require_same_data(record, data, folder)
+    except BaseException:
+        folder.close()
+        raise
+    names = ("checkpoint_steps", "keep")
+    additions = {name: options[name] for name in names if name in given}
+    threads = options["threads"] or _threads(record)
+    return Job(folder, config, data, device, record, additions, start, threads)
+
+
+def _last_checkpoint(folder: RunFolder) -> Checkpoint | None:
+    """Return where a run can go on, None where it has no checkpoint yet."""
+    paths = folder.checkpoints
+    if not paths:
+        return None
+    try:
+        return read_checkpoint(paths[-1])[0]
+    except CheckpointError as error:
+        before = paths[-2].name if len(paths) > 1 else "the beginning"
+        raise CheckpointError(f"{error}; remove it to go on from {before}") from None
+
+
+def _carry_out(job: Job, began: float, plot: bool, quiet: bool, tell: Say) -> None:
+    """Train, test, and write what came of it."""
+    folder, data, device = job.folder, job.data, job.device
+    recorder = Recorder(job)
+    progress = None if quiet else make_progress()
+    callbacks = [recorder, Heading(job, tell), *([progress] if progress else [])]
+    stop = StopRequest()
+    checkpoint_steps = recorder.settings.get("checkpoint_steps")
+    with threadpoolctl.threadpool_limits(job.threads, user_api="blas"), _explaining(job, recorder, progress):
+        with stop.listening():
+            theta, history = train(
+                job.config,
+                data.train,
+                device,
+                callbacks,
+                start=job.start,
+                checkpoint_steps=checkpoint_steps,
+                should_stop=stop,
             )
-            test = evaluate(theta, plan.layout, data.test, device, plan.batch_size, config.transfer)
-        except BaseException as error:
-            if recorder.steps == 0:
-                folder.discard()
-            elif isinstance(error, XpmlpError):
-                error.args = (f"{error} (the run so far is in {folder.path})",)
-            if isinstance(error, KeyboardInterrupt):
-                left = f"; the run so far is in {folder.path}" if recorder.steps else ""
-                click.echo(f"{click.get_current_context().command_path}: interrupted{left}", err=True)
-                raise click.exceptions.Exit(130) from None
-            raise
-        finally:
-            if progress:
-                progress.close()
+        if stop.signum is not None:
+            raise Interrupted(stop.signum)
+        plan = history.plan
+        folder.write_model(device.to_numpy(theta), _info(plan, data))
+        test = evaluate(theta, plan.layout, data.test, device, plan.batch_size, job.config.transfer)
+        seconds = time.perf_counter() - began + (job.start.seconds if job.start else 0.0)
+        folder.write_json("summary.json", summary(history, test, data, device, seconds))
 
-    folder.write_json("summary.json", summary(history, test, data, device, time.perf_counter() - began))
     if plot:
         title = f"{_sizes(plan)} on {data.name}, {device.name}"
         epochs = [dataclasses.asdict(epoch) for epoch in history.epochs]
         plot_history(epochs, folder.path / "history.png", title, test.accuracy)
-
     if history.best:
         tell("best", f"validation accuracy {history.best.val_accuracy:.4f} in epoch {history.best.epoch}")
     tell("test", f"loss {test.loss:.4f} accuracy {100 * test.accuracy:.2f} % of {len(data.test):,} images")
     tell("run", f"{folder.path}{', its curves in history.png' if plot else ''}")
 
 
+@contextmanager
+def _explaining(job: Job, recorder: "Recorder", progress: Any) -> Iterator[None]:
+    """Say of a run that is cut short what is left of it, and how it goes on; one that never began leaves nothing."""
+    try:
+        yield
+    except BaseException as error:
+        if progress:
+            progress.close()
+        folder = job.folder
+        if job.is_new and recorder.steps == 0:
+            folder.discard()
+            raise
+        if isinstance(error, TrainingError) and folder.checkpoints:
+            error.args = (f"{error} (the last good checkpoint: {folder.checkpoints[-1]})",)
+        elif isinstance(error, XpmlpError):
+            error.args = (f"{error} (the run so far is in {folder.path})",)
+        elif isinstance(error, OSError):
+            _explain_system(error, folder)
+        elif isinstance(error, Interrupted | KeyboardInterrupt):
+            interrupted = error if isinstance(error, Interrupted) else Interrupted(2)
+            click.echo(f"{_command()}: {interrupted}{recorder.where}; go on with: {_way_on(folder)}", err=True)
+            raise click.exceptions.Exit(interrupted.exit_code) from None
+        raise
+    finally:
+        if progress:
+            progress.close()
+
+
+def _explain_system(error: OSError, folder: RunFolder) -> NoReturn:
+    """Say what the system refused, and what to do about it."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    room = ": make room, then" if full else "; then"
+    raise CheckpointError(
+        f"{error.filename}: {error.strerror or error}{room} go on from the last checkpoint with: {_way_on(folder)}"
+    ) from None
+
+
+def _way_on(folder: RunFolder) -> str:
+    return f"{_command()} --resume {shlex.quote(str(folder.path))}"
+
+
+def _command() -> str:
+    return click.get_current_context().command_path
+
+
 class Recorder(Callback):
-    """Writes the run's config before the first step, and its metrics after each epoch.
+    """Writes the run's config before the first step, its metrics after each epoch, and its checkpoints.
 
     Parameters
     ----------
-    folder : RunFolder
-        Where they go; it is made before the first step, not earlier.
-    data : LoadedData
-        What is trained on.
-    backend : Backend
-        What computes.
+    job : Job
+        The run; the folder of a new one is made before the first step, not earlier.
+
+    Attributes
+    ----------
+    steps : int
+        Made by this process or before it.
+    settings : dict
+        What ``config.json`` holds, or will.
     """
 
-    def __init__(self, folder: RunFolder, data: LoadedData, backend: Backend) -> None:
-        self.folder, self.data, self.backend = folder, data, backend
-        self.steps = 0
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.steps = job.start.step if job.start else 0
+        self.settings = {**job.record, **job.additions}
+        self._plan: Plan | None = None
+
+    @property
+    def where(self) -> str:
+        """How far the run is, as a part of a sentence."""
+        if self._plan is None:
+            return ""
+        epoch = -(-self.steps // self._plan.steps_per_epoch)
+        return f" after step {self.steps:,}, in epoch {max(1, epoch)} of {self._plan.epochs}"
 
     def on_begin(self, plan: Plan) -> None:
-        """Write ``config.json``."""
-        settings = dataclasses.asdict(plan.config)
+        """Write ``config.json``, or what has changed in it."""
+        self._plan = plan
+        folder, settings = self.job.folder, dataclasses.asdict(plan.config)
+        settings["hidden"] = list(plan.config.hidden)
+        if self.job.is_new:
+            self.settings = {**self._first_record(plan, settings), **self.job.additions}
+            folder.create()
+            folder.write_json("config.json", self.settings)
+        else:
+            self.settings.update(settings)
+            if (folder.path / "summary.json").exists():
+                folder.remove("summary.json")  # it is of an end that is none any more
+            if self.settings != self.job.record:
+                folder.write_json("config.json", self.settings)
+
+    def _first_record(self, plan: Plan, settings: Mapping[str, Any]) -> dict[str, Any]:
         pools = threadpoolctl.threadpool_info()
         threads = max((pool["num_threads"] for pool in pools if pool["user_api"] == "blas"), default=1)
-        data = self.data
-        config = {
+        data, device = self.job.data, self.job.device
+        return {
             "xpmlp": xpmlp.__version__,
+            "format_version": FORMAT_VERSION,
             "dataset": data.name,
             "dataset_note": data.note,
             "dataset_warning": data.warning,
             "train_provenance": data.train.provenance,
+            "train_sha256": data.train.fingerprint,
             "test_provenance": data.test.provenance,
+            "test_sha256": data.test.fingerprint,
             "sizes": plan.layout.sizes,
             **settings,
             "n_train": plan.n_train,
@@ -120,32 +303,35 @@ class Recorder(Callback):
             "n_test": len(data.test),
             "steps_per_epoch": plan.steps_per_epoch,
             "threads": threads,
-            "backend": self.backend.name,
-            "device": str(self.backend.device),
-            "backend_note": self.backend.note,
-            **{f"backend_{key}": value for key, value in self.backend.describe().items()},
+            "backend": device.name,
+            "device": str(device.device),
+            "backend_note": device.note,
+            **{f"backend_{key}": value for key, value in device.describe().items()},
         }
-        self.folder.create()
-        self.folder.write_json("config.json", config)
 
     def on_step(self, step: int) -> None:
-        """Remember that the run has begun."""
+        """Remember how far the run is."""
         self.steps = step
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
         """Write the epoch's line."""
-        self.folder.append_metrics(dataclasses.asdict(metrics))
+        self.job.folder.append_metrics(metrics)
+
+    def on_checkpoint(self, take: Callable[[], Checkpoint]) -> None:
+        """Write a checkpoint."""
+        assert self._plan is not None
+        self.job.folder.write_checkpoint(take(), _info(self._plan, self.job.data), self.settings.get("keep") or KEEP)
 
 
 class Heading(Callback):
     """Says before the first step what is going to be done."""
 
-    def __init__(self, data: LoadedData, backend: Backend, say: Say) -> None:
-        self.data, self.backend, self.say = data, backend, say
+    def __init__(self, job: Job, say: Say) -> None:
+        self.job, self.say = job, say
 
     def on_begin(self, plan: Plan) -> None:
         """Say it."""
-        config, data = plan.config, self.data
+        config, data, device = plan.config, self.job.data, self.job.device
         if data.note:
             self.say("dataset", f"{data.name}, since {data.note}")
         if data.warning:
@@ -153,7 +339,7 @@ class Heading(Callback):
         height, width = data.train.image_shape
         counts = f"{plan.n_train:,} training, {plan.n_val:,} validation and {len(data.test):,} test images"
         self.say("data", f"{data.name}: {counts} of {height} × {width}")
-        self.say("backend", f"{self.backend}{', since ' if self.backend.note else ''}{self.backend.note}")
+        self.say("backend", f"{device}{', since ' if device.note else ''}{device.note}")
         self.say("network", f"{_sizes(plan)}, {plan.layout.size:,} parameters, {config.dtype}")
         how = [config.optimizer]
         if config.momentum is not None:
@@ -161,7 +347,12 @@ class Heading(Callback):
         if config.weight_decay:
             how.append(f"weight decay {config.weight_decay:g}")
         how += [f"{config.schedule} learning rate {config.learning_rate:g}", f"batch size {config.batch_size}"]
-        self.say("training", f"{', '.join(how)}, {config.epochs} epochs, seed {config.seed}")
+        epochs = f"{config.epochs} epoch{'s' if plan.epochs > 1 else ''}"
+        self.say("training", f"{', '.join(how)}, {epochs}, seed {config.seed}")
+        if not self.job.is_new:
+            total = plan.epochs * plan.steps_per_epoch
+            where = f"after step {plan.steps_done:,} of {total:,}" if self.job.start else "from the beginning"
+            self.say("resumed", where)
 
 
 def summary(
@@ -188,6 +379,51 @@ def summary(
         "seed": history.plan.config.seed,
         "dataset": data.name,
     }
+
+
+def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those options that are a training run's settings."""
+    return {field.name: options[field.name] for field in dataclasses.fields(TrainConfig)}
+
+
+def _info(plan: Plan, data: LoadedData) -> ModelInfo:
+    train = data.train
+    return ModelInfo(plan.layout, train.image_shape, train.max_value, train.class_names, data.name)
+
+
+def _is_over(config: TrainConfig, start: Checkpoint) -> bool:
+    return len(start.epochs) == config.epochs or is_reached(config, start.epochs)
+
+
+def _require_version(record: Mapping[str, Any], path: Path) -> None:
+    found = record.get("format_version")
+    if not isinstance(found, int) or found > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {found}: this xpmlp reads up to {FORMAT_VERSION}; update xpmlp"
+        )
+
+
+def _require_same_data(record: Mapping[str, Any], data: LoadedData, folder: RunFolder) -> None:
+    for part, found in (("train", data.train.fingerprint), ("test", data.test.fingerprint)):
+        was = str(record.get(f"{part}_sha256"))
+        if found != was:
+            raise CheckpointError(
+                f"{folder.path} was begun on {record.get('dataset')} ({part} set {was[:12]}…): {data.name} is another "
+                f"data set ({found[:12]}…); give the first, or start a new run"
+            )
+
+
+def _number(record: Mapping[str, Any], name: str, folder: RunFolder) -> int:
+    value = record.get(name)
+    if not isinstance(value, int):
+        raise CheckpointError(f"{folder.path / 'config.json'}: {name} is {value!r}: expected a whole number")
+    return value
+
+
+def _threads(record: Mapping[str, Any]) -> int | None:
+    """Return the BLAS threads of the run so far, which decide its last bits, where this machine has as many cores."""
+    threads = record.get("threads")
+    return threads if isinstance(threads, int) and threads <= (os.cpu_count() or 1) else None
 
 
 def _default_name(data: LoadedData, backend: Backend) -> str:

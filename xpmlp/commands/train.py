@@ -34,11 +34,19 @@ def widths(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option(
     "--threads", type=click.IntRange(1, 1024), help="Of the BLAS library (PyTorch and JAX have their own). [its choice]"
 )
+@click.option("--resume", type=click.Path(), metavar="RUN", help="Go on with the run in that folder, where it stopped.")
+@click.option("--checkpoint-steps", type=click.IntRange(1), help="Also write a checkpoint every so many steps.")
+@click.option("--keep", type=click.IntRange(1), help="How many of the last checkpoints stay. [2]")
 @click.option("--out", type=click.Path(), help="The run's folder, new or empty. [runs/<time>-<dataset>-<backend>]")
 @click.option("--plot/--no-plot", default=True, help="Draw history.png. [--plot]")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
-def train(**options: Any) -> None:
-    """Train a multilayer perceptron, and leave a folder with its config, metrics, summary, model and curves."""
+@click.pass_context
+def train(context: click.Context, /, **options: Any) -> None:
+    """Train a multilayer perceptron, and leave a folder with its config, metrics, summary, model and curves.
+
+    After each epoch there is a checkpoint; Ctrl-C and SIGTERM leave one too, and --resume goes on from it exactly.
+    """
     from xpmlp.commands._run import run  # with NumPy and the rest, which --help does without
 
-    run(**options)
+    given = {name for name in options if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT}
+    run(given=given, **options)

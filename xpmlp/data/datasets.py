@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,14 @@ class Dataset:
     def image_shape(self) -> tuple[int, int]:
         """The height and width of an image, in pixels."""
         return self.images.shape[1], self.images.shape[2]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The SHA-256 of all that a training run sees of it, in hexadecimal; it takes reading every image."""
+        sum_ = hashlib.sha256(f"{self.images.shape} {self.max_value} {self.class_names}".encode())
+        sum_.update(np.ascontiguousarray(self.images).data)
+        sum_.update(self.labels.astype("<i4").data)
+        return sum_.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,121 @@
+"""Files that are there as a whole or not at all, and a lock on a folder that dies with its process."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from xpmlp.errors import CheckpointError
+
+PART = ".part"
+"""What the name of a file ends in that is not whole yet."""
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file such that a reader, now or after a crash, finds the old one or the new one.
+
+    The bytes go to a file beside it and are on the disk before that takes the name; the name is on the disk when this
+    returns.
+
+    Raises
+    ------
+    OSError
+        If that fails, with the file's name; the old file is then still there, and nothing is beside it.
+    """
+    named, path = Path(path), Path(os.path.realpath(path))  # a link stays one
+    temporary = path.with_name(f".{path.name}{PART}")
+    with naming(named):
+        if path.exists() and not path.is_file():  # a device or a pipe takes the bytes, not the name
+            path.write_bytes(content)
+            return
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                flush(file)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        flush_folder(path.parent)
+
+
+def flush(file: IO[bytes]) -> None:
+    """Return when what was written to a file is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def flush_folder(path: Path) -> None:
+    """Return when the names in a folder are on the disk, where the system can promise that."""
+    if sys.platform == "win32":  # it has no such call, and opens no folder
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems refuse it
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the system name the file, which it leaves out where a write fails."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+class FolderLock:
+    """The operating system's lock on a file in a folder: held until `release`, or until this process dies.
+
+    Parameters
+    ----------
+    folder : path
+        Which folder; the file in it is called ``.lock`` and holds the process's number.
+
+    Raises
+    ------
+    CheckpointError
+        If another process holds it.
+    """
+
+    NAME = ".lock"
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / self.NAME
+        with naming(path):
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            with naming(path):
+                _lock(self._descriptor)
+        except (BlockingIOError, PermissionError):
+            holder = os.pread(self._descriptor, 20, 0).decode(errors="replace") if hasattr(os, "pread") else ""
+            os.close(self._descriptor)
+            who = f"the process {holder}" if holder.isdecimal() else "another process"
+            raise CheckpointError(f"{folder} is being written by {who}: wait for its end, or stop it") from None
+        with contextlib.suppress(OSError):  # a full disk; the number is only for people
+            os.ftruncate(self._descriptor, 0)
+            os.write(self._descriptor, str(os.getpid()).encode())
+
+    def release(self) -> None:
+        """Give it back."""
+        os.close(self._descriptor)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> None:
+        """Lock a byte that no process number reaches, since Windows lets nobody read what is locked."""
+        os.lseek(descriptor, 1 << 20, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

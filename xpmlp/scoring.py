@@ -1,0 +1,108 @@
+"""How good a classifier's outputs are, in figures; on the host, in float64."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xpmlp.network import cross_entropy, softmax
+
+BINS = 15
+"""Of the calibration error, as Guo et al. have them."""
+
+
+class Mistake(NamedTuple):
+    """An image that was taken for another class."""
+
+    image: int
+    """Its number in the data set."""
+    label: int
+    prediction: int
+    probability: float
+    """What the prediction was given."""
+
+
+def score(S: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+    """Return loss, accuracy, calibration error, each class's precision, recall and F1, and the confusion matrix.
+
+    Parameters
+    ----------
+    S : numpy.ndarray, shape (n, classes)
+        The logits.
+    labels : numpy.ndarray of any integer dtype, shape (n,)
+        The images' classes.
+    class_names : sequence of str
+        What the classes are called.
+
+    Returns
+    -------
+    dict
+        What JSON can hold. A figure that is 0 / 0, such as the recall of a class without images, is None.
+    """
+    S = S.astype(np.float64)
+    n_classes = len(class_names)
+    P, labels = softmax(S), labels.astype(np.int64)
+    predictions = P.argmax(axis=1)
+    confusion = np.bincount(labels * n_classes + predictions, minlength=n_classes**2).reshape(n_classes, n_classes)
+    hits, support, taken = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    classes = [
+        {
+            "class": name,
+            "images": int(support[k]),
+            "precision": _ratio(hits[k], taken[k]),
+            "recall": _ratio(hits[k], support[k]),
+            "f1": _ratio(2 * hits[k], taken[k] + support[k]),
+        }
+        for k, name in enumerate(class_names)
+    ]
+    return {
+        "images": len(labels),
+        "loss": float(cross_entropy(S, labels)),
+        "accuracy": float(hits.sum() / len(labels)),
+        "calibration_error": calibration_error(P, labels),
+        "classes": classes,
+        "confusion": confusion.tolist(),
+    }
+
+
+def calibration_error(P: np.ndarray, labels: np.ndarray) -> float:
+    """Return by how much the probability of the predictions differs from how often they are right.
+
+    The expected calibration error of Guo, Pleiss, Sun & Weinberger 2017, "On Calibration of Modern Neural Networks",
+    eq. 3: in each of 15 equal intervals of the greatest probability the mean of it less the accuracy, and of these
+    differences' sizes the mean, weighted by the intervals' images.
+
+    Parameters
+    ----------
+    P : numpy.ndarray, shape (n, classes)
+        Probabilities.
+    labels : numpy.ndarray of any integer dtype, shape (n,)
+        The images' classes.
+    """
+    confidence, right = P.max(axis=1), P.argmax(axis=1) == labels
+    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)  # (0, 1/15], (1/15, 2/15], …
+    gaps = np.bincount(bins, weights=confidence - right, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def worst_mistakes(S: np.ndarray, labels: np.ndarray, count: int) -> list[Mistake]:
+    """Return the mistakes that were made with the greatest probability, greatest first.
+
+    Parameters
+    ----------
+    S : numpy.ndarray, shape (n, classes)
+        The logits.
+    labels : numpy.ndarray of any integer dtype, shape (n,)
+        The images' classes.
+    count : int
+        How many at most.
+    """
+    P = softmax(S.astype(np.float64))
+    predictions, confidence = P.argmax(axis=1), P.max(axis=1)
+    wrong = np.flatnonzero(predictions != labels)
+    order = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
+    return [Mistake(int(i), int(labels[i]), int(predictions[i]), float(confidence[i])) for i in order]
+
+
+def _ratio(part: np.integer[Any], whole: np.integer[Any]) -> float | None:
+    return float(part / whole) if whole else None
