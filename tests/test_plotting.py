@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xpmlp.plotting import plot_history, plot_samples
+from xpmlp.plotting import plot_comparison, plot_confusion, plot_history, plot_mistakes, plot_samples
 
 
 def lines(n, *, validated=True):
@@ -58,3 +58,45 @@ def test_draws_samples_a_row_a_class(tmp_path, figure, n, n_classes):
     assert [text.get_text() for text in axes.get_yticklabels()] == names[:20]
     drawn = np.isfinite(axes.images[0].get_array().filled(np.nan)).sum() / images[0].size
     assert drawn == sum(min(12, (labels == k).sum()) for k in range(min(n_classes, 20)))
+
+
+@pytest.mark.parametrize("n_classes", [2, 10, 40])
+def test_a_confusion_matrix_has_its_counts_and_the_colours_of_the_mistakes(tmp_path, figure, n_classes):
+    confusion = np.diag(np.full(n_classes, 1000))
+    confusion[0, 1] = 7
+    plot_confusion(confusion, [f"c{k}" for k in range(n_classes)], tmp_path / "confusion.png", "title")
+    (axes,) = figure[0].axes
+    shades = axes.images[0].get_array()
+    assert shades[0, 1] == 7
+    assert all(shades.mask[k, k] for k in range(n_classes)), "what is right has no colour"
+    texts = {text.get_text() for text in axes.texts}
+    assert texts == ({"1,000", "7"} if n_classes <= 30 else set())
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("prediction", "label")
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 50])
+def test_mistakes_are_drawn_with_their_captions(tmp_path, figure, n):
+    captions = [f"caption {k}" for k in range(n)]
+    plot_mistakes(np.zeros((n, 5, 4), np.uint8), captions, tmp_path / "mistakes.png", "title", 255)
+    shown = [axes.get_title() for axes in figure[0].axes if axes.images]
+    assert shown == captions[:30]
+    assert [text.get_text() for text in figure[0].texts if text.get_text() == "no mistakes"] == ["no mistakes"] * (
+        n == 0
+    )
+
+
+def test_a_comparison_shows_the_validation_and_pale_the_training(tmp_path, figure):
+    runs = {"one": lines(3), "two": lines(40), "three": lines(2, validated=False)}
+    plot_comparison(runs, tmp_path / "comparison.png", "3 runs")
+    for axes in figure[0].axes:
+        named = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
+        assert list(named) == ["one", "two", "three (training only)"]
+        assert len({line.get_color() for line in named.values()}) == 3
+        assert len(axes.lines) == 5
+        low, high = axes.get_ylim()
+        for line in named.values():
+            assert low <= min(line.get_ydata()) <= max(line.get_ydata()) <= high
+
+
+def test_more_runs_than_colours_are_drawn(tmp_path):
+    plot_comparison({f"run {k}": lines(1) for k in range(25)}, tmp_path / "comparison.png", "25 runs")

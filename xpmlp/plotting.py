@@ -188,18 +188,22 @@ def plot_comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: str |
     colours = [palette(k) for k in range(palette.N)]
     pair = figure.subplots(1, 2)
     for axes, what in zip(pair, ("loss", "accuracy"), strict=True):
+        compared: list[float] = []
         for k, (name, lines) in enumerate(runs.items()):
             colour, x = colours[k % len(colours)], [line["epoch"] for line in lines]
             marker = "o" if len(x) <= 30 else ""
             validated = all(line[f"val_{what}"] is not None for line in lines)
             training = [line[f"train_{what}"] for line in lines]
+            y = [line[f"val_{what}"] for line in lines] if validated else training
+            compared += y
             if validated:
                 axes.plot(x, training, color=colour, alpha=0.45, linestyle="--", linewidth=1)
-                axes.plot(
-                    x, [line[f"val_{what}"] for line in lines], color=colour, marker=marker, markersize=4, label=name
-                )
+                axes.plot(x, y, color=colour, marker=marker, markersize=4, label=name)
             else:
-                axes.plot(x, training, color=colour, linestyle="--", label=f"{name} (training only)")
+                axes.plot(x, y, color=colour, linestyle="--", label=f"{name} (training only)")
+        low, high = min(compared), max(compared)
+        room = 0.06 * (high - low) or 0.01
+        axes.set_ylim(low - room, high + room)  # what is compared fills it; the first epochs' training may not fit
         axes.set(xlabel="epoch", ylabel=what)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)

@@ -60,11 +60,10 @@ def _read(path: str, name: str) -> Compared:
 
 def _names(paths: Sequence[str]) -> list[str]:
     """Return the shortest names that tell the runs apart: their folders' own, or their paths; each a single time."""
-    short = [os.path.basename(os.path.abspath(path)) for path in paths]
-    names = short if len(set(short)) == len(short) else list(paths)
-    if len(set(names)) < len(names):
+    if len({os.path.realpath(path) for path in paths}) < len(paths):
         raise ConfigError(f"{', '.join(paths)}: a run is named twice: give each once")
-    return names
+    short = [os.path.basename(os.path.abspath(path)) for path in paths]
+    return short if len(set(short)) == len(short) else list(paths)
 
 
 def _row(run: Compared, differing: Sequence[str]) -> dict[str, str]:

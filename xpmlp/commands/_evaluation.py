@@ -139,12 +139,24 @@ def _require_fit(network: Model, data: Dataset) -> None:
 def _tell(figures: dict[str, Any], network: Model) -> None:
     """Print the figures."""
     n_wrong = figures["images"] - sum(figures["confusion"][k][k] for k in range(len(network.class_names)))
-    say("loss", f"{figures['loss']:.4f}")
+    say("loss", f"{figures['loss']:.4f}, expected calibration error {100 * figures['calibration_error']:.2f} %")
     say("accuracy", f"{100 * figures['accuracy']:.2f} %, {n_wrong:,} mistakes in {figures['images']:,} images")
-    say("calibr.", f"the predictions' probabilities are off by {100 * figures['calibration_error']:.2f} % in the mean")
     wide = max(len("class"), *map(len, network.class_names))
     click.echo(f"{'class':<{wide}}  {'images':>7}  {'precision':>9}  {'recall':>9}  {'F1':>9}")
     for line in figures["classes"]:
         ratios = (line["precision"], line["recall"], line["f1"])
         shown = "  ".join(f"{'–' if ratio is None else format(ratio, '.4f'):>9}" for ratio in ratios)
         click.echo(f"{line['class']:<{wide}}  {line['images']:>7,}  {shown}")
+    pairs = sorted(
+        (
+            (count, row, column)
+            for row, counts in enumerate(figures["confusion"])
+            for column, count in enumerate(counts)
+        ),
+        key=lambda pair: (-pair[0], pair[1:]),
+    )
+    worst = [pair for pair in pairs if pair[1] != pair[2] and pair[0]][:3]
+    if worst:
+        names = network.class_names
+        told = ", ".join(f"{names[row]} for {names[column]} ({count:,})" for count, row, column in worst)
+        say("mistaken", f"most often {told}")
