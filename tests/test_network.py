@@ -9,7 +9,20 @@ from hypothesis import strategies as st
 
 from xpmlp.checking import relative_error
 from xpmlp.errors import ArrayError, ConfigError, ShapeError, XpmlpError
-from xpmlp.network import Layout, backward, count_correct, cross_entropy, forward, init, log_softmax, softmax
+from xpmlp.network import (
+    ACTIVATIONS,
+    HEADS,
+    Layout,
+    backward,
+    count_correct,
+    cross_entropy,
+    forward,
+    init,
+    log_softmax,
+    loss,
+    predictions,
+    softmax,
+)
 
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 
@@ -274,6 +287,163 @@ def test_a_number_that_is_none_is_not_hidden_by_relu():
     assert np.isnan(forward(layers, np.ones((1, 1)))[0]).all()
 
 
+def targets_for(head, n, c, rng):
+    """Return targets that fit a head's loss; of the rates some are 0."""
+    if head == "softmax":
+        T = rng.random((n, c))
+        T[:, 0] = 0
+        return T / T.sum(axis=1, keepdims=True)
+    return {
+        "logistic": lambda: rng.integers(0, 2, (n, c)).astype(float),
+        "identity": lambda: rng.standard_normal((n, c)),
+        "exp": lambda: rng.poisson(1.5, (n, c)).astype(float),
+    }[head]()
+
+
+def loss_by_definition(head, S, T, weights):
+    """Return the loss as the textbooks write it, from the predictions."""
+    if head == "softmax":
+        P = np.exp(S) / np.exp(S).sum(axis=1, keepdims=True)
+        each = -(T * np.log(P)).sum(axis=1)
+    elif head == "logistic":
+        P = 1 / (1 + np.exp(-S))
+        each = -(T * np.log(P) + (1 - T) * np.log(1 - P)).sum(axis=1)
+    elif head == "identity":
+        each = ((S - T) ** 2).sum(axis=1) / 2
+    else:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            each = (np.where(T > 0, T * np.log(T / np.exp(S)), 0) - T + np.exp(S)).sum(axis=1)
+    return np.average(each, weights=weights)
+
+
+@pytest.fixture(params=HEADS)
+def head(request):
+    return request.param
+
+
+@pytest.fixture(params=ACTIVATIONS)
+def activation(request):
+    return request.param
+
+
+@pytest.fixture(params=[False, True], ids=["unweighted", "weighted"])
+def weighted(request):
+    return request.param
+
+
+class TestOtherNetworks:
+    """Every head with every activation, with weights and without."""
+
+    N = 9
+
+    @pytest.fixture
+    def problem(self, head, weighted):
+        layout, theta, X, _ = example((5, 4, 3, 3), n=self.N)
+        rng = np.random.default_rng(1)
+        weights = rng.random(self.N) * (rng.random(self.N) < 0.8) if weighted else None
+        return layout, theta, X, targets_for(head, self.N, 3, rng), weights
+
+    def test_the_loss_is_what_the_textbooks_write(self, problem, head):
+        layout, theta, X, T, weights = problem
+        S, _ = forward(layout.unflatten(theta), X)
+        assert float(loss(S, T, head, weights)) == pytest.approx(loss_by_definition(head, S, T, weights), rel=1e-12)
+
+    def test_the_gradient_is_that_of_finite_differences(self, problem, head, activation):
+        layout, theta, X, T, weights = problem
+        l2 = 0.3
+
+        def penalised(theta):
+            layers = layout.unflatten(theta)
+            S, _ = forward(layers, X, activation)
+            n = self.N if weights is None else weights.sum()
+            return float(loss(S, T, head, weights)) + l2 / (2 * n) * sum((W**2).sum() for W, _ in layers)
+
+        layers = layout.unflatten(theta)
+        S, activations = forward(layers, X, activation)
+        gradient = layout.flatten(
+            backward(layers, activations, S, T, head=head, activation=activation, weights=weights, l2=l2)
+        )
+        steps = 1e-6 * np.eye(layout.size)
+        expected = np.array([(penalised(theta + step) - penalised(theta - step)) / 2e-6 for step in steps])
+        assert relative_error(gradient, expected) < 1e-8
+
+    def test_every_library_agrees_with_numpy(self, problem, head, activation, backend):
+        layout, theta, X, T, weights = problem
+
+        def compute(move):
+            layers, w = layout.unflatten(move(theta)), None if weights is None else move(weights)
+            S, activations = forward(layers, move(X), activation)
+            options = {"head": head, "activation": activation, "weights": w, "l2": 0.1}
+            gradient = layout.flatten(backward(layers, activations, S, move(T), **options))
+            return loss(S, move(T), head, w), predictions(S, head), gradient
+
+        found = [backend.to_numpy(array) for array in compute(lambda array: backend.asarray(array, copy=True))]
+        for ours, expected in zip(found, compute(np.copy), strict=True):
+            assert relative_error(ours, np.asarray(expected)) < 1e-12
+
+    def test_changes_none_of_its_inputs(self, problem, head, activation):
+        layout, theta, X, T, weights = problem
+        S, activations = forward(layout.unflatten(theta), X, activation)
+        inputs = [theta, X, T, S, *activations, *([] if weights is None else [weights])]
+        before = [array.tobytes() for array in inputs]
+        loss(S, T, head, weights)
+        backward(layout.unflatten(theta), activations, S, T, head=head, activation=activation, weights=weights, l2=0.1)
+        assert [array.tobytes() for array in inputs] == before
+
+    def test_targets_may_be_booleans(self, backend):
+        S = backend.asarray(np.array([[1.0, -2.0], [0.5, 3.0]]))
+        T = np.array([[True, False], [False, True]])
+        for name in ("softmax", "logistic"):
+            as_floats = loss(S, backend.asarray(T.astype(float)), name)
+            assert float(loss(S, backend.asarray(T), name)) == float(as_floats)
+
+    def test_labels_are_the_softmax_heads_targets_too(self):
+        layout, theta, X, labels = example((5, 4, 3), n=8)
+        layers = layout.unflatten(theta)
+        S, activations = forward(layers, X)
+        T = np.eye(3)[labels]
+        assert float(loss(S, T)) == pytest.approx(float(cross_entropy(S, labels)), rel=1e-14)
+        assert float(loss(S, labels)) == float(loss(S, T))
+        by_labels, by_targets = (layout.flatten(backward(layers, activations, S, x)) for x in (labels, T))
+        assert by_labels.tobytes() == by_targets.tobytes()
+
+    def test_nothing_overflows(self, head):
+        S = np.array([[-800.0, 800.0], [0.0, -30.0]])
+        if head == "exp":
+            S = np.minimum(S, 700)
+        T = np.array([[0.0, 1.0], [1.0, 0.0]])
+        with np.errstate(over="raise", invalid="raise", divide="raise"):
+            P, value = predictions(S, head), float(loss(S, T, head))
+        assert np.isfinite(value)
+        assert np.isfinite(P).all()
+        if head == "logistic":
+            assert P[1, 1] == pytest.approx(np.exp(-30), rel=1e-12), "small probabilities keep their digits"
+
+    def test_sparse_samples_give_what_dense_ones_do(self):
+        sparse = pytest.importorskip("scipy.sparse")
+        layout, theta, X, labels = example((5, 4, 3), n=8)
+        X[X < 0.5] = 0
+        layers = layout.unflatten(theta)
+
+        def compute(X):
+            S, activations = forward(layers, X)
+            return layout.flatten(backward(layers, activations, S, labels))
+
+        expected = compute(X)
+        for kind in (sparse.csr_matrix, sparse.csc_array):
+            found = compute(kind(X))
+            assert type(found) is np.ndarray
+            assert relative_error(found, expected) < 1e-14
+
+    def test_refuses_targets_and_weights_of_other_shapes(self):
+        layout, theta, X, _ = example((5, 4, 3), n=8)
+        S, _ = forward(layout.unflatten(theta), X)
+        with pytest.raises(ShapeError, match=r"targets have shape \(8, 2\): expected \(8, 3\)"):
+            loss(S, np.zeros((8, 2)), "identity")
+        with pytest.raises(ShapeError, match=r"weights have shape \(7,\): expected \(8,\)"):
+            loss(S, np.zeros((8, 3)), "identity", np.ones(7))
+
+
 class TestBadInput:
     def test_x_of_another_width(self, backend):
         layout, theta, X, _ = example((5, 4, 3), n=8)
@@ -293,7 +463,7 @@ class TestBadInput:
         with pytest.raises(ArrayError, match=f"X comes from numpy, layers from {backend.library}: move X"):
             forward(layers, X)
         S, activations = forward(layers, backend.asarray(X))
-        with pytest.raises(ArrayError, match=f"labels comes from numpy, S from {backend.library}"):
+        with pytest.raises(ArrayError, match=f"targets comes from numpy, S from {backend.library}"):
             backward(layers, activations, S, labels)
 
     def test_something_that_is_no_array(self):

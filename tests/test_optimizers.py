@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xpmlp.errors import ArrayError, ConfigError
-from xpmlp.optimizers import adam, adamw, sgd
+from xpmlp.optimizers import adam, adam_epsilon_hat, adamw, sgd, sgd_rate_inside
 
 RULES = {
     "sgd": (sgd(), "SGD", {}),
@@ -135,3 +135,48 @@ def test_refuses_a_gradient_of_another_library(find_backend):
     rule = sgd()
     with pytest.raises(ArrayError, match="gradient comes from numpy, theta from array_api_strict"):
         rule.update(theta, rule.init(theta), np.ones(3), rule.scalars(1, 0.1))
+
+
+class TestScikitLearnsForms:
+    """Against scikit-learn's own optimizers."""
+
+    def run(self, ours, theirs, rate):
+        theta = np.linspace(-1, 1, 50)
+        params, state = [theta.copy()], ours.init(theta)
+        for t, gradient in enumerate(gradients(), start=1):
+            if hasattr(theirs, "velocities"):
+                theirs.learning_rate = rate(t)
+            theta, state = ours.update(theta, state, gradient, ours.scalars(t, rate(t)))
+            theirs.update_params(params, [gradient])
+            np.testing.assert_allclose(theta, params[0], rtol=1e-12, atol=1e-14)
+
+    @pytest.mark.parametrize("nesterov", [False, True])
+    @pytest.mark.parametrize("momentum", [0.0, 0.9, 1.0])
+    def test_sgd_with_the_rate_inside_the_velocity(self, momentum, nesterov):
+        theirs = pytest.importorskip("sklearn.neural_network._stochastic_optimizers")
+        optimizer = theirs.SGDOptimizer([np.zeros(50)], 0.1, "constant", momentum, nesterov)
+        self.run(sgd_rate_inside(momentum, nesterov=nesterov), optimizer, lambda t: 0.1 / t**0.5)
+
+    def test_adam_with_epsilon_before_the_correction(self):
+        theirs = pytest.importorskip("sklearn.neural_network._stochastic_optimizers")
+        optimizer = theirs.AdamOptimizer([np.zeros(50)], 0.01, 0.8, 0.99, 1e-3)
+        self.run(adam_epsilon_hat(0.8, 0.99, epsilon=1e-3), optimizer, lambda t: 0.01)
+
+    def test_the_forms_differ(self):
+        """Else two names would be one too many."""
+        for one, two in (
+            (sgd(0.9), sgd_rate_inside(0.9)),
+            (adam(epsilon=1e-3), adam_epsilon_hat(epsilon=1e-3)),
+        ):
+            ends = []
+            for rule in (one, two):
+                theta = np.linspace(-1, 1, 50)
+                state = rule.init(theta)
+                for t, gradient in enumerate(gradients(), start=1):
+                    theta, state = rule.update(theta, state, gradient, rule.scalars(t, 0.1 / t))
+                ends.append(theta)
+            assert np.abs(ends[0] - ends[1]).max() > 1e-3
+
+    def test_a_momentum_outside_its_range_is_refused(self):
+        with pytest.raises(ConfigError, match="momentum 1.1: expected 0 to 1"):
+            sgd_rate_inside(1.1)

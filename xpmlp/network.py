@@ -1,16 +1,20 @@
 """The mathematics of the perceptron: arrays in, arrays out, on whatever library holds them.
 
 Each line bears the number of its equation in ``derivation.md``. Rows are samples; K layers have K weight
-matrices; activations are A_0 = X, A_1, …, A_{K−1}; S are the logits of the last layer.
+matrices; activations are A_0 = X, A_1, …, A_{K−1}; S are the last layer's sums (the logits, where it classifies).
+
+The derivation's network has ReLU between its layers and softmax with the cross-entropy at its end. Others of its kind
+stand beside these in two tables: `ACTIVATIONS`, and `HEADS`, in which a loss belongs to the function that makes the
+predictions P of S, such that its gradient by S is always (P − T) / n (B1).
 """
 
 import itertools
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from xpmlp.errors import ArrayError, ConfigError, ShapeError
 from xpmlp.namespaces import Array, array_namespace
@@ -148,15 +152,86 @@ def init(layout: Layout, rng: Any, dtype: str = "float32") -> Any:
     return layout.flatten(layers)
 
 
-def forward(layers: Sequence[Layer], X: Array) -> tuple[Array, tuple[Array, ...]]:
-    """Return the logits of a batch, and the activations that `backward` needs.
+class Activation(NamedTuple):
+    """What stands between two layers."""
+
+    apply: Callable[[Any, Array], Array]
+    """From the namespace and the sums Z to A; Z is handed over."""
+    pull_back: Callable[[Any, Array, Array], Array]
+    """From the namespace, A and the loss's gradient by A to the gradient by Z."""
+
+
+def _logistic(xp: Any, Z: Array) -> Array:
+    """Return 1 / (1 + exp(−Z)), whose exponential overflows nowhere and whose small values keep all their digits."""
+    e = xp.exp(-xp.abs(Z))
+    return xp.where(Z >= 0, 1.0, e) / (1 + e)
+
+
+ACTIVATIONS = {
+    "relu": Activation(
+        lambda xp, Z: xp.maximum(Z, 0),  # F2, F4: A and q
+        lambda xp, A, dA: xp.where(A > 0, dA, 0.0),  # B5, B9: A > 0 just where its pre-activation is
+    ),
+    "identity": Activation(lambda xp, Z: Z, lambda xp, A, dA: dA),
+    "logistic": Activation(_logistic, lambda xp, A, dA: dA * A * (1 - A)),
+    "tanh": Activation(lambda xp, Z: xp.tanh(Z), lambda xp, A, dA: dA * (1 - A * A)),
+}
+"""A hidden layer's nonlinearities, by name. Each derivative is a function of what the nonlinearity returned."""
+
+
+class Head(NamedTuple):
+    """What stands behind the last layer: the inverse of a canonical link, and the loss that belongs to it."""
+
+    predict: Callable[[Any, Array], Array]
+    """From the namespace and the sums S to the predictions P, (n, c)."""
+    losses: Callable[[Any, Array, Array], Array]
+    """From the namespace, S and the targets T to the loss of each sample and output, (n, c)."""
+
+
+def _softmax(xp: Any, S: Array) -> Array:
+    P = xp.exp(S - xp.max(S, axis=1, keepdims=True))
+    P /= xp.sum(P, axis=1, keepdims=True)
+    return P
+
+
+def _log_softmax(xp: Any, S: Array) -> Array:
+    Z = S - xp.max(S, axis=1, keepdims=True)
+    Z -= xp.log(xp.sum(xp.exp(Z), axis=1, keepdims=True))
+    return Z
+
+
+def _binary_cross_entropies(xp: Any, S: Array, T: Array) -> Array:
+    """Return −T log P − (1 − T) log(1 − P), without forming P: log(1 + exp(S)) − T S."""
+    return xp.maximum(S, 0) - S * T + xp.log1p(xp.exp(-xp.abs(S)))
+
+
+def _poisson_deviances(xp: Any, S: Array, T: Array) -> Array:
+    """Return half the unit deviances, T log(T / P) − T + P, with 0 log 0 = 0."""
+    return xp.where(T > 0, T * (xp.log(xp.where(T > 0, T, 1.0)) - S), 0.0) - T + xp.exp(S)
+
+
+HEADS = {
+    "softmax": Head(_softmax, lambda xp, S, T: -xp.where(T > 0, T * _log_softmax(xp, S), 0.0)),
+    "logistic": Head(_logistic, _binary_cross_entropies),
+    "identity": Head(lambda xp, S: S, lambda xp, S, T: 0.5 * (S - T) ** 2),
+    "exp": Head(lambda xp, S: xp.exp(S), _poisson_deviances),
+}
+"""Outputs and their losses, by what makes P of S: class probabilities and cross-entropy (F6, F7), independent
+probabilities and binary cross-entropies, values and half squared errors, rates and half Poisson deviances. (Generalised
+linear models with their canonical links: McCullagh & Nelder 1989, section 2.2.)"""
+
+
+def forward(layers: Sequence[Layer], X: Array, activation: str = "relu") -> tuple[Array, tuple[Array, ...]]:
+    """Return the last layer's sums for a batch, and the activations that `backward` needs.
 
     Parameters
     ----------
     layers : sequence of (W, b)
         Weights (fan_in × fan_out) and biases (1 × fan_out), K of each.
     X : array, shape (n, d)
-        The samples, of the layers' dtype.
+        The samples, of the layers' dtype. With NumPy's layers it may be a SciPy sparse matrix or array.
+    activation : {"relu", "identity", "logistic", "tanh"}
+        What stands between the layers.
 
     Returns
     -------
@@ -172,18 +247,20 @@ def forward(layers: Sequence[Layer], X: Array) -> tuple[Array, tuple[Array, ...]
     ShapeError
         If X is not (n, d), d being the first layer's fan_in.
     """
-    xp = array_namespace(layers=tuple(array for layer in layers for array in layer), X=X)
+    arrays = tuple(array for layer in layers for array in layer)
+    xp = array_namespace(layers=arrays) if _is_sparse(X) else array_namespace(layers=arrays, X=X)
     first = layers[0][0]
     if X.ndim != 2 or X.shape[1] != first.shape[0]:
         raise ShapeError(f"X has shape {tuple(X.shape)}: the first layer expects (samples, {first.shape[0]})")
     if X.dtype != first.dtype:
         raise ArrayError(f"X is {X.dtype}, the layers are {first.dtype}: cast X to it")
+    apply = ACTIVATIONS[activation].apply
     A = X
     activations = [X]
     for W, b in layers[:-1]:
         Z = A @ W  # F1, F3: H and O
         Z += b
-        A = xp.maximum(Z, 0)  # F2, F4: A and q
+        A = apply(xp, Z)  # F2, F4: A and q
         activations.append(A)
     W, b = layers[-1]
     S = A @ W  # F5
@@ -191,15 +268,17 @@ def forward(layers: Sequence[Layer], X: Array) -> tuple[Array, tuple[Array, ...]
     return S, tuple(activations)
 
 
+def predictions(S: Array, head: str = "softmax") -> Array:
+    """Return what the network predicts, P (n, c), from the sums S (n, c), by the head of that name."""
+    return HEADS[head].predict(array_namespace(S=S), S)
+
+
 def softmax(S: Array) -> Array:
     """Return each row's class probabilities (F6), an array of the shape of the logits S, (n, c).
 
     The row's maximum is subtracted first, so that no logit overflows.
     """
-    xp = array_namespace(S=S)
-    P = xp.exp(S - xp.max(S, axis=1, keepdims=True))
-    P /= xp.sum(P, axis=1, keepdims=True)
-    return P
+    return predictions(S)
 
 
 def log_softmax(S: Array) -> Array:
@@ -207,10 +286,36 @@ def log_softmax(S: Array) -> Array:
 
     So it is finite where a probability rounds to 0.
     """
-    xp = array_namespace(S=S)
-    Z = S - xp.max(S, axis=1, keepdims=True)
-    Z -= xp.log(xp.sum(xp.exp(Z), axis=1, keepdims=True))
-    return Z
+    return _log_softmax(array_namespace(S=S), S)
+
+
+def loss(S: Array, targets: Array, head: str = "softmax", weights: Array | None = None) -> Array:
+    """Return the mean over the samples of the loss, summed over the outputs, a 0-d array.
+
+    Parameters
+    ----------
+    S : array, shape (n, c)
+        The last layer's sums.
+    targets : array, shape (n, c) or (n,)
+        What was to be predicted: T, of S's dtype or of booleans; for softmax also labels, as `cross_entropy` has them.
+    head : {"softmax", "logistic", "identity", "exp"}
+        Whose loss: cross-entropy, binary cross-entropy, half the squared error, half the Poisson deviance.
+    weights : array of S's dtype, shape (n,), or None
+        What each sample counts in the mean; None: the same.
+
+    Raises
+    ------
+    ArrayError
+        If the targets or weights are of another library than S, or labels are not integers.
+    ShapeError
+        If they are of another shape.
+    """
+    xp = array_namespace(S=S, targets=targets)
+    T = xp.astype(_targets(xp, targets, S), S.dtype, copy=False)
+    losses = HEADS[head].losses(xp, S, T)
+    if weights is None:
+        return xp.sum(losses) * (1 / S.shape[0])
+    return xp.sum(losses * _column(xp, weights, S)) / xp.sum(weights)
 
 
 def cross_entropy(S: Array, labels: Array) -> Array:
@@ -242,9 +347,20 @@ def count_correct(S: Array, labels: Array) -> Array:
 
 
 def backward(
-    layers: Sequence[Layer], activations: Sequence[Array], S: Array, labels: Array
+    layers: Sequence[Layer],
+    activations: Sequence[Array],
+    S: Array,
+    targets: Array,
+    *,
+    head: str = "softmax",
+    activation: str = "relu",
+    weights: Array | None = None,
+    l2: float = 0.0,
 ) -> tuple[tuple[Array, Array], ...]:
-    """Return the gradient of `cross_entropy` by every weight and bias.
+    """Return the gradient by every weight and bias of the loss, and of a penalty on the weights.
+
+    Of `cross_entropy`, where nothing else is asked for; else of `loss` and of l2 / (2 n) · Σ W², with the sum of the
+    samples' weights in the place of their number n, where they have weights.
 
     Parameters
     ----------
@@ -252,8 +368,14 @@ def backward(
         What `forward` was given.
     activations, S
         What `forward` returned.
-    labels : array of any integer dtype, shape (n,)
-        Each sample's class, 0 to c − 1.
+    targets : array of any integer dtype, shape (n,), or array, shape (n, c)
+        Each sample's class, 0 to c − 1, or T; as `loss` has them.
+    head, activation : str
+        Which of `HEADS` and of `ACTIVATIONS`.
+    weights : array of S's dtype, shape (n,), or None
+        What each sample counts; None: the same.
+    l2 : float
+        The penalty's factor, at least 0.
 
     Returns
     -------
@@ -263,24 +385,47 @@ def backward(
     Raises
     ------
     ArrayError, ShapeError
-        As `cross_entropy` does.
+        As `loss` does.
     """
-    xp = array_namespace(S=S, labels=labels)
-    T = xp.astype(_one_hot(xp, labels, S), S.dtype)
-    delta = softmax(S)
-    delta -= T
-    delta *= 1 / S.shape[0]  # B1
+    xp = array_namespace(S=S, targets=targets)
+    T = xp.astype(_targets(xp, targets, S), S.dtype, copy=False)
+    delta = HEADS[head].predict(xp, S) - T
+    share = 1 / S.shape[0] if weights is None else 1 / xp.sum(weights)
+    delta *= share if weights is None else share * _column(xp, weights, S)  # B1
+    pull_back = ACTIVATIONS[activation].pull_back
     gradients = []
     for k in range(len(layers) - 1, -1, -1):
-        A = activations[k]
+        A, (W, _) = activations[k], layers[k]
         dW = A.T @ delta  # B2, B6, B10
+        if l2:
+            dW += l2 * share * W
         db = xp.sum(delta, axis=0, keepdims=True)  # B3, B7, B11
         gradients.append((dW, db))
         if k > 0:
-            W, _ = layers[k]
             dA = delta @ W.T  # B4, B8
-            delta = xp.where(A > 0, dA, 0.0)  # B5, B9: A > 0 just where its pre-activation is
+            delta = pull_back(xp, A, dA)  # B5, B9
     return tuple(reversed(gradients))
+
+
+def _targets(xp: Any, targets: Array, S: Array) -> Array:
+    """Return T, (n, c), of labels or of what is T already."""
+    if targets.ndim == 1:
+        return _one_hot(xp, targets, S)
+    if tuple(targets.shape) != tuple(S.shape):
+        raise ShapeError(f"targets have shape {tuple(targets.shape)}: expected {tuple(S.shape)}, or labels for softmax")
+    return targets
+
+
+def _column(xp: Any, weights: Array, S: Array) -> Array:
+    array_namespace(S=S, weights=weights)
+    if tuple(weights.shape) != (S.shape[0],):
+        raise ShapeError(f"weights have shape {tuple(weights.shape)}: expected ({S.shape[0]},), one for each row of S")
+    return weights[:, None]
+
+
+def _is_sparse(X: Array) -> bool:
+    """Return whether X is one of SciPy's, of which only the two products are taken, and those are dense."""
+    return type(X).__module__.startswith("scipy.sparse")
 
 
 def _one_hot(xp: Any, labels: Array, S: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Updates of one parameter vector by its gradient, equal to PyTorch's of the same name.
+"""Updates of one parameter vector by its gradient: `sgd`, `adam` and `adamw` are equal to PyTorch's of the same name.
 
 An optimizer is three functions. ``init(theta)`` makes its state, vectors like theta. ``scalars(step, learning_rate)``
 computes on the host, in float64, all that changes from step to step. ``update(theta, state, gradient, scalars)``
@@ -80,6 +80,50 @@ def sgd(momentum: float = 0.0, *, nesterov: bool = False, weight_decay: float = 
     return Optimizer("sgd", init, scalars, update)
 
 
+def sgd_rate_inside(momentum: float = 0.0, *, nesterov: bool = False) -> Optimizer:
+    """Return stochastic gradient descent with the learning rate inside the velocity, as scikit-learn has it.
+
+    With g the gradient::
+
+        v ← momentum · v − learning_rate · g
+        theta ← theta + d,   d = momentum · v − learning_rate · g (Nesterov) or v
+
+    (Sutskever, Martens, Dahl & Hinton 2013, equations 1 and 2, and 3 and 4 in the form of Bengio, Boulanger-Lewandowski
+    & Pascanu 2013, section 3.5.) With a constant rate the parameters are those of `sgd`; where the rate changes, here
+    the steps already taken keep the rate that they were taken with.
+
+    Parameters
+    ----------
+    momentum : float
+        0 ≤ momentum ≤ 1.
+    nesterov : bool
+        Look ahead.
+
+    Raises
+    ------
+    ConfigError
+        If the momentum is outside its range.
+    """
+    _require("momentum", momentum, 0 <= momentum <= 1, "0 to 1")
+
+    def init(theta: Array) -> State:
+        return {"velocity": array_namespace(theta=theta).zeros_like(theta)}
+
+    def scalars(step: int, learning_rate: float) -> dict[str, float]:
+        return {"learning_rate": float(learning_rate)}
+
+    def update(theta: Array, state: State, gradient: Array, scalars: Scalars) -> tuple[Array, State]:
+        array_namespace(theta=theta, gradient=gradient)
+        v = state["velocity"]
+        change = scalars["learning_rate"] * gradient
+        v *= momentum
+        v -= change
+        theta += momentum * v - change if nesterov else v
+        return theta, {"velocity": v}
+
+    return Optimizer("sgd_rate_inside", init, scalars, update)
+
+
 def adam(beta1: float = 0.9, beta2: float = 0.999, *, epsilon: float = 1e-8, weight_decay: float = 0.0) -> Optimizer:
     """Return Adam (Kingma & Ba 2015, "Adam: A Method for Stochastic Optimization", algorithm 1).
 
@@ -110,6 +154,26 @@ def adam(beta1: float = 0.9, beta2: float = 0.999, *, epsilon: float = 1e-8, wei
     return _adam("adam", beta1, beta2, epsilon, weight_decay, decoupled=False)
 
 
+def adam_epsilon_hat(beta1: float = 0.9, beta2: float = 0.999, *, epsilon: float = 1e-8) -> Optimizer:
+    """Return Adam with epsilon added before the bias correction, as scikit-learn has it.
+
+    As `adam`, with theta ← theta − a · m / (√v + epsilon), a = learning_rate · √(1 − beta2ᵗ) / (1 − beta1ᵗ): the form
+    at the end of the paper's section 2, whose epsilon the authors write with a hat. In the first steps it counts up to
+    1 / √(1 − beta2) times as much as in `adam`.
+
+    Parameters
+    ----------
+    beta1, beta2, epsilon
+        As for `adam`.
+
+    Raises
+    ------
+    ConfigError
+        If a value is outside its range.
+    """
+    return _adam("adam_epsilon_hat", beta1, beta2, epsilon, 0.0, decoupled=False, corrects_epsilon=False)
+
+
 def adamw(beta1: float = 0.9, beta2: float = 0.999, *, epsilon: float = 1e-8, weight_decay: float = 0.01) -> Optimizer:
     """Return Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2).
 
@@ -130,7 +194,16 @@ def adamw(beta1: float = 0.9, beta2: float = 0.999, *, epsilon: float = 1e-8, we
     return _adam("adamw", beta1, beta2, epsilon, weight_decay, decoupled=True)
 
 
-def _adam(name: str, beta1: float, beta2: float, epsilon: float, weight_decay: float, *, decoupled: bool) -> Optimizer:
+def _adam(
+    name: str,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    weight_decay: float,
+    *,
+    decoupled: bool,
+    corrects_epsilon: bool = True,
+) -> Optimizer:
     _require("beta1", beta1, 0 <= beta1 < 1, "at least 0 and below 1")
     _require("beta2", beta2, 0 <= beta2 < 1, "at least 0 and below 1")
     _require("epsilon", epsilon, 0 < epsilon < math.inf, "a finite number above 0")
@@ -145,7 +218,7 @@ def _adam(name: str, beta1: float, beta2: float, epsilon: float, weight_decay: f
         root = math.sqrt(1 - beta2**step)
         return {
             "rate": learning_rate * root / (1 - beta1**step),
-            "epsilon": epsilon * root,
+            "epsilon": epsilon * root if corrects_epsilon else epsilon,
             "decay": learning_rate * weight_decay,
         }
 

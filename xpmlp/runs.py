@@ -160,8 +160,8 @@ class RunFolder:
             return f"{path}: its last line was torn; repaired"
         if found.startswith(wanted):
             later = len(found[len(wanted) :].splitlines())
-            epochs = "1 epoch after the checkpoint is" if later == 1 else f"{later} epochs after the checkpoint are"
-            return f"{path}: {epochs} made anew"
+            lost = "1 epoch after the checkpoint is" if later == 1 else f"{later} epochs after the checkpoint are"
+            return f"{path}: {lost} made anew"
         return f"{path}: others than the checkpoint's epochs; written anew from it"
 
     def write_checkpoint(self, checkpoint: Checkpoint, info: ModelInfo, keep: int) -> None:
