@@ -12,6 +12,8 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         _variable, "1"
     )  # small products: threads would only wait, and fight where tests run side by side
 
+os.environ.setdefault("SCIPY_ARRAY_API", "1")  # or scikit-learn's checks of other libraries' arrays skip silently
+
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 

@@ -33,6 +33,8 @@ BELOW = {
     "plotting": {"files"},
     "scoring": {"network"},
     "training": {"errors", "namespaces", "network", "optimizers", "backends", "data", "config", "records"},
+    "inputs": {"errors", "namespaces", "backends"},
+    "estimators": {"namespaces", "network", "optimizers", "backends", "inputs"},
     "checking": {"network", "optimizers", "backends", "training"},
     "commands": {
         *("errors", "backends", "data", "files", "models", "config", "records", "runs", "plotting", "scoring"),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from xpmlp.backends import Backend, available_backends, backend_of, get_backend
     from xpmlp.config import TrainConfig
     from xpmlp.data import Dataset, DeviceLoader, load_dataset
+    from xpmlp.estimators import MLPClassifier, MLPRegressor
     from xpmlp.models import Model, load
     from xpmlp.records import Checkpoint, History
     from xpmlp.training import Callback, evaluate, train
@@ -37,6 +38,8 @@ __all__ = [
     "DeviceLoader",
     "History",
     "Layout",
+    "MLPClassifier",
+    "MLPRegressor",
     "Model",
     "ShapeError",
     "TrainConfig",
@@ -61,6 +64,7 @@ _LAZY = {
     **dict.fromkeys(("Backend", "available_backends", "backend_of", "get_backend"), "xpmlp.backends"),
     **dict.fromkeys(("Dataset", "DeviceLoader", "load_dataset"), "xpmlp.data"),
     "TrainConfig": "xpmlp.config",
+    **dict.fromkeys(("MLPClassifier", "MLPRegressor"), "xpmlp.estimators"),
     **dict.fromkeys(("Model", "load"), "xpmlp.models"),
     **dict.fromkeys(("Checkpoint", "History"), "xpmlp.records"),
     **dict.fromkeys(("Callback", "evaluate", "train"), "xpmlp.training"),

@@ -1,0 +1,1094 @@
+"""MLPClassifier and MLPRegressor: scikit-learn's interface over the same mathematics, on any array library and device.
+
+With the same parameters and `random_state` they give what scikit-learn's own give: they draw, shuffle, count and stop
+as those do.
+"""
+
+import functools
+import warnings
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self, TypeAlias, TypeVar
+
+import numpy as np
+import sklearn.neural_network
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, _fit_context
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils import check_random_state, column_or_1d, gen_batches, shuffle
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from xpmlp.backends import backend_of
+from xpmlp.backends.base import Backend, computing
+from xpmlp.inputs import (
+    DeviceLabels,
+    Place,
+    check_samples,
+    check_values,
+    check_weights,
+    is_foreign,
+    place_of,
+    require_same_place,
+    widest_float,
+)
+from xpmlp.namespaces import Array, array_namespace
+from xpmlp.network import Layer, Layout, backward, forward, predictions
+from xpmlp.optimizers import Optimizer, Scalars, State, adam_epsilon_hat, sgd_rate_inside
+
+Fitted = TypeVar("Fitted", bound="_Perceptron")
+Batch: TypeAlias = tuple[Array, Array, Array | None]
+"""Samples, targets and weights."""
+
+_STOCHASTIC = ("sgd", "adam")
+
+
+class _Perceptron(BaseEstimator):  # type: ignore[misc]
+    """What the classifier and the regressor have in common."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **sklearn.neural_network.MLPClassifier._parameter_constraints,
+        "backend": [str, None],
+        "dtype": [StrOptions({"float32", "float64"}), None],
+    }
+    _sklearn: ClassVar[Any]
+    loss: str = "log_loss"
+    coefs_: list[Array]
+    intercepts_: list[Array]
+    n_features_in_: int
+    best_loss_: Any
+    best_validation_score_: Any
+    _label_binarizer: Any
+    _loss_type: type[np.floating[Any]] = np.float64
+    """Of the losses that are reported: scikit-learn's, which makes them of the targets' dtype too."""
+
+    # --- what the two differ in ------------------------------------------------------------------------------------
+
+    def _check_targets(self, X: Any, y: Any, place: Place, incremental: bool) -> Array:
+        """Return T, (n, outputs), where it is computed with."""
+        raise NotImplementedError
+
+    def _check_both(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
+        """Return samples and targets on the host, validated by scikit-learn."""
+        raise NotImplementedError
+
+    def _validation_score(self, P: Array, T: Array, weights: Array | None) -> float:
+        """Return the score that early stopping goes by."""
+        raise NotImplementedError
+
+    def _head(self) -> str:
+        """Return what stands behind the last layer, as `xpmlp.network.HEADS` names it."""
+        raise NotImplementedError
+
+    # --- fitting ---------------------------------------------------------------------------------------------------
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the network to samples and targets.
+
+        Parameters
+        ----------
+        X : array, shape (n, features)
+            The samples, of any array library, or what scikit-learn takes: a list, a data frame, a sparse matrix.
+        y : array, shape (n,) or (n, outputs)
+            The targets; they are moved to where X is.
+        sample_weight : array, shape (n,), or None
+            What each sample counts; moved to where X is.
+
+        Raises
+        ------
+        ValueError
+            As scikit-learn's does.
+        BackendError
+            If the `backend` cannot run, or the device's memory runs out.
+        """
+        return self._fit(X, y, sample_weight, incremental=False)
+
+    def _check_solver(self) -> bool:
+        if self.solver not in _STOCHASTIC:
+            raise AttributeError(
+                f"partial_fit is only available for stochastic optimizers. {self.solver} is not stochastic."
+            )
+        return True
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool) -> Self:
+        hidden = self.hidden_layer_sizes
+        hidden = list(hidden) if hasattr(hidden, "__iter__") else [hidden]
+        if any(width <= 0 for width in hidden):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
+        first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
+        place = place_of(X, self.backend)
+        if not first_pass:
+            require_same_place(
+                X, place, self.coefs_[0], f"{type(self).__name__}.{'partial_fit' if incremental else 'fit'}"
+            )
+        X, T, weights = self._check_input(X, y, sample_weight, place, incremental, reset=first_pass)
+        self.n_outputs_ = T.shape[1]
+        layout = Layout((X.shape[1], *hidden, self.n_outputs_))
+        self._random_state = check_random_state(self.random_state)
+        with computing(place.device, X.shape[0] if self.batch_size == "auto" else self.batch_size):
+            if first_pass:
+                self._initialise(layout, X.dtype, place)
+            if self.solver == "lbfgs":
+                self._fit_lbfgs(layout, (X, T, weights), place)
+            else:
+                self._fit_stochastic(layout, (X, T, weights), place, incremental)
+            if not all(bool(_all_finite(array)) for array in (*self.coefs_, *self.intercepts_)):
+                raise ValueError(
+                    "Solver produced non-finite parameter weights. The input data may contain large values and need to "
+                    "be preprocessed."
+                )
+        return self
+
+    def _check_input(self, X: Any, y: Any, sample_weight: Any, place: Place, incremental: bool, reset: bool) -> Batch:
+        """Return samples, targets and weights where they are computed with, of one floating dtype but for labels."""
+        if place.is_host:
+            if is_foreign(y):
+                y = _on_host(y)
+            X, y = self._check_both(X, y, reset)
+            if self.dtype is not None:
+                X = X.astype(self.dtype, copy=False)
+            if sample_weight is not None:
+                sample_weight = _check_sample_weight(_on_host(sample_weight), X)
+            if not isinstance(X, np.ndarray) and place.device.name != "numpy":
+                raise ValueError(f"sparse X is for NumPy: {place.device} takes dense arrays; use X.toarray()")
+            T = self._check_targets(X, y, place, incremental)
+            if place.device.name == "numpy":
+                return X, T, sample_weight
+            weights = None if sample_weight is None else place.to_device(sample_weight)
+            return place.to_device(X), place.to_device(T), weights
+        name = type(self).__name__
+        if y is None:
+            raise ValueError(f"This {name} estimator requires y to be passed, but the target y is None.")
+        X = check_samples(X, place.xp, name, None if reset else self.n_features_in_, self.dtype)
+        if reset:
+            self.n_features_in_ = X.shape[1]
+            if hasattr(self, "feature_names_in_"):
+                del self.feature_names_in_
+        T = self._check_targets(X, y, place, incremental)
+        if T.shape[0] != X.shape[0]:
+            raise ValueError(f"Found input variables with inconsistent numbers of samples: {[X.shape[0], T.shape[0]]}")
+        return X, T, None if sample_weight is None else check_weights(sample_weight, place, X)
+
+    def _resolved_batch_size(self, n_samples: int) -> int:
+        if self.batch_size == "auto":
+            return min(200, n_samples)
+        if self.batch_size > n_samples:
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=4
+            )
+        return int(min(max(self.batch_size, 1), n_samples))
+
+    def _initialise(self, layout: Layout, dtype: Any, place: Place) -> None:
+        """Draw the first parameters: uniform, after Glorot & Bengio 2010, biases too."""
+        self.n_iter_ = self.t_ = 0
+        self.n_layers_ = len(layout.sizes)
+        self.out_activation_ = self._head()
+        factor = 2.0 if self.activation == "logistic" else 6.0
+        self.coefs_, self.intercepts_ = [], []
+        for fan_in, fan_out in layout.shapes:
+            bound = np.sqrt(factor / (fan_in + fan_out))
+            for arrays, shape in ((self.coefs_, (fan_in, fan_out)), (self.intercepts_, (fan_out,))):
+                drawn = self._random_state.uniform(-bound, bound, shape)
+                if place.is_host:
+                    arrays.append(drawn.astype(_name(dtype), copy=False))
+                else:
+                    arrays.append(place.device.asarray(drawn.astype(_name(dtype)), copy=True))
+        self._keep_best()
+        if self.solver in _STOCHASTIC:
+            self.loss_curve_: list[float] = []
+            self._no_improvement_count = 0
+            self.validation_scores_: list[float] | None = [] if self.early_stopping else None
+            self.best_validation_score_ = -np.inf if self.early_stopping else None
+            self.best_loss_ = None if self.early_stopping else np.inf
+
+    def _keep_best(self) -> None:
+        self._best_coefs = [_copy(W) for W in self.coefs_]
+        self._best_intercepts = [_copy(b) for b in self.intercepts_]
+
+    def _fit_stochastic(self, layout: Layout, data: Batch, place: Place, incremental: bool) -> None:
+        if not incremental or not hasattr(self, "_optimizer"):
+            self._optimizer = _Stepper.of(self)
+        if self.early_stopping and incremental:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        held_out = None
+        if self.early_stopping:
+            data, held_out = self._split(data, place)
+        device, xp, n = place.device, place.xp, data[0].shape[0]
+        batches = list(gen_batches(n, self._resolved_batch_size(n)))
+        # scikit-learn goes on training the very arrays that an earlier fit has kept as its best: no better, they go on.
+        best_before, is_best = self._best_coefs, self.coefs_ is self._best_coefs
+        theta = self._theta(layout, place)
+        optimizer = self._optimizer
+        state = optimizer.init(theta) if optimizer.state is None else optimizer.state
+        dtype = _name(theta.dtype)
+        step = _compiled_step(
+            device, layout, self.activation, self.out_activation_, self.loss, float(self.alpha), optimizer.settings
+        )
+        rows = np.arange(n, dtype=int)
+        try:
+            self.n_iter_ = 0
+            for _ in range(self.max_iter):
+                if self.shuffle:
+                    rows = shuffle(rows, random_state=self._random_state)
+                    order = place.to_device(rows.astype(np.int32 if n < 2**31 else np.int64))
+                total = device.asarray(np.zeros((), dtype), copy=True)
+                for part in batches:
+                    batch = _take(xp, data, order[part] if self.shuffle else part)
+                    theta, state, total = step(theta, state, total, *batch, optimizer.next_scalars())
+                self._end_epoch(self._loss_type(device.to_numpy(total)) / n, n)
+                self._count_without_improvement(layout, theta, held_out, place)
+                optimizer.iteration_ends(self.t_)
+                if self._no_improvement_count > self.n_iter_no_change:
+                    if optimizer.trigger_stopping(self._reason_to_stop(), self.verbose):
+                        break
+                    self._no_improvement_count = 0
+                if incremental:
+                    break
+                if self.n_iter_ == self.max_iter:
+                    warnings.warn(
+                        f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization "
+                        "hasn't converged yet.",
+                        ConvergenceWarning,
+                        stacklevel=5,
+                    )
+        except KeyboardInterrupt:
+            warnings.warn("Training interrupted by user.", stacklevel=5)
+        finally:
+            optimizer.state = state
+            self._set_parameters(layout, theta, place)
+        if self.early_stopping and (self._best_coefs is not best_before or not is_best):
+            self.coefs_, self.intercepts_ = self._best_coefs, self._best_intercepts
+        elif self.early_stopping:
+            self._best_coefs, self._best_intercepts = self.coefs_, self.intercepts_
+
+    def _split(self, data: Batch, place: Place) -> tuple[Batch, Batch]:
+        """Return the samples to train on and those to stop by, the ones that scikit-learn would draw.
+
+        Two classes are split in proportion. That needs their labels in order, on the host; in any other library their
+        number is enough, since the draw among sorted labels, taken from where a stable sort has put them, is the draw
+        among the labels themselves.
+        """
+        X, T, _ = data
+        n, xp, labels, order = X.shape[0], place.xp, None, None
+        if isinstance(self, ClassifierMixin) and self.n_outputs_ == 1:
+            second = T[:, 0]
+            n_second = int(xp.sum(xp.astype(second, xp.int32)))
+            labels = np.repeat([False, True], [n - n_second, n_second])
+            order = xp.argsort(xp.astype(second, xp.int32), stable=True)
+        parts = train_test_split(
+            np.arange(n), random_state=self._random_state, test_size=self.validation_fraction, stratify=labels
+        )
+        if len(parts[1]) < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
+            )
+        drawn = [place.to_device(rows) for rows in parts]
+        train, held_out = (rows if order is None else xp.take(order, rows, axis=0) for rows in drawn)
+        return _take(xp, data, train), _take(xp, data, held_out)
+
+    def _end_epoch(self, loss: float, n: int) -> None:
+        self.n_iter_ += 1
+        self.t_ += n
+        self.loss_ = loss
+        self.loss_curve_.append(loss)
+        if self.verbose:
+            print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")  # noqa: T201
+
+    def _count_without_improvement(self, layout: Layout, theta: Array, held_out: Batch | None, place: Place) -> None:
+        """Count the epochs since the last that was better by `tol`: by the held-out samples' score, or by the loss."""
+        if held_out is None:
+            is_better = self.loss_curve_[-1] <= self.best_loss_ - self.tol
+            self.best_loss_ = min(self.best_loss_, self.loss_curve_[-1])
+        else:
+            X, T, weights = held_out
+            P = _infer(layout.unflatten(theta), X, self.activation, self.out_activation_)
+            score = self._validation_score(P, T, weights)
+            assert self.validation_scores_ is not None
+            self.validation_scores_.append(score)
+            if self.verbose:
+                print(f"Validation score: {score:f}")  # noqa: T201
+            is_better = not score < self.best_validation_score_ + self.tol
+            if score > self.best_validation_score_:
+                self.best_validation_score_ = score
+                self._set_parameters(layout, theta, place)
+                self._keep_best()
+        self._no_improvement_count = 0 if is_better else self._no_improvement_count + 1
+
+    def _reason_to_stop(self) -> str:
+        what = "Validation score" if self.early_stopping else "Training loss"
+        return f"{what} did not improve more than tol={self.tol:f} for {self.n_iter_no_change} consecutive epochs."
+
+    def _fit_lbfgs(self, layout: Layout, data: Batch, place: Place) -> None:
+        """Fit with SciPy's L-BFGS-B, which works on the host in float64: once an evaluation the parameters cross to the
+        device, and the loss and its gradient back.
+        """  # noqa: D205
+        from scipy import optimize
+        from sklearn.utils.optimize import _check_optimize_result
+
+        device = place.device
+        X, T, weights = data
+        evaluate = _compiled_gradient(
+            device, layout, self.activation, self.out_activation_, self.loss, float(self.alpha)
+        )
+
+        def loss_and_gradient(packed: np.ndarray) -> tuple[np.float64, np.ndarray]:
+            theta = device.asarray(packed.astype(_name(X.dtype)), copy=True)
+            value, gradient = evaluate(theta, X, T, weights)
+            return np.float64(device.to_numpy(value)), device.to_numpy(gradient).astype(np.float64)
+
+        start = place.host(self._theta(layout, place))  # SciPy evaluates at points of its dtype
+        found = optimize.minimize(
+            loss_and_gradient,
+            start,
+            method="L-BFGS-B",
+            jac=True,
+            options={"maxfun": self.max_fun, "maxiter": self.max_iter, "gtol": self.tol},
+        )
+        self.n_iter_ = _check_optimize_result("lbfgs", found, self.max_iter)
+        self.loss_ = found.fun
+        dtype = self.dtype or _name(widest_float(place.xp))
+        self._set_parameters(layout, device.asarray(found.x.astype(dtype), copy=True), place)
+
+    def _theta(self, layout: Layout, place: Place) -> Array:
+        """Return `coefs_` and `intercepts_`, which are the truth, as one vector where they are computed with."""
+        xp = array_namespace(coefs=tuple(self.coefs_))
+        layers = [(W, xp.reshape(b, (1, -1))) for W, b in zip(self.coefs_, self.intercepts_, strict=True)]
+        theta = layout.flatten(layers)
+        return theta if place.source is place.device else place.device.asarray(theta, copy=True)
+
+    def _set_parameters(self, layout: Layout, theta: Array, place: Place) -> None:
+        """Let `coefs_` and `intercepts_` be the parts of a vector, where X was."""
+        theta = place.to_source(theta)
+        xp = array_namespace(theta=theta)
+        layers = layout.unflatten(theta)
+        self.coefs_ = [W for W, _ in layers]
+        self.intercepts_ = [xp.reshape(b, (-1,)) for _, b in layers]
+
+    # --- predicting ------------------------------------------------------------------------------------------------
+
+    def _outputs(self, X: Any, method: str) -> tuple[Array, Place]:
+        """Return the network's predictions P, (n, outputs), where they are computed, and where X is."""
+        check_is_fitted(self)
+        place, name = place_of(X, self.backend), type(self).__name__
+        require_same_place(X, place, self.coefs_[0], f"{name}.{method}")
+        if place.is_host:
+            X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+            dtype = np.result_type(X.dtype, self.coefs_[0].dtype).name
+            X = X.astype(dtype, copy=False)
+            if place.device.name != "numpy":
+                X = place.to_device(X)
+        else:
+            X = check_samples(X, place.xp, name, self.n_features_in_)
+            dtype = _name(place.xp.result_type(X.dtype, self.coefs_[0].dtype))
+            X = place.xp.astype(X, getattr(place.xp, dtype), copy=False)
+        with computing(place.device, X.shape[0]):
+            layers = []
+            for W, b in zip(self.coefs_, self.intercepts_, strict=True):
+                here = (array if place.source is place.device else place.to_device(array) for array in (W, b))
+                W, b = (place.xp.astype(array, getattr(place.xp, dtype), copy=False) for array in here)
+                layers.append((W, place.xp.reshape(b, (1, -1))))
+            return _infer(layers, X, self.activation, self.out_activation_), place
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.array_api_support = True
+        return tags
+
+    # --- to and from scikit-learn's own -----------------------------------------------------------------------------
+
+    @classmethod
+    def from_sklearn(cls, estimator: Any, **parameters: Any) -> Self:
+        """Return the same estimator as one of ours: its parameters and, where it is fitted, all that it has learned.
+
+        Parameters
+        ----------
+        estimator : sklearn.neural_network.MLPClassifier or MLPRegressor
+            The one whose interface this class has.
+        parameters
+            Others than it has, such as ``backend``.
+
+        Raises
+        ------
+        TypeError
+            If it is another estimator.
+        """
+        if not isinstance(estimator, cls._sklearn):
+            raise TypeError(f"{type(estimator).__name__}: expected scikit-learn's {cls._sklearn.__name__}")
+        ours = cls(**{**estimator.get_params(deep=False), **parameters})
+        for name, value in _fitted(estimator).items():
+            setattr(ours, name, _Stepper.from_sklearn(value) if name == "_optimizer" else _copied(value))
+        return ours
+
+    def to_sklearn(self) -> Any:
+        """Return the same estimator as scikit-learn's own, with NumPy's arrays; backend and dtype are lost."""
+        known = self._sklearn().get_params(deep=False)
+        theirs = self._sklearn(**{name: value for name, value in self.get_params(deep=False).items() if name in known})
+        for name, value in _fitted(self).items():
+            if name == "_optimizer":
+                value = value.to_sklearn([_on_host(W) for W in self.coefs_], [_on_host(b) for b in self.intercepts_])
+            setattr(theirs, name, value.to_sklearn() if isinstance(value, DeviceLabels) else _copied(value, host=True))
+        return theirs
+
+
+class MLPClassifier(ClassifierMixin, _Perceptron):  # type: ignore[misc]
+    """A multilayer perceptron that classifies: scikit-learn's MLPClassifier, on any array library and device.
+
+    Where the samples are, the work is: NumPy's, CuPy's, PyTorch's, JAX's arrays are trained on and predicted for where
+    they lie, and only an epoch's loss and, with early stopping, its score cross to the host. (With ``solver="lbfgs"``
+    SciPy works on the host in float64: once an evaluation the parameters cross to the device, and their gradient
+    back.) The cross-entropy is minimised (F7, or its binary form), with an L2 penalty on the weights. With the same
+    parameters and `random_state` the results are scikit-learn's.
+
+    Parameters
+    ----------
+    hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, \
+    shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, \
+    validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
+        As `sklearn.neural_network.MLPClassifier` has them, with the same defaults.
+    backend : str or None
+        What computes, as `xpmlp.get_backend` names it, where the samples are NumPy's: they are moved there once, and
+        the results back. None: the samples' own library and device.
+    dtype : {"float32", "float64"} or None
+        What is computed in; None: float32 where the samples are (with lbfgs, float64), else float64.
+
+    Attributes
+    ----------
+    coefs_, intercepts_ : list of arrays
+        Each layer's weights (fan_in × fan_out) and biases (fan_out), where the samples were. They are the truth:
+        assigned by hand, they are what `predict` and `partial_fit` use.
+    classes_ : array
+        On the samples' device where the labels are numbers, else NumPy's.
+    loss_, loss_curve_ : float, list of float
+        The last epoch's loss and every epoch's, penalty included, as scikit-learn reports them: of probabilities
+        that are kept from 0 and 1 by the dtype's epsilon. The gradient is that of the loss without this.
+    best_loss_, n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_, \
+    validation_scores_, best_validation_score_
+        As scikit-learn has them.
+    """
+
+    _sklearn = sklearn.neural_network.MLPClassifier
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: str = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: Any = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: int = 10,
+        max_fun: int = 15000,
+        backend: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+        self.backend = backend
+        self.dtype = dtype
+
+    @available_if(lambda estimator: estimator._check_solver())
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
+        """Make one epoch over the samples; see `fit`.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As `fit` has them.
+        classes : array, shape (n_classes,)
+            All classes there will ever be; needed in the first call.
+
+        Raises
+        ------
+        ValueError
+            As scikit-learn's does.
+        """
+        place = place_of(X, self.backend)
+        on_device = not place.is_host and _is_numeric(y) and (classes is None or _is_numeric(classes))
+        if on_device and getattr(self, "classes_", None) is None and classes is not None:
+            is_multilabel = getattr(y, "ndim", 1) == 2 and y.shape[1] > 1
+            self._label_binarizer = DeviceLabels(place.to_device(y if is_multilabel else classes))
+            self.classes_ = self._label_binarizer.classes_
+        elif on_device and classes is not None:
+            if not _are_equal(place.xp.unique_values(place.to_device(classes)), self.classes_):
+                raise ValueError(
+                    f"`classes={classes}` is not the same as on last call to partial_fit, was: {self.classes_}"
+                )
+        elif _check_partial_fit_first_call(self, classes):
+            self._label_binarizer = LabelBinarizer()
+            self._label_binarizer.fit(y if type_of_target(y).startswith("multilabel") else classes)
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def predict(self, X: Any) -> Array:
+        """Return each sample's class, (n,), or 0 and 1 for each of several classes, (n, classes).
+
+        Parameters
+        ----------
+        X : array, shape (n, features)
+            The samples, of the library and on the device that `fit` was given.
+
+        Returns
+        -------
+        array
+            On X's device where the classes are numbers, else NumPy's.
+        """
+        P, place = self._outputs(X, "predict")
+        if isinstance(self._label_binarizer, DeviceLabels):
+            return self._label_binarizer.inverse_transform(P)
+        P = place.host(P)
+        return self._label_binarizer.inverse_transform(P.ravel() if self.n_outputs_ == 1 else P)
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return the probability of each class, (n, classes), in the order of `classes_`; see `predict`."""
+        return self._probabilities(X, "predict_proba")
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """Return the logarithm of `predict_proba`."""
+        P = self._probabilities(X, "predict_log_proba")
+        with np.errstate(divide="ignore"):
+            return array_namespace(P=P).log(P)
+
+    def _probabilities(self, X: Any, method: str) -> Array:
+        P, place = self._outputs(X, method)
+        if self.n_outputs_ == 1:
+            P = place.xp.concat([1 - P, P], axis=1)
+        return place.to_source(P)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy: how many samples are classified correctly, of several classes in all of them.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As `fit` has them.
+        """
+        if not is_foreign(X):
+            weights = None if sample_weight is None else _on_host(sample_weight)
+            return float(super().score(X, _on_host(y) if is_foreign(y) else y, weights))
+        found, place = self.predict(X), place_of(X, self.backend)
+        if not is_foreign(found):
+            from sklearn.metrics import accuracy_score
+
+            weights = None if sample_weight is None else _on_host(sample_weight)
+            return float(accuracy_score(y, found, sample_weight=weights))
+        hits = found == place.xp.reshape(place.to_device(y), found.shape)
+        return _mean_of_hits(hits, None if sample_weight is None else place.to_device(sample_weight), place)
+
+    def _head(self) -> str:
+        return "softmax" if self._label_binarizer.y_type_ == "multiclass" else "logistic"
+
+    def _check_both(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
+        X, y = validate_data(
+            self, X, y, accept_sparse=["csr", "csc"], multi_output=True, dtype=(np.float64, np.float32), reset=reset
+        )
+        return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+
+    def _check_targets(self, X: Any, y: Any, place: Place, incremental: bool) -> Array:
+        if place.is_host or not _is_numeric(y):
+            return self._check_host_labels(y, place, incremental)
+        y = place.to_device(y)
+        begins = not hasattr(self, "classes_") or (not self.warm_start and not incremental)
+        if begins:
+            self._label_binarizer = DeviceLabels(y)
+            self.classes_ = self._label_binarizer.classes_
+        elif (
+            not isinstance(self._label_binarizer, DeviceLabels)
+            or self._label_binarizer.y_type_ != "multilabel-indicator"
+        ):
+            self._require_known(place.xp.unique_values(y), place)
+        return self._label_binarizer.transform(y)
+
+    def _check_host_labels(self, y: Any, place: Place, incremental: bool) -> Array:
+        """Return T of labels on the host, by scikit-learn's own binarizer."""
+        if not place.is_host:
+            y = column_or_1d(y, warn=True)
+        if not hasattr(self, "classes_") or (not self.warm_start and not incremental):
+            self._label_binarizer = LabelBinarizer().fit(y)
+            self.classes_ = self._label_binarizer.classes_
+        else:
+            self._require_known(unique_labels(y), place)
+        T = self._label_binarizer.transform(y).astype(bool)
+        return T if place.is_host else place.to_device(T)
+
+    def _require_known(self, classes: Array, place: Place) -> None:
+        """Refuse labels that do not fit those seen before."""
+        known = {value.item() if hasattr(value, "item") else value for value in place.host(self.classes_)}
+        found = {value.item() if hasattr(value, "item") else value for value in place.host(classes)}
+        if self.warm_start:
+            if found != known:
+                raise ValueError(
+                    "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
+                    f"Previously got {self.classes_}, `y` has {classes}"
+                )
+        elif not found <= known:
+            raise ValueError(
+                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {classes}."
+            )
+
+    def _validation_score(self, P: Array, T: Array, weights: Array | None) -> float:
+        xp = array_namespace(P=P)
+        if self.out_activation_ == "softmax":
+            hits = xp.argmax(P, axis=1) == xp.argmax(xp.astype(T, xp.int8), axis=1)
+        else:
+            hits = (P > 0.5) == T
+        return _mean_of_hits(hits, weights, place_of(P, None))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
+    """A multilayer perceptron for values or rates: scikit-learn's MLPRegressor, on any array library and device.
+
+    As `MLPClassifier`, with half the squared error or half the Poisson deviance, summed over the outputs, minimised.
+
+    Parameters
+    ----------
+    loss, hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, \
+    max_iter, shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, \
+    validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
+        As `sklearn.neural_network.MLPRegressor` has them, with the same defaults.
+    backend, dtype
+        As for `MLPClassifier`.
+
+    Attributes
+    ----------
+    coefs_, intercepts_ : list of arrays
+        As for `MLPClassifier`.
+    loss_, loss_curve_ : float, list of float
+        As scikit-learn reports them: the squared error is averaged over the outputs, where its gradient is that of
+        their sum.
+    best_loss_, n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_, \
+    validation_scores_, best_validation_score_
+        As scikit-learn has them.
+    """
+
+    _sklearn = sklearn.neural_network.MLPRegressor
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **_Perceptron._parameter_constraints,
+        "loss": sklearn.neural_network.MLPRegressor._parameter_constraints["loss"],
+    }
+
+    def __init__(
+        self,
+        loss: str = "squared_error",
+        hidden_layer_sizes: Any = (100,),
+        activation: str = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: Any = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: int = 10,
+        max_fun: int = 15000,
+        backend: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        self.loss = loss
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+        self.backend = backend
+        self.dtype = dtype
+
+    @available_if(lambda estimator: estimator._check_solver())
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Make one epoch over the samples; see `fit`."""
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def predict(self, X: Any) -> Array:
+        """Return what is predicted for each sample, (n,) or (n, outputs), where X is.
+
+        Parameters
+        ----------
+        X : array, shape (n, features)
+            The samples, of the library and on the device that `fit` was given.
+        """
+        P, place = self._outputs(X, "predict")
+        return place.to_source(P[:, 0] if P.shape[1] == 1 else P)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return R², the part of the targets' variance that is explained, the mean over the outputs.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As `fit` has them.
+        """
+        if not is_foreign(X):
+            weights = None if sample_weight is None else _on_host(sample_weight)
+            return float(super().score(X, _on_host(y) if is_foreign(y) else y, weights))
+        found, place = self.predict(X), place_of(X, self.backend)
+        T = place.xp.astype(place.to_device(y), found.dtype)
+        weights = None if sample_weight is None else check_weights(sample_weight, place, found)
+        n = found.shape[0]
+        return _r2(place.xp.reshape(found, (n, -1)), place.xp.reshape(T, (n, -1)), weights)
+
+    def _head(self) -> str:
+        return "exp" if self.loss == "poisson" else "identity"
+
+    def _check_both(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse=["csr", "csc"],
+            multi_output=True,
+            y_numeric=True,
+            dtype=(np.float64, np.float32),
+            reset=reset,
+        )
+        return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+
+    def _check_targets(self, X: Any, y: Any, place: Place, incremental: bool) -> Array:
+        if place.is_host:
+            self._loss_type = np.result_type(X.dtype, y.dtype).type
+            T = y if y.ndim == 2 else y[:, None]
+            return T.astype(X.dtype, copy=False)
+        return check_values(place.to_device(y), place.xp, X, type(self).__name__)
+
+    def _validation_score(self, P: Array, T: Array, weights: Array | None) -> float:
+        return _r2(P, T, weights)
+
+
+class _Stepper:
+    """An optimizer's settings, its state, and the rate of its next step; the name that scikit-learn has for it too."""
+
+    def __init__(
+        self, settings: tuple[Any, ...], learning_rate_init: float, lr_schedule: str = "constant", power_t: float = 0.5
+    ) -> None:
+        self.settings = settings
+        self.learning_rate_init = learning_rate_init
+        self.learning_rate = float(learning_rate_init)
+        self.lr_schedule, self.power_t = lr_schedule, power_t
+        self.t = 0
+        self.state: State | None = None
+
+    @classmethod
+    def of(cls, estimator: _Perceptron) -> Self:
+        e = estimator
+        if e.solver == "sgd":
+            settings = ("sgd", float(e.momentum), bool(e.nesterovs_momentum))
+            return cls(settings, e.learning_rate_init, e.learning_rate, e.power_t)
+        return cls(("adam", float(e.beta_1), float(e.beta_2), float(e.epsilon)), e.learning_rate_init)
+
+    def init(self, theta: Array) -> State:
+        return _rule(self.settings).init(theta)
+
+    def next_scalars(self) -> Scalars:
+        """Return the next step's numbers."""
+        self.t += 1
+        if self.settings[0] == "sgd":
+            return _rule(self.settings).scalars(self.t, self.learning_rate)
+        scalars = _rule(self.settings).scalars(self.t, self.learning_rate_init)
+        self.learning_rate = scalars["rate"]
+        return scalars
+
+    def iteration_ends(self, n_seen: int) -> None:
+        """Lower the rate after an epoch, where it goes by the samples seen."""
+        if self.lr_schedule == "invscaling":
+            self.learning_rate = float(self.learning_rate_init) / (n_seen + 1) ** self.power_t
+
+    def trigger_stopping(self, reason: str, verbose: bool) -> bool:
+        """Return whether to stop; the adaptive rate is divided by five instead, down to 1e-6."""
+        stops, what = True, " Stopping."
+        if self.lr_schedule == "adaptive":
+            stops, what = self.learning_rate <= 1e-6, " Learning rate too small. Stopping."
+        if not stops:
+            self.learning_rate /= 5.0
+            what = f" Setting learning rate to {self.learning_rate:f}"
+        if verbose:
+            print(f"{reason}{what}")  # noqa: T201
+        return stops
+
+    @classmethod
+    def from_sklearn(cls, theirs: Any) -> Self:
+        """Return scikit-learn's optimizer as one of ours."""
+        is_sgd = hasattr(theirs, "velocities")
+        if is_sgd:
+            settings: tuple[Any, ...] = ("sgd", float(theirs.momentum), bool(theirs.nesterov))
+            ours = cls(settings, theirs.learning_rate_init, theirs.lr_schedule, theirs.power_t)
+            lists = {"velocity": theirs.velocities}
+        else:
+            settings = ("adam", float(theirs.beta_1), float(theirs.beta_2), float(theirs.epsilon))
+            ours = cls(settings, theirs.learning_rate_init)
+            ours.t = theirs.t
+            lists = {"m": theirs.ms, "v": theirs.vs}
+        ours.learning_rate = theirs.learning_rate
+        ours.state = {name: _joined(arrays) for name, arrays in lists.items()}
+        return ours
+
+    def to_sklearn(self, coefs: Sequence[np.ndarray], intercepts: Sequence[np.ndarray]) -> Any:
+        """Return scikit-learn's optimizer of the same settings and state."""
+        from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
+
+        params = [*coefs, *intercepts]
+        state = {name: _parted(_on_host(vector), coefs) for name, vector in (self.state or {}).items()}
+        if self.settings[0] == "sgd":
+            _, momentum, nesterov = self.settings
+            theirs = SGDOptimizer(params, self.learning_rate_init, self.lr_schedule, momentum, nesterov, self.power_t)
+            theirs.velocities = state.get("velocity", theirs.velocities)
+        else:
+            theirs = AdamOptimizer(params, self.learning_rate_init, *self.settings[1:])
+            theirs.t, theirs.ms, theirs.vs = self.t, state.get("m", theirs.ms), state.get("v", theirs.vs)
+        theirs.learning_rate = self.learning_rate
+        return theirs
+
+
+@functools.lru_cache(maxsize=64)
+def _rule(settings: tuple[Any, ...]) -> Optimizer:
+    if settings[0] == "sgd":
+        return sgd_rate_inside(settings[1], nesterov=settings[2])
+    return adam_epsilon_hat(settings[1], settings[2], epsilon=settings[3])
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled_step(
+    device: Backend, layout: Layout, activation: str, head: str, loss: str, alpha: float, settings: tuple[Any, ...]
+) -> Any:
+    """Return the step that trains on one batch, as the device repeats it fastest; one of a kind is compiled once."""
+    optimizer = _rule(settings)
+
+    def step(
+        theta: Array, state: State, total: Array, X: Array, T: Array, weights: Array | None, scalars: Scalars
+    ) -> tuple[Array, State, Array]:
+        value, gradient = _loss_and_gradient(layout, theta, X, T, weights, activation, head, loss, alpha)
+        total += value * X.shape[0]
+        theta, state = optimizer.update(theta, state, gradient, scalars)
+        return theta, state, total
+
+    return device.compile(step, donate=(0, 1, 2))
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled_gradient(device: Backend, layout: Layout, activation: str, head: str, loss: str, alpha: float) -> Any:
+    """Return the loss and its gradient as a function of the parameters, for L-BFGS."""
+
+    def evaluate(theta: Array, X: Array, T: Array, weights: Array | None) -> tuple[Array, Array]:
+        return _loss_and_gradient(layout, theta, X, T, weights, activation, head, loss, alpha)
+
+    return device.compile(evaluate)
+
+
+def _loss_and_gradient(
+    layout: Layout,
+    theta: Array,
+    X: Array,
+    T: Array,
+    weights: Array | None,
+    activation: str,
+    head: str,
+    loss: str,
+    alpha: float,
+) -> tuple[Array, Array]:
+    layers = layout.unflatten(theta)
+    S, activations = forward(layers, X, activation)
+    value = _reported_loss(layers, S, T, weights, head, alpha)
+    gradient = backward(layers, activations, S, T, head=head, activation=activation, weights=weights, l2=alpha)
+    return value, layout.flatten(gradient)
+
+
+def _reported_loss(
+    layers: Sequence[Layer], S: Array, T: Array, weights: Array | None, head: str, alpha: float
+) -> Array:
+    """Return the loss that scikit-learn reports: of clipped probabilities, and squared errors averaged over outputs."""
+    xp = array_namespace(S=S, T=T)
+    P, n = predictions(S, head), S.shape[0]
+    if head in ("softmax", "logistic"):
+        eps = float(xp.finfo(P.dtype).eps)
+        P = xp.clip(P, eps, 1 - eps)
+        chosen = xp.where(T, P, 1.0 if head == "softmax" else 1 - P)
+        losses = -xp.sum(xp.log(chosen), axis=1)
+    elif head == "identity":
+        losses = xp.sum((T - P) ** 2, axis=1) * (0.5 / S.shape[1])
+    else:
+        is_positive = T > 0
+        losses = xp.sum(xp.where(is_positive, T * xp.log(xp.where(is_positive, T, 1.0) / P), 0.0) - T + P, axis=1)
+    share = 1 / n if weights is None else 1 / xp.sum(weights)
+    value = xp.sum(losses if weights is None else losses * weights) * share
+    if not alpha:
+        return value
+    squares = [xp.reshape(W, (-1,)) for W, _ in layers]
+    return value + (0.5 * alpha) * share * sum((w @ w for w in squares[1:]), squares[0] @ squares[0])
+
+
+_AT_ONCE = 16_384
+"""Samples whose activations are kept at a time where only the last layer's are wanted."""
+
+
+def _infer(layers: Sequence[Layer], X: Array, activation: str, head: str) -> Array:
+    """Return the predictions P, (n, outputs)."""
+    n = X.shape[0]
+    parts = []
+    for first in range(0, n, _AT_ONCE):
+        S, _ = forward(layers, X if n <= _AT_ONCE else X[first : min(first + _AT_ONCE, n), :], activation)
+        parts.append(predictions(S, head))
+    return parts[0] if len(parts) == 1 else array_namespace(P=parts[0]).concat(parts, axis=0)
+
+
+def _take(xp: Any, data: Batch, rows: Any) -> Batch:
+    """Return some of the samples, named by a slice or by their numbers."""
+    X, T, weights = data
+    if isinstance(rows, slice):
+        return X[rows, :], T[rows, :], None if weights is None else weights[rows]
+    X = xp.take(X, rows, axis=0) if hasattr(X, "__dlpack__") else X[rows]  # what has not is sparse
+    return X, xp.take(T, rows, axis=0), None if weights is None else xp.take(weights, rows, axis=0)
+
+
+def _mean_of_hits(hits: Array, weights: Array | None, place: Place) -> float:
+    """Return how many rows are all true, by their weights."""
+    xp = place.xp
+    if hits.ndim == 2:
+        hits = xp.all(hits, axis=1)
+    if weights is None:
+        return int(xp.sum(xp.astype(hits, xp.int32))) / int(hits.shape[0])
+    return float(xp.sum(xp.where(hits, weights, 0.0)) / xp.sum(weights))
+
+
+def _r2(P: Array, T: Array, weights: Array | None) -> float:
+    """Return 1 less the squared errors by the squared deviations from the mean, averaged over the outputs."""
+    xp = array_namespace(P=P, T=T)
+    if not bool(xp.all(xp.isfinite(P))):
+        return float("nan")
+    w = xp.ones_like(T[:, :1]) if weights is None else weights[:, None]
+    errors = xp.sum(w * (T - P) ** 2, axis=0)
+    mean = xp.sum(w * T, axis=0, keepdims=True) / xp.sum(w)
+    deviations = xp.sum(w * (T - mean) ** 2, axis=0)
+    varies = deviations > 0
+    ratios = xp.where(varies, errors / xp.where(varies, deviations, 1.0), xp.astype(errors > 0, errors.dtype))
+    return float(1 - xp.sum(ratios) / ratios.shape[0])
+
+
+def _name(dtype: Any) -> str:
+    """Return a floating dtype's name, whatever the library calls it."""
+    return "float64" if "float64" in str(dtype) else "float32"
+
+
+def _all_finite(array: Array) -> Array:
+    xp = array_namespace(array=array)
+    return xp.all(xp.isfinite(array))
+
+
+def _copy(array: Array) -> Array:
+    return array_namespace(array=array).asarray(array, copy=True)
+
+
+def _on_host(array: Any) -> Any:
+    """Return another library's array as NumPy's, and what is none as it is."""
+    return backend_of(array).to_numpy(array) if is_foreign(array) else array
+
+
+def _is_numeric(y: Any) -> bool:
+    """Return whether labels can lie on a device: another library's array, or numbers and booleans on the host."""
+    return is_foreign(y) or (not hasattr(y, "tocsr") and np.asarray(y).dtype.kind in "iufb")
+
+
+def _are_equal(one: Array, two: Array) -> bool:
+    xp = array_namespace(one=one, two=two)
+    return tuple(one.shape) == tuple(two.shape) and bool(xp.all(one == two))
+
+
+def _fitted(estimator: Any) -> dict[str, Any]:
+    """Return all that an estimator has beside its parameters."""
+    parameters = {*estimator.get_params(deep=False), "loss"}
+    return {name: value for name, value in vars(estimator).items() if name not in parameters}
+
+
+def _copied(value: Any, host: bool = False) -> Any:
+    """Return a copy of an attribute, NumPy's if wished."""
+    import copy
+
+    if isinstance(value, list):
+        return [_copied(item, host) for item in value]
+    return copy.deepcopy(_on_host(value) if host else value)
+
+
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the arrays of all weights and then all biases as one vector, layer by layer."""
+    n = len(arrays) // 2
+    return np.concatenate([array.ravel() for k in range(n) for array in (arrays[k], arrays[n + k])])
+
+
+def _parted(vector: np.ndarray, coefs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return a vector as the arrays of all weights and then all biases."""
+    layers = Layout((coefs[0].shape[0], *(W.shape[1] for W in coefs))).unflatten(vector)
+    return [*(W.copy() for W, _ in layers), *(b.ravel().copy() for _, b in layers)]
