@@ -1,0 +1,331 @@
+"""From a picture file of one handwritten character to the image that a network trained on MNIST expects.
+
+MNIST was made of scans in black and white: each character was scaled, its proportions kept, into a box of 20 × 20
+pixels, and laid into a field of 28 × 28 with the centre of its mass in the middle. Here a picture comes to that by the
+same way, after its ink has been told from its paper, which in a scan or photograph is neither white nor even.
+"""
+
+import os
+import warnings
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+
+from xpmlp.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_FORMATS = ("PNG", "JPEG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
+"""Those that Pillow reads by itself; for others it would start programs (ghostscript for EPS)."""
+
+_MOST_PIXELS = 100_000_000
+
+_BOX = 20 / 28
+"""How much of an image's height or width, whichever it fills first, a character has in MNIST."""
+
+_WORKING_SIZE = 256
+"""Pixels along the longer side at which ink is looked for: noise averages out, and no picture takes long."""
+
+_LARGE_ENOUGH = 0.4
+"""How much of the working size a character must have; a smaller one is cut out and looked at more closely."""
+
+_FAINTEST = 0.1
+"""What is darker than the paper by less than this part of it may be a crease or a stain, and is no ink."""
+
+_THINNEST = 2.1 / 20
+"""The width, as a part of the character's size, to which thinner strokes are thickened: few in MNIST are thinner."""
+
+_NO_INK = "no ink found: expected one character, dark on light or light on dark"
+
+
+def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
+    """Return the grey values of a picture file.
+
+    Parameters
+    ----------
+    path : path
+        A PNG, JPEG, PGM (PPM, PBM), BMP, GIF, TIFF or WebP file. It is turned as its EXIF data say; what is transparent
+        is white; of several pictures the first is taken.
+
+    Returns
+    -------
+    numpy.ndarray of uint8, shape (height, width)
+        From 0, black, to 255, white.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, is no such picture, is damaged, or has more than 100 million pixels.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _decoded(file, os.fspath(path))
+    except OSError as error:
+        raise DataError(f"{os.fspath(path)}: {error.strerror or error}") from None
+
+
+def normalise(picture: np.ndarray, image_shape: tuple[int, int], max_value: int = 255) -> np.ndarray:
+    """Return the image that a network trained on MNIST expects of a picture of one character.
+
+    Parameters
+    ----------
+    picture : numpy.ndarray of uint8, shape (height, width)
+        Dark ink on light paper or light on dark. One that has the shape `image_shape` already, and a dark background,
+        is taken as it is.
+    image_shape : tuple of int
+        The height and width of the network's images.
+    max_value : int
+        The grey value that counts as 1 in them.
+
+    Returns
+    -------
+    numpy.ndarray of uint8, shape image_shape
+        The character alone, light on 0, of the size and in the place that MNIST's have.
+
+    Raises
+    ------
+    DataError
+        If there is no ink. The message does not name the picture.
+    """
+    if _is_ready(picture, image_shape):
+        image = _as_it_is(picture, max_value)
+    else:
+        image = _centred(_fitted(_thickened(_ink_of(picture)), image_shape), image_shape)
+    return np.round(image * max_value).astype(np.uint8)
+
+
+def _decoded(file: IO[bytes], name: str) -> np.ndarray:
+    """Return the grey values of an opened picture file."""
+    from PIL import Image, UnidentifiedImageError
+
+    expected = "expected a picture (PNG, JPEG, PGM, BMP, GIF, TIFF or WebP)"
+    beginning = file.read(8)
+    file.seek(0)
+    if not beginning:
+        raise DataError(f"{name}: is empty: {expected}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's: of what it reads all the same, and of sizes refused here
+            with Image.open(file, formats=_FORMATS) as image:
+                width, height = image.size
+                if width * height > _MOST_PIXELS:
+                    raise DataError(
+                        f"{name}: {width} × {height} pixels: expected at most {_MOST_PIXELS:,} in all: scale it down"
+                    )
+                return _grey(image)
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        raise DataError(f"{name}: begins with {beginning.hex(' ')}: {expected}") from None
+    except Image.DecompressionBombError:
+        raise DataError(f"{name}: too many pixels: expected at most {_MOST_PIXELS:,} in all: scale it down") from None
+    except Exception as error:  # a damaged file can make Pillow's decoders raise nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{name}: damaged picture ({reason}): get the file anew") from None
+
+
+def _grey(image: "Image.Image") -> np.ndarray:
+    """Return an opened picture's grey values as they are meant to be seen."""
+    from PIL import Image, ImageOps
+
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _eight_bits(np.asarray(image))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if image.mode not in ("1", "L"):
+        image = image.convert("RGB")  # there is no way from some modes to grey but by it
+    return np.array(image.convert("L"))
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """Return grey values of 16 bits, or of numbers that know no greatest value, as bytes."""
+    values = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
+    if values.min() < 0 or values.max() > 65_535:
+        values = (values - values.min()) / np.ptp(values) * 65_535
+    white = 1 if values.max() <= 1 else 65_535
+    return np.round(values * (255 / white)).astype(np.uint8)
+
+
+def _is_ready(picture: np.ndarray, image_shape: tuple[int, int]) -> bool:
+    return picture.shape == tuple(image_shape) and bool(np.median(_border(picture)) < 32)
+
+
+def _as_it_is(picture: np.ndarray, max_value: int) -> np.ndarray:
+    """Return a picture's values from 0 to 1. Its greatest tells whether it counts to 255 or, as the model, less far."""
+    image = picture / (max_value if picture.max() <= max_value else 255)
+    if np.ptp(image) < _FAINTEST:
+        raise DataError(_NO_INK)
+    return image
+
+
+def _border(picture: np.ndarray) -> np.ndarray:
+    return np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+
+
+def _ink_of(picture: np.ndarray) -> np.ndarray:
+    """Return the character that a picture shows, from 0, paper, to 1, ink, cut out along its edges."""
+    small = _shrunk(picture)
+    if _is_light_on_dark(small):
+        picture, small = 255 - picture, 255 - small
+    while True:
+        ink = _character(small)
+        box = _box_around(ink)
+        scale = max(picture.shape) / max(small.shape)
+        if scale == 1 or max(ink[box].shape) >= _LARGE_ENOUGH * max(ink.shape):
+            return ink[box]
+        picture = picture[_widened(box, scale)]
+        small = _shrunk(picture)
+
+
+def _shrunk(picture: np.ndarray) -> np.ndarray:
+    from PIL import Image
+
+    height, width = picture.shape
+    scale = _WORKING_SIZE / max(height, width)
+    if scale >= 1:
+        return picture
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
+
+
+def _is_light_on_dark(picture: np.ndarray) -> bool:
+    """Return whether the ink is lighter than the paper.
+
+    Ink is what there is less of, and so what departs further from the mean around it. Where a character fills the
+    picture there may be more ink than paper; then the border tells, most of which is paper.
+    """
+    from scipy import ndimage
+
+    detail = picture - ndimage.gaussian_filter(picture.astype(np.float32), max(picture.shape) / 8)
+    detail /= max(float(np.sqrt(np.mean(detail**2))), 1e-6)
+    border = np.clip(np.mean(_border(detail)), -1, 1)  # a dark frame must not decide alone
+    return bool(np.mean(detail**3) > 0.55 * border)
+
+
+def _character(picture: np.ndarray) -> np.ndarray:
+    """Return how much of each pixel is ink, from 0 to 1, in a picture of dark ink; specks and the like are left out."""
+    contrast, noise = _contrast(picture)
+    strong = contrast[contrast > max(5 * noise, _FAINTEST)]
+    # A mean in which the ink outweighs a wide, weak stain.
+    level = np.sum(strong**3) / np.sum(strong**2) if strong.size else 0
+    if level < max(8 * noise, _FAINTEST):
+        raise DataError(_NO_INK)
+    # As in a scan in black and white the ink's edge is where half of it is; ruled lines are well below.
+    ink = np.clip((contrast / level - 0.3) / 0.4, 0, 1)
+    return _without_specks(ink)
+
+
+def _contrast(picture: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return by what part of the paper's level each pixel is darker than it, and this part's standard error."""
+    from scipy import ndimage
+
+    sigma = 1.0 if max(picture.shape) > 60 else 0.5
+    values = picture / np.float32(255)
+    smooth = ndimage.gaussian_filter(values, sigma)
+    # The median deviation as a normal distribution's standard one, and what the filter leaves of it.
+    noise = 1.48 * float(np.median(np.abs(values - smooth))) * 0.28 / sigma
+    paper = np.maximum(_paper(smooth), 0.1)
+    # The paper is found at the height of its noise's crests, about three standard deviations up.
+    return 1 - (smooth + 3 * noise) / paper, noise / float(np.median(paper))
+
+
+def _paper(picture: np.ndarray) -> np.ndarray:
+    """Return the picture without its ink: dark things narrower than a third of it are filled from around them.
+
+    A shadow, its edge and a dark frame are wide, since the picture is taken to go on beyond its border, and remain.
+    """
+    from scipy import ndimage
+
+    reach = max(1, max(picture.shape) // 6)
+    beyond = np.pad(picture, reach, mode="edge")
+    for _ in range(4):  # sides; but ink that touches the border does not go on
+        beyond[:reach] = ndimage.grey_closing(beyond[reach], 2 * reach + 1)
+        beyond = np.rot90(beyond)
+    closed: np.ndarray = ndimage.grey_closing(beyond, (2 * reach + 1, 2 * reach + 1))
+    return closed[reach:-reach, reach:-reach]
+
+
+def _without_specks(ink: np.ndarray) -> np.ndarray:
+    """Return the ink without the pieces that are no part of the character."""
+    from scipy import ndimage
+
+    pieces, n = ndimage.label(ink >= 0.5, np.ones((3, 3)))
+    numbers = np.arange(n + 1)
+    mass = ndimage.sum_labels(ink, pieces, numbers) * (numbers > 0)
+    inside = ~np.isin(numbers, _border(pieces))
+    if mass[inside].max(initial=0) > 0.3 * mass.max():
+        mass[~inside] = 0  # the picture's frame, or a neighbour cut through
+    mass[_sharpness(ink, pieces, numbers) < 0.1] = 0
+    kept = (mass > 0.05 * mass.max())[pieces]
+    if not kept.any() or max(kept[_box_around(kept)].shape) < max(3, 0.02 * max(ink.shape)):
+        raise DataError(_NO_INK)
+    with_edges = ndimage.binary_dilation(kept, np.ones((3, 3)), iterations=2)
+    return np.where(with_edges & (kept | (pieces == 0)), ink, 0)
+
+
+def _sharpness(ink: np.ndarray, pieces: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Return how steeply each piece ends, per pixel: a shadow or the light of a lamp ends more softly than ink."""
+    from scipy import ndimage
+
+    slope = ndimage.gaussian_gradient_magnitude(ink, 1.5)
+    beside = np.where(pieces == 0, ndimage.grey_dilation(pieces, (3, 3)), 0)
+    return np.asarray(ndimage.median(slope, beside, numbers))
+
+
+def _box_around(ink: np.ndarray) -> tuple[slice, slice]:
+    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _widened(box: tuple[slice, slice], scale: float) -> tuple[slice, slice]:
+    """Return the place of a shrunk picture's box in the picture, with a margin of half its size."""
+    margin = max(side.stop - side.start for side in box) / 2
+    rows, columns = (
+        slice(max(0, int((side.start - margin) * scale)), int((side.stop + margin) * scale) + 1) for side in box
+    )
+    return rows, columns
+
+
+def _thickened(ink: np.ndarray) -> np.ndarray:
+    """Return the ink with strokes of at least MNIST's width: a thin pen's would be faint or broken once scaled down."""
+    from scipy import ndimage
+
+    is_ink = np.pad(ink >= 0.5, 1)
+    # In a stroke the mean distance to its edge is a quarter of its width.
+    width = 4 * float(np.mean(ndimage.distance_transform_edt(is_ink)[is_ink]))
+    more = (_THINNEST * max(ink.shape) - width) / 2
+    if more <= 0:
+        return ink
+    ink = np.pad(ink, int(more) + 1)
+    thick: np.ndarray = np.maximum(ink, np.clip(more + 0.5 - ndimage.distance_transform_edt(ink < 0.5), 0, 1))
+    return thick
+
+
+def _fitted(ink: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
+    """Return the ink scaled to fill the box in one direction, its strongest pixel 1."""
+    from PIL import Image
+
+    height, width = ink.shape
+    scale = min(round(_BOX * image_shape[0]) / height, round(_BOX * image_shape[1]) / width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    fitted = Image.fromarray(ink.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
+    values: np.ndarray = np.clip(np.asarray(fitted), 0, 1)
+    values /= values.max()
+    return values
+
+
+def _centred(ink: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
+    """Return an image with the centre of the ink's mass on its middle, as nearly as whole pixels and its edge allow."""
+    place = []
+    for axis in (0, 1):
+        profile = ink.sum(axis=1 - axis)
+        centre = float(profile @ np.arange(len(profile)) / profile.sum())
+        start = min(max(round(image_shape[axis] / 2 - centre), 0), image_shape[axis] - len(profile))
+        place.append(slice(start, start + len(profile)))
+    image = np.zeros(image_shape)
+    image[tuple(place)] = ink
+    return image
