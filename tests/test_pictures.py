@@ -323,6 +323,17 @@ class TestTheSameCharacter:
         picture = picture[rows[0] - 1 : rows[-1] + 2, columns[0] - 1 : columns[-1] + 2]
         assert difference(normalise(255 - picture if inverted else picture, MNIST), seven) < ALIKE
 
+    @pytest.mark.parametrize("margin", [0, 1, 60])
+    @pytest.mark.parametrize("inverted", [False, True])
+    def test_cut_out_at_its_very_edge_and_with_more_ink_than_paper(self, margin, inverted):
+        image = Image.new("L", (90 + 2 * margin, 120 + 2 * margin), 230)
+        ImageDraw.Draw(image).ellipse([margin, margin, margin + 89, margin + 119], outline=40, width=24)
+        found = normalise(255 - np.asarray(image) if inverted else np.asarray(image), MNIST)
+        top, bottom, left, right = box_of(found)
+        assert (bottom - top, right - left) == (20, 15)
+        assert found[14, 14] == 0, "its hole"
+        assert (found[top:bottom].max(axis=1) > 100).all()
+
     def test_small_on_a_large_page(self, seven):
         assert difference(normalise(page(2000, 1500, at=(300, 1200)), MNIST), seven) < ALIKE
 
@@ -351,9 +362,9 @@ class TestTheSameCharacter:
 
     def test_among_specks(self, seven):
         picture = page().copy()
-        for y, x in np.random.default_rng(0).integers(0, 198, (20, 2)):
-            if picture[max(0, y - 4) : y + 6, max(0, x - 4) : x + 6].min() > 200:
-                picture[y : y + 2, x : x + 2] = 0
+        for y, x in np.random.default_rng(0).integers(0, 196, (20, 2)):
+            if picture[max(0, y - 4) : y + 8, max(0, x - 4) : x + 8].min() > 200:
+                picture[y : y + 4, x : x + 4] = 0
         assert difference(normalise(picture, MNIST), seven) < ALIKE
 
     def test_on_squared_paper(self, seven):
@@ -363,13 +374,19 @@ class TestTheSameCharacter:
         picture[lines & (picture > 200)] = 190
         assert difference(normalise(picture, MNIST), seven) < ALIKE
 
+    def test_with_a_corner_in_the_shadow(self, seven):
+        y, x = np.mgrid[:200, :200]
+        picture = np.where(x + y < 50, page() // 2, page()).astype(np.uint8)
+        assert difference(normalise(picture, MNIST), seven) < ALIKE
+
     def test_in_a_dark_frame(self, seven):
         picture = np.pad(page(), 8, constant_values=20)
         assert difference(normalise(picture, MNIST), seven) < ALIKE
 
-    def test_beside_something_cut_by_the_border(self, seven):
+    @pytest.mark.parametrize(("height", "width"), [(120, 10), (30, 30)])
+    def test_beside_something_cut_by_the_border(self, seven, height, width):
         picture = page().copy()
-        picture[40:160, :10] = 60
+        picture[30 : 30 + height, :width] = 60
         assert difference(normalise(picture, MNIST), seven) < ALIKE
 
     @settings(max_examples=15, deadline=None)
@@ -386,7 +403,9 @@ class TestTheSameCharacter:
         margin = size * 0.7
         at = (margin + y * (300 - 2 * margin), margin + x * (260 - 2 * margin))
         picture = page(300, 260, pen=round(size * 0.15), size=size, at=at, paper=paper, ink=paper - contrast)
-        assert difference(normalise(noisy(255 - picture if inverted else picture, deviation), MNIST), seven) < ALIKE
+        assert (
+            difference(normalise(noisy(255 - picture if inverted else picture, deviation), MNIST), seven) < 0.4
+        )  # small ones are less smooth
 
 
 class TestAnImageThatIsReady:
@@ -416,10 +435,10 @@ class TestABlankPage:
         with pytest.raises(DataError, match="no ink found: expected one character"):
             normalise(np.full(shape, level, np.uint8), MNIST)
 
-    @pytest.mark.parametrize("seed", range(4))
-    def test_has_none_with_noise(self, seed):
+    @pytest.mark.parametrize("deviation", [2, 8, 20, 40])
+    def test_has_none_with_noise(self, deviation):
         with pytest.raises(DataError, match="no ink"):
-            normalise(noisy(np.full((300, 200), 200), 8, seed), MNIST)
+            normalise(noisy(np.full((300, 200), 180), deviation), MNIST)
 
     def test_has_none_under_uneven_light(self):
         x = np.linspace(0.6, 1, 200)
@@ -428,7 +447,7 @@ class TestABlankPage:
 
     def test_has_none_with_a_speck(self):
         picture = np.full((300, 300), 230, np.uint8)
-        picture[100:102, 50:52] = 20
+        picture[100:105, 50:55] = 20
         with pytest.raises(DataError, match="no ink"):
             normalise(picture, MNIST)
 
