@@ -161,7 +161,7 @@ class TestADropIn:
         assert MLPClassifier(max_iter=1).fit(X.tolist(), TARGETS["strings"].tolist()).score(X, TARGETS["strings"]) >= 0
 
     def test_many_samples_are_predicted_part_by_part(self, monkeypatch):
-        monkeypatch.setattr("xpmlp.estimators._AT_ONCE", 50)
+        monkeypatch.setattr("xpmlp.fitting.AT_ONCE", 50)
         expected, ours = pair("four classes")
         require_equal(ours.fit(X, TARGETS["four classes"]), expected.fit(X, TARGETS["four classes"]), X,
                       TARGETS["four classes"])  # fmt: skip
@@ -248,6 +248,10 @@ class TestWhereTheDataAre:
             assert relative_error(other.to_numpy(ours.coefs_[0]), expected.coefs_[0]) < 1e-8
             score = ours.score(other.asarray(X), move(y), move(WEIGHTS))
             assert score == pytest.approx(expected.score(X, y, WEIGHTS), abs=1e-8)
+        if target == "four classes":
+            parts = clone(expected), clone(expected)
+            parts[0].partial_fit(X, other.asarray(y), classes=other.asarray(np.arange(4)))
+            assert relative_error(parts[0].coefs_[0], parts[1].partial_fit(X, y, classes=range(4)).coefs_[0]) < 1e-8
         ours = clone(expected).fit(X, other.asarray(y), other.asarray(WEIGHTS))
         assert relative_error(ours.coefs_[0], expected.coefs_[0]) < 1e-8
         assert ours.score(X, other.asarray(y), other.asarray(WEIGHTS)) == expected.score(X, y, WEIGHTS)

@@ -36,7 +36,8 @@ BELOW = {
     "scoring": {"network"},
     "training": {"errors", "namespaces", "network", "optimizers", "backends", "data", "config", "records"},
     "inputs": {"errors", "namespaces", "backends"},
-    "estimators": {"namespaces", "network", "optimizers", "backends", "inputs"},
+    "fitting": {"namespaces", "network", "optimizers", "backends", "inputs"},
+    "estimators": {"namespaces", "network", "backends", "inputs", "fitting"},
     "checking": {"network", "optimizers", "backends", "training"},
     "commands": {
         *("errors", "backends", "data", "files", "models", "config", "records", "runs", "plotting", "scoring"),
@@ -110,7 +111,8 @@ def test_array_libraries_are_imported_in_backends_and_native_primitives_alone():
 
 def test_cupy_has_every_name_that_agnostic_code_uses():
     cupy = pytest.importorskip("array_api_compat.cupy", reason="CuPy is not installed")
-    rooms = [PACKAGE / room for room in (*AGNOSTIC, "training.py", "data/loading.py")]
+    others = ("training.py", "data/loading.py", "models.py", "inputs.py", "fitting.py", "estimators.py")
+    rooms = [PACKAGE / room for room in (*AGNOSTIC, *others)]
     names = set().union(*(names_from_namespaces(path) for path in rooms))
     assert {"exp", "take", "sqrt", "int32"} <= names, "the search finds nothing"
     assert not {name for name in names if not hasattr(cupy, name)}

@@ -403,9 +403,7 @@ class TestTheSameCharacter:
         margin = size * 0.7
         at = (margin + y * (300 - 2 * margin), margin + x * (260 - 2 * margin))
         picture = page(300, 260, pen=round(size * 0.15), size=size, at=at, paper=paper, ink=paper - contrast)
-        assert (
-            difference(normalise(noisy(255 - picture if inverted else picture, deviation), MNIST), seven) < 0.4
-        )  # small ones are less smooth
+        assert difference(normalise(noisy(255 - picture if inverted else picture, deviation), MNIST), seven) < 0.4
 
 
 class TestAnImageThatIsReady:

@@ -4,10 +4,8 @@ With the same parameters and `random_state` they give what scikit-learn's own gi
 as those do.
 """
 
-import functools
 import warnings
-from collections.abc import Sequence
-from typing import Any, ClassVar, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import sklearn.neural_network
@@ -21,8 +19,18 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from xpmlp.backends import backend_of
-from xpmlp.backends.base import Backend, computing
+from xpmlp.backends.base import computing
+from xpmlp.fitting import (
+    Batch,
+    Stepper,
+    compiled_gradient,
+    compiled_step,
+    infer,
+    mean_of_hits,
+    name_of,
+    r2,
+    take,
+)
 from xpmlp.inputs import (
     DeviceLabels,
     Place,
@@ -30,17 +38,13 @@ from xpmlp.inputs import (
     check_values,
     check_weights,
     is_foreign,
+    on_host,
     place_of,
     require_same_place,
     widest_float,
 )
 from xpmlp.namespaces import Array, array_namespace
-from xpmlp.network import Layer, Layout, backward, forward, predictions
-from xpmlp.optimizers import Optimizer, Scalars, State, adam_epsilon_hat, sgd_rate_inside
-
-Fitted = TypeVar("Fitted", bound="_Perceptron")
-Batch: TypeAlias = tuple[Array, Array, Array | None]
-"""Samples, targets and weights."""
+from xpmlp.network import Layout
 
 _STOCHASTIC = ("sgd", "adam")
 
@@ -145,13 +149,11 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
     def _check_input(self, X: Any, y: Any, sample_weight: Any, place: Place, incremental: bool, reset: bool) -> Batch:
         """Return samples, targets and weights where they are computed with, of one floating dtype but for labels."""
         if place.is_host:
-            if is_foreign(y):
-                y = _on_host(y)
-            X, y = self._check_both(X, y, reset)
+            X, y = self._check_both(X, on_host(y), reset)
             if self.dtype is not None:
                 X = X.astype(self.dtype, copy=False)
             if sample_weight is not None:
-                sample_weight = _check_sample_weight(_on_host(sample_weight), X)
+                sample_weight = _check_sample_weight(on_host(sample_weight), X)
             if not isinstance(X, np.ndarray) and place.device.name != "numpy":
                 raise ValueError(f"sparse X is for NumPy: {place.device} takes dense arrays; use X.toarray()")
             T = self._check_targets(X, y, place, incremental)
@@ -193,9 +195,9 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
             for arrays, shape in ((self.coefs_, (fan_in, fan_out)), (self.intercepts_, (fan_out,))):
                 drawn = self._random_state.uniform(-bound, bound, shape)
                 if place.is_host:
-                    arrays.append(drawn.astype(_name(dtype), copy=False))
+                    arrays.append(drawn.astype(name_of(dtype), copy=False))
                 else:
-                    arrays.append(place.device.asarray(drawn.astype(_name(dtype)), copy=True))
+                    arrays.append(place.device.asarray(drawn.astype(name_of(dtype)), copy=True))
         self._keep_best()
         if self.solver in _STOCHASTIC:
             self.loss_curve_: list[float] = []
@@ -210,7 +212,7 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
 
     def _fit_stochastic(self, layout: Layout, data: Batch, place: Place, incremental: bool) -> None:
         if not incremental or not hasattr(self, "_optimizer"):
-            self._optimizer = _Stepper.of(self)
+            self._optimizer = Stepper.of(self)
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
         held_out = None
@@ -223,8 +225,8 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
         theta = self._theta(layout, place)
         optimizer = self._optimizer
         state = optimizer.init(theta) if optimizer.state is None else optimizer.state
-        dtype = _name(theta.dtype)
-        step = _compiled_step(
+        dtype = name_of(theta.dtype)
+        step = compiled_step(
             device, layout, self.activation, self.out_activation_, self.loss, float(self.alpha), optimizer.settings
         )
         rows = np.arange(n, dtype=int)
@@ -236,7 +238,7 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
                     order = place.to_device(rows.astype(np.int32 if n < 2**31 else np.int64))
                 total = device.asarray(np.zeros((), dtype), copy=True)
                 for part in batches:
-                    batch = _take(xp, data, order[part] if self.shuffle else part)
+                    batch = take(xp, data, order[part] if self.shuffle else part)
                     theta, state, total = step(theta, state, total, *batch, optimizer.next_scalars())
                 self._end_epoch(self._loss_type(device.to_numpy(total)) / n, n)
                 self._count_without_improvement(layout, theta, held_out, place)
@@ -287,7 +289,7 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
             )
         drawn = [place.to_device(rows) for rows in parts]
         train, held_out = (rows if order is None else xp.take(order, rows, axis=0) for rows in drawn)
-        return _take(xp, data, train), _take(xp, data, held_out)
+        return take(xp, data, train), take(xp, data, held_out)
 
     def _end_epoch(self, loss: float, n: int) -> None:
         self.n_iter_ += 1
@@ -304,7 +306,7 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
             self.best_loss_ = min(self.best_loss_, self.loss_curve_[-1])
         else:
             X, T, weights = held_out
-            P = _infer(layout.unflatten(theta), X, self.activation, self.out_activation_)
+            P = infer(layout.unflatten(theta), X, self.activation, self.out_activation_)
             score = self._validation_score(P, T, weights)
             assert self.validation_scores_ is not None
             self.validation_scores_.append(score)
@@ -330,12 +332,12 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
 
         device = place.device
         X, T, weights = data
-        evaluate = _compiled_gradient(
+        evaluate = compiled_gradient(
             device, layout, self.activation, self.out_activation_, self.loss, float(self.alpha)
         )
 
         def loss_and_gradient(packed: np.ndarray) -> tuple[np.float64, np.ndarray]:
-            theta = device.asarray(packed.astype(_name(X.dtype)), copy=True)
+            theta = device.asarray(packed.astype(name_of(X.dtype)), copy=True)
             value, gradient = evaluate(theta, X, T, weights)
             return np.float64(device.to_numpy(value)), device.to_numpy(gradient).astype(np.float64)
 
@@ -349,7 +351,7 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
         )
         self.n_iter_ = _check_optimize_result("lbfgs", found, self.max_iter)
         self.loss_ = found.fun
-        dtype = self.dtype or _name(widest_float(place.xp))
+        dtype = self.dtype or name_of(widest_float(place.xp))
         self._set_parameters(layout, device.asarray(found.x.astype(dtype), copy=True), place)
 
     def _theta(self, layout: Layout, place: Place) -> Array:
@@ -382,7 +384,7 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
                 X = place.to_device(X)
         else:
             X = check_samples(X, place.xp, name, self.n_features_in_)
-            dtype = _name(place.xp.result_type(X.dtype, self.coefs_[0].dtype))
+            dtype = name_of(place.xp.result_type(X.dtype, self.coefs_[0].dtype))
             X = place.xp.astype(X, getattr(place.xp, dtype), copy=False)
         with computing(place.device, X.shape[0]):
             layers = []
@@ -390,7 +392,7 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
                 here = (array if place.source is place.device else place.to_device(array) for array in (W, b))
                 W, b = (place.xp.astype(array, getattr(place.xp, dtype), copy=False) for array in here)
                 layers.append((W, place.xp.reshape(b, (1, -1))))
-            return _infer(layers, X, self.activation, self.out_activation_), place
+            return infer(layers, X, self.activation, self.out_activation_), place
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -420,7 +422,7 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
             raise TypeError(f"{type(estimator).__name__}: expected scikit-learn's {cls._sklearn.__name__}")
         ours = cls(**{**estimator.get_params(deep=False), **parameters})
         for name, value in _fitted(estimator).items():
-            setattr(ours, name, _Stepper.from_sklearn(value) if name == "_optimizer" else _copied(value))
+            setattr(ours, name, Stepper.from_sklearn(value) if name == "_optimizer" else _copied(value))
         return ours
 
     def to_sklearn(self) -> Any:
@@ -429,7 +431,7 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
         theirs = self._sklearn(**{name: value for name, value in self.get_params(deep=False).items() if name in known})
         for name, value in _fitted(self).items():
             if name == "_optimizer":
-                value = value.to_sklearn([_on_host(W) for W in self.coefs_], [_on_host(b) for b in self.intercepts_])
+                value = value.to_sklearn([on_host(W) for W in self.coefs_], [on_host(b) for b in self.intercepts_])
             setattr(theirs, name, value.to_sklearn() if isinstance(value, DeviceLabels) else _copied(value, host=True))
         return theirs
 
@@ -545,6 +547,8 @@ class MLPClassifier(ClassifierMixin, _Perceptron):  # type: ignore[misc]
             As scikit-learn's does.
         """
         place = place_of(X, self.backend)
+        if place.is_host:
+            y, classes = on_host(y), on_host(classes)
         on_device = not place.is_host and _is_numeric(y) and (classes is None or _is_numeric(classes))
         if on_device and getattr(self, "classes_", None) is None and classes is not None:
             is_multilabel = getattr(y, "ndim", 1) == 2 and y.shape[1] > 1
@@ -604,16 +608,16 @@ class MLPClassifier(ClassifierMixin, _Perceptron):  # type: ignore[misc]
             As `fit` has them.
         """
         if not is_foreign(X):
-            weights = None if sample_weight is None else _on_host(sample_weight)
-            return float(super().score(X, _on_host(y) if is_foreign(y) else y, weights))
+            weights = None if sample_weight is None else on_host(sample_weight)
+            return float(super().score(X, on_host(y), weights))
         found, place = self.predict(X), place_of(X, self.backend)
         if not is_foreign(found):
             from sklearn.metrics import accuracy_score
 
-            weights = None if sample_weight is None else _on_host(sample_weight)
+            weights = None if sample_weight is None else on_host(sample_weight)
             return float(accuracy_score(y, found, sample_weight=weights))
         hits = found == place.xp.reshape(place.to_device(y), found.shape)
-        return _mean_of_hits(hits, None if sample_weight is None else place.to_device(sample_weight), place)
+        return mean_of_hits(hits, None if sample_weight is None else place.to_device(sample_weight), place)
 
     def _head(self) -> str:
         return "softmax" if self._label_binarizer.y_type_ == "multiclass" else "logistic"
@@ -672,7 +676,7 @@ class MLPClassifier(ClassifierMixin, _Perceptron):  # type: ignore[misc]
             hits = xp.argmax(P, axis=1) == xp.argmax(xp.astype(T, xp.int8), axis=1)
         else:
             hits = (P > 0.5) == T
-        return _mean_of_hits(hits, weights, place_of(P, None))
+        return mean_of_hits(hits, weights, place_of(P, None))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -795,13 +799,13 @@ class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
             As `fit` has them.
         """
         if not is_foreign(X):
-            weights = None if sample_weight is None else _on_host(sample_weight)
-            return float(super().score(X, _on_host(y) if is_foreign(y) else y, weights))
+            weights = None if sample_weight is None else on_host(sample_weight)
+            return float(super().score(X, on_host(y), weights))
         found, place = self.predict(X), place_of(X, self.backend)
         T = place.xp.astype(place.to_device(y), found.dtype)
         weights = None if sample_weight is None else check_weights(sample_weight, place, found)
         n = found.shape[0]
-        return _r2(place.xp.reshape(found, (n, -1)), place.xp.reshape(T, (n, -1)), weights)
+        return r2(place.xp.reshape(found, (n, -1)), place.xp.reshape(T, (n, -1)), weights)
 
     def _head(self) -> str:
         return "exp" if self.loss == "poisson" else "identity"
@@ -827,220 +831,7 @@ class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
         return check_values(place.to_device(y), place.xp, X, type(self).__name__)
 
     def _validation_score(self, P: Array, T: Array, weights: Array | None) -> float:
-        return _r2(P, T, weights)
-
-
-class _Stepper:
-    """An optimizer's settings, its state, and the rate of its next step; the name that scikit-learn has for it too."""
-
-    def __init__(
-        self, settings: tuple[Any, ...], learning_rate_init: float, lr_schedule: str = "constant", power_t: float = 0.5
-    ) -> None:
-        self.settings = settings
-        self.learning_rate_init = learning_rate_init
-        self.learning_rate = float(learning_rate_init)
-        self.lr_schedule, self.power_t = lr_schedule, power_t
-        self.t = 0
-        self.state: State | None = None
-
-    @classmethod
-    def of(cls, estimator: _Perceptron) -> Self:
-        e = estimator
-        if e.solver == "sgd":
-            settings = ("sgd", float(e.momentum), bool(e.nesterovs_momentum))
-            return cls(settings, e.learning_rate_init, e.learning_rate, e.power_t)
-        return cls(("adam", float(e.beta_1), float(e.beta_2), float(e.epsilon)), e.learning_rate_init)
-
-    def init(self, theta: Array) -> State:
-        return _rule(self.settings).init(theta)
-
-    def next_scalars(self) -> Scalars:
-        """Return the next step's numbers."""
-        self.t += 1
-        if self.settings[0] == "sgd":
-            return _rule(self.settings).scalars(self.t, self.learning_rate)
-        scalars = _rule(self.settings).scalars(self.t, self.learning_rate_init)
-        self.learning_rate = scalars["rate"]
-        return scalars
-
-    def iteration_ends(self, n_seen: int) -> None:
-        """Lower the rate after an epoch, where it goes by the samples seen."""
-        if self.lr_schedule == "invscaling":
-            self.learning_rate = float(self.learning_rate_init) / (n_seen + 1) ** self.power_t
-
-    def trigger_stopping(self, reason: str, verbose: bool) -> bool:
-        """Return whether to stop; the adaptive rate is divided by five instead, down to 1e-6."""
-        stops, what = True, " Stopping."
-        if self.lr_schedule == "adaptive":
-            stops, what = self.learning_rate <= 1e-6, " Learning rate too small. Stopping."
-        if not stops:
-            self.learning_rate /= 5.0
-            what = f" Setting learning rate to {self.learning_rate:f}"
-        if verbose:
-            print(f"{reason}{what}")  # noqa: T201
-        return stops
-
-    @classmethod
-    def from_sklearn(cls, theirs: Any) -> Self:
-        """Return scikit-learn's optimizer as one of ours."""
-        is_sgd = hasattr(theirs, "velocities")
-        if is_sgd:
-            settings: tuple[Any, ...] = ("sgd", float(theirs.momentum), bool(theirs.nesterov))
-            ours = cls(settings, theirs.learning_rate_init, theirs.lr_schedule, theirs.power_t)
-            lists = {"velocity": theirs.velocities}
-        else:
-            settings = ("adam", float(theirs.beta_1), float(theirs.beta_2), float(theirs.epsilon))
-            ours = cls(settings, theirs.learning_rate_init)
-            ours.t = theirs.t
-            lists = {"m": theirs.ms, "v": theirs.vs}
-        ours.learning_rate = theirs.learning_rate
-        ours.state = {name: _joined(arrays) for name, arrays in lists.items()}
-        return ours
-
-    def to_sklearn(self, coefs: Sequence[np.ndarray], intercepts: Sequence[np.ndarray]) -> Any:
-        """Return scikit-learn's optimizer of the same settings and state."""
-        from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
-
-        params = [*coefs, *intercepts]
-        state = {name: _parted(_on_host(vector), coefs) for name, vector in (self.state or {}).items()}
-        if self.settings[0] == "sgd":
-            _, momentum, nesterov = self.settings
-            theirs = SGDOptimizer(params, self.learning_rate_init, self.lr_schedule, momentum, nesterov, self.power_t)
-            theirs.velocities = state.get("velocity", theirs.velocities)
-        else:
-            theirs = AdamOptimizer(params, self.learning_rate_init, *self.settings[1:])
-            theirs.t, theirs.ms, theirs.vs = self.t, state.get("m", theirs.ms), state.get("v", theirs.vs)
-        theirs.learning_rate = self.learning_rate
-        return theirs
-
-
-@functools.lru_cache(maxsize=64)
-def _rule(settings: tuple[Any, ...]) -> Optimizer:
-    if settings[0] == "sgd":
-        return sgd_rate_inside(settings[1], nesterov=settings[2])
-    return adam_epsilon_hat(settings[1], settings[2], epsilon=settings[3])
-
-
-@functools.lru_cache(maxsize=64)
-def _compiled_step(
-    device: Backend, layout: Layout, activation: str, head: str, loss: str, alpha: float, settings: tuple[Any, ...]
-) -> Any:
-    """Return the step that trains on one batch, as the device repeats it fastest; one of a kind is compiled once."""
-    optimizer = _rule(settings)
-
-    def step(
-        theta: Array, state: State, total: Array, X: Array, T: Array, weights: Array | None, scalars: Scalars
-    ) -> tuple[Array, State, Array]:
-        value, gradient = _loss_and_gradient(layout, theta, X, T, weights, activation, head, loss, alpha)
-        total += value * X.shape[0]
-        theta, state = optimizer.update(theta, state, gradient, scalars)
-        return theta, state, total
-
-    return device.compile(step, donate=(0, 1, 2))
-
-
-@functools.lru_cache(maxsize=64)
-def _compiled_gradient(device: Backend, layout: Layout, activation: str, head: str, loss: str, alpha: float) -> Any:
-    """Return the loss and its gradient as a function of the parameters, for L-BFGS."""
-
-    def evaluate(theta: Array, X: Array, T: Array, weights: Array | None) -> tuple[Array, Array]:
-        return _loss_and_gradient(layout, theta, X, T, weights, activation, head, loss, alpha)
-
-    return device.compile(evaluate)
-
-
-def _loss_and_gradient(
-    layout: Layout,
-    theta: Array,
-    X: Array,
-    T: Array,
-    weights: Array | None,
-    activation: str,
-    head: str,
-    loss: str,
-    alpha: float,
-) -> tuple[Array, Array]:
-    layers = layout.unflatten(theta)
-    S, activations = forward(layers, X, activation)
-    value = _reported_loss(layers, S, T, weights, head, alpha)
-    gradient = backward(layers, activations, S, T, head=head, activation=activation, weights=weights, l2=alpha)
-    return value, layout.flatten(gradient)
-
-
-def _reported_loss(
-    layers: Sequence[Layer], S: Array, T: Array, weights: Array | None, head: str, alpha: float
-) -> Array:
-    """Return the loss that scikit-learn reports: of clipped probabilities, and squared errors averaged over outputs."""
-    xp = array_namespace(S=S, T=T)
-    P, n = predictions(S, head), S.shape[0]
-    if head in ("softmax", "logistic"):
-        eps = float(xp.finfo(P.dtype).eps)
-        P = xp.clip(P, eps, 1 - eps)
-        chosen = xp.where(T, P, 1.0 if head == "softmax" else 1 - P)
-        losses = -xp.sum(xp.log(chosen), axis=1)
-    elif head == "identity":
-        losses = xp.sum((T - P) ** 2, axis=1) * (0.5 / S.shape[1])
-    else:
-        is_positive = T > 0
-        losses = xp.sum(xp.where(is_positive, T * xp.log(xp.where(is_positive, T, 1.0) / P), 0.0) - T + P, axis=1)
-    share = 1 / n if weights is None else 1 / xp.sum(weights)
-    value = xp.sum(losses if weights is None else losses * weights) * share
-    if not alpha:
-        return value
-    squares = [xp.reshape(W, (-1,)) for W, _ in layers]
-    return value + (0.5 * alpha) * share * sum((w @ w for w in squares[1:]), squares[0] @ squares[0])
-
-
-_AT_ONCE = 16_384
-"""Samples whose activations are kept at a time where only the last layer's are wanted."""
-
-
-def _infer(layers: Sequence[Layer], X: Array, activation: str, head: str) -> Array:
-    """Return the predictions P, (n, outputs)."""
-    n = X.shape[0]
-    parts = []
-    for first in range(0, n, _AT_ONCE):
-        S, _ = forward(layers, X if n <= _AT_ONCE else X[first : min(first + _AT_ONCE, n), :], activation)
-        parts.append(predictions(S, head))
-    return parts[0] if len(parts) == 1 else array_namespace(P=parts[0]).concat(parts, axis=0)
-
-
-def _take(xp: Any, data: Batch, rows: Any) -> Batch:
-    """Return some of the samples, named by a slice or by their numbers."""
-    X, T, weights = data
-    if isinstance(rows, slice):
-        return X[rows, :], T[rows, :], None if weights is None else weights[rows]
-    X = xp.take(X, rows, axis=0) if hasattr(X, "__dlpack__") else X[rows]  # what has not is sparse
-    return X, xp.take(T, rows, axis=0), None if weights is None else xp.take(weights, rows, axis=0)
-
-
-def _mean_of_hits(hits: Array, weights: Array | None, place: Place) -> float:
-    """Return how many rows are all true, by their weights."""
-    xp = place.xp
-    if hits.ndim == 2:
-        hits = xp.all(hits, axis=1)
-    if weights is None:
-        return int(xp.sum(xp.astype(hits, xp.int32))) / int(hits.shape[0])
-    return float(xp.sum(xp.where(hits, weights, 0.0)) / xp.sum(weights))
-
-
-def _r2(P: Array, T: Array, weights: Array | None) -> float:
-    """Return 1 less the squared errors by the squared deviations from the mean, averaged over the outputs."""
-    xp = array_namespace(P=P, T=T)
-    if not bool(xp.all(xp.isfinite(P))):
-        return float("nan")
-    w = xp.ones_like(T[:, :1]) if weights is None else weights[:, None]
-    errors = xp.sum(w * (T - P) ** 2, axis=0)
-    mean = xp.sum(w * T, axis=0, keepdims=True) / xp.sum(w)
-    deviations = xp.sum(w * (T - mean) ** 2, axis=0)
-    varies = deviations > 0
-    ratios = xp.where(varies, errors / xp.where(varies, deviations, 1.0), xp.astype(errors > 0, errors.dtype))
-    return float(1 - xp.sum(ratios) / ratios.shape[0])
-
-
-def _name(dtype: Any) -> str:
-    """Return a floating dtype's name, whatever the library calls it."""
-    return "float64" if "float64" in str(dtype) else "float32"
+        return r2(P, T, weights)
 
 
 def _all_finite(array: Array) -> Array:
@@ -1050,11 +841,6 @@ def _all_finite(array: Array) -> Array:
 
 def _copy(array: Array) -> Array:
     return array_namespace(array=array).asarray(array, copy=True)
-
-
-def _on_host(array: Any) -> Any:
-    """Return another library's array as NumPy's, and what is none as it is."""
-    return backend_of(array).to_numpy(array) if is_foreign(array) else array
 
 
 def _is_numeric(y: Any) -> bool:
@@ -1079,16 +865,4 @@ def _copied(value: Any, host: bool = False) -> Any:
 
     if isinstance(value, list):
         return [_copied(item, host) for item in value]
-    return copy.deepcopy(_on_host(value) if host else value)
-
-
-def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the arrays of all weights and then all biases as one vector, layer by layer."""
-    n = len(arrays) // 2
-    return np.concatenate([array.ravel() for k in range(n) for array in (arrays[k], arrays[n + k])])
-
-
-def _parted(vector: np.ndarray, coefs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return a vector as the arrays of all weights and then all biases."""
-    layers = Layout((coefs[0].shape[0], *(W.shape[1] for W in coefs))).unflatten(vector)
-    return [*(W.copy() for W, _ in layers), *(b.ravel().copy() for _, b in layers)]
+    return copy.deepcopy(on_host(value) if host else value)

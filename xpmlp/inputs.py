@@ -71,6 +71,11 @@ def is_foreign(array: object) -> bool:
     return True
 
 
+def on_host(array: Any) -> Any:
+    """Return another library's array as NumPy's, and what is none as it is."""
+    return backend_of(array).to_numpy(array) if is_foreign(array) else array
+
+
 def place_of(X: object, spec: str | None) -> Place:
     """Return where X lies, and what computes with it.
 

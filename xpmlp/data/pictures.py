@@ -242,9 +242,6 @@ def _paper(picture: np.ndarray) -> np.ndarray:
 
     reach = max(1, max(picture.shape) // 6)
     beyond = np.pad(picture, reach, mode="edge")
-    for _ in range(4):  # sides; but ink that touches the border does not go on
-        beyond[:reach] = ndimage.grey_closing(beyond[reach], 2 * reach + 1)
-        beyond = np.rot90(beyond)
     closed: np.ndarray = ndimage.grey_closing(beyond, (2 * reach + 1, 2 * reach + 1))
     return closed[reach:-reach, reach:-reach]
 
