@@ -23,9 +23,9 @@ SHORT = ("--epochs", "20", "--hidden", "16,8", "--batch-size", "16", "--checkpoi
 QUIET_ENV = environment(PYTHONDONTWRITEBYTECODE="1")
 
 
-def begin(*options, cwd, **popen):
+def begin(*options, cwd):
     return subprocess.Popen(
-        [*TRAIN, *options], cwd=cwd, env=QUIET_ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **popen
+        [*TRAIN, *options], cwd=cwd, env=QUIET_ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -236,17 +236,19 @@ class TestAFullDisk:
 
     @pytest.mark.parametrize("limit", [0, 500, 3000, None])
     def test_is_one_line_and_the_run_goes_on_when_there_is_room(self, tmp_path, data, whole, limit):
-        import resource
-
         is_amid = limit is None
         if is_amid:  # a checkpoint grows with the epochs that it tells of
             limit = max((tmp_path / "whole" / "checkpoints").iterdir()).stat().st_size - 1000
-        process = begin(
-            *data, *SHORT, "--out", "run", cwd=tmp_path,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-        )  # fmt: skip
-        said, errors = process.communicate(timeout=60)
-        assert (process.returncode, said, errors.count("\n")) == (2, "", 1)
+        code = (
+            "import resource, sys\n"
+            "from xpmlp.commands import main\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)\n"
+            "sys.exit(main(['train', *sys.argv[2:]]))"
+        )
+        command = [sys.executable, "-c", code, str(limit), *data, *SHORT, "--out", "run"]
+        done = subprocess.run(command, cwd=tmp_path, env=QUIET_ENV, capture_output=True, text=True, check=False)
+        errors = done.stderr
+        assert (done.returncode, done.stdout, errors.count("\n")) == (2, "", 1)
         assert "File too large" in errors
         if is_amid:
             assert errors.startswith("xpmlp: run/checkpoints/step-")
