@@ -58,6 +58,8 @@ SETTINGS = {
 
 def pair(target, **settings):
     """Return scikit-learn's estimator for a target, and ours."""
+    if target == "strings" and settings.get("early_stopping") and sklearn.__version__ < "1.8":
+        pytest.skip("scikit-learn 1.7's own fails here: it asks whether strings are finite")
     settings = {"hidden_layer_sizes": (9, 5), "max_iter": 20, "random_state": 1, **settings}
     if target in ("values", "several values", "rates"):
         settings["loss"] = "poisson" if target == "rates" else "squared_error"
@@ -83,7 +85,8 @@ def require_equal(ours, expected, X, y, bound=1e-8):
     assert fitted <= set(vars(ours))
     for name in fitted & {"loss_", "best_loss_", "loss_curve_", "validation_scores_", "best_validation_score_", "t_"}:
         found, value = getattr(ours, name), getattr(expected, name)
-        assert type(found) is type(value), name
+        if sklearn.__version__ >= "1.9":  # before, it was another type of float with some versions of SciPy
+            assert type(found) is type(value), name
         if value is not None:
             assert found == pytest.approx(value, rel=bound), name
     for name in fitted & {"n_layers_", "n_outputs_", "n_features_in_", "out_activation_"}:
@@ -339,10 +342,10 @@ class TestWhereTheDataAre:
         _, ours = pair("four classes")
         ours.fit(other.asarray(X), y)
         try:
-            content = pickle.dumps(ours)
+            pickle.loads(pickle.dumps(ours.coefs_))
         except (TypeError, pickle.PicklingError) as error:
             pytest.skip(f"{other.name}'s own arrays cannot be pickled: {error}")
-        back = pickle.loads(content)
+        back = pickle.loads(pickle.dumps(ours))
         assert other.to_numpy(back.predict(other.asarray(X))).tolist() == (
             other.to_numpy(ours.predict(other.asarray(X))).tolist()
         )
@@ -443,6 +446,7 @@ class TestAmongScikitLearnsTools:
         assert found[0] == found[1]
 
     @pytest.mark.filterwarnings("ignore:invalid value encountered in divide:RuntimeWarning")  # of the scaler itself
+    @pytest.mark.filterwarnings("ignore:You are comparing a array_api_strict dtype:UserWarning")  # of its validation
     @pytest.mark.parametrize("spec", ["torch", "array-api-strict"])
     def test_in_a_pipeline_on_a_device(self, spec, find_backend):
         from sklearn.pipeline import make_pipeline
