@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -212,6 +212,44 @@ def plot_comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: str |
     pair[1].yaxis.set_major_formatter(PercentFormatter(1.0))
     handles, names = pair[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", title="solid: validation, dashed: training", ncols=2)
+    _save(figure, path)
+
+
+def plot_benchmark(
+    rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], title: str, ours: Collection[str]
+) -> None:
+    """Draw a benchmark's medians as bars, with their spread: a panel for each batch size, and one for cold starts.
+
+    Parameters
+    ----------
+    rows : sequence of mappings
+        What `xpmlp.benchmark.rounds.summarise` returns.
+    path : path
+        The PNG file.
+    title : str
+        What stands above.
+    ours : collection of str
+        The contestants whose bars are ours.
+    """
+    panels = list(dict.fromkeys((row["what"], row["batch_size"]) for row in rows))
+    figure = _new_figure(5 * len(panels), 3.6)
+    figure.suptitle(title)
+    for axes, (what, batch_size) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
+        group = [row for row in rows if (row["what"], row["batch_size"]) == (what, batch_size) and row["seconds"]]
+        group.sort(key=lambda row: -row["seconds"])
+        for k, row in enumerate(group):
+            name = row["contestant"]
+            colour = "#bbbbbb" if name == "floor" else _TRAINING if name in ours else _VALIDATION
+            axes.barh(k, row["seconds"], color=colour, height=0.7)
+            axes.plot([row["least"], row["most"]], [k, k], color="black", linewidth=1)
+            axes.text(row["most"], k, f"  {row['seconds']:.2f}", va="center", size=8)
+        axes.set_yticks(
+            range(len(group)),
+            [f"xpmlp, {r['contestant']}" if r["contestant"] in ours else r["contestant"] for r in group],
+        )
+        axes.set_xlabel(f"s/epoch, batch {batch_size}" if what == "steady" else "s, cold start to 98 % test accuracy")
+        axes.margins(x=0.12)
+        axes.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
 
 

@@ -9,6 +9,7 @@ import click
 import xpmlp
 from xpmlp.commands._signals import Interrupted, raising
 from xpmlp.commands.backends import backends
+from xpmlp.commands.bench import bench
 from xpmlp.commands.check import check
 from xpmlp.commands.compare import compare
 from xpmlp.commands.data import data
@@ -27,7 +28,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (train, evaluate, predict, compare, data, backends, check):
+for _command in (train, evaluate, predict, compare, data, backends, check, bench):
     cli.add_command(_command)
 
 

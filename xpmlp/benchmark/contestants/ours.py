@@ -1,0 +1,53 @@
+"""xpmlp itself, on one of its backends: what `xpmlp.train` does in an epoch."""
+
+import numpy as np
+
+from xpmlp.backends import get_backend
+from xpmlp.backends.base import computing
+from xpmlp.benchmark.work import Contestant, Work
+from xpmlp.config import TrainConfig, make_optimizer
+from xpmlp.data import DeviceLoader, load_dataset
+from xpmlp.network import Layout, init
+from xpmlp.training import evaluate, make_train_step, zero_totals
+
+
+class Entry(Contestant):
+    """xpmlp's own training step and loader."""
+
+    def __init__(self, work: Work, backend: str) -> None:
+        self.work, self.backend = work, get_backend(backend, "float32")
+        data = load_dataset("mnist", work.data_dir)
+        self.n = min(work.n_images, len(data.train))
+        self.test = data.test
+        self.layout = Layout(work.sizes)
+        config = TrainConfig(hidden=work.hidden, optimizer=work.optimizer, batch_size=work.batch_size)
+        self.optimizer = make_optimizer(config)
+        self.rng = np.random.default_rng(0)
+        with computing(self.backend, work.batch_size):
+            self.theta = self.backend.asarray(init(self.layout, self.rng, "float32"), copy=True)
+            self.state = self.optimizer.init(self.theta)
+            self.loader = DeviceLoader(data.train, self.backend, work.batch_size, reuse_buffers=True)
+            train_step = make_train_step(self.layout, self.optimizer, data.train.max_value)
+            self.train_step = self.backend.compile(train_step, donate=(0, 1, 2))
+        self.step = 0
+
+    def epoch(self) -> None:
+        """Train on every image once."""
+        n_steps = -(-self.n // self.work.batch_size) * self.work.epochs
+        with computing(self.backend, self.work.batch_size):
+            totals = zero_totals(self.backend, "float32")
+            for images, labels in self.loader.epoch(self.rng.permutation(self.n)):
+                self.step += 1
+                scalars = self.optimizer.scalars(self.step, self.work.rate(self.step, n_steps))
+                self.theta, self.state, totals = self.train_step(
+                    self.theta, self.state, totals, images, labels, scalars
+                )
+            self.backend.to_numpy(totals.loss)
+
+    def test_accuracy(self) -> float:
+        """Return the accuracy over the test images."""
+        return evaluate(self.theta, self.layout, self.test, self.backend).accuracy
+
+    def describe(self) -> dict[str, str]:
+        """Return the backend's description."""
+        return {"library": self.backend.name, **self.backend.describe()}

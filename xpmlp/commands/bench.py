@@ -1,0 +1,36 @@
+"""``xpmlp bench``: the same work for xpmlp and its peers, timed in turn."""
+
+import click
+
+from xpmlp.commands.train import widths
+
+
+def names(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Return names that stand with commas between them."""
+    return None if value is None else tuple(name for name in value.split(",") if name)
+
+
+@click.command()
+@click.option("--data-dir", type=click.Path(), help="The folder of MNIST. [XPMLP_DATA, then the user's cache]")
+@click.option("--hidden", callback=widths, default="256,128", show_default=True, help="Widths of the hidden layers.")
+@click.option("--batch-size", callback=widths, default="128,1024", show_default=True, help="Sizes, with commas.")
+@click.option("--backend", callback=names, default="numpy", show_default=True, help="Of ours: numpy, torch, jax, cupy.")
+@click.option("--peers", callback=names, help="Which, with commas; none for no peer. [all that are installed]")
+@click.option("--optimizer", type=click.Choice(["adam", "sgd"]), default="adam", show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Turns of each.")
+@click.option("--epochs", type=click.IntRange(1), default=3, show_default=True, help="Steady epochs a turn.")
+@click.option(
+    "--cold/--no-cold", default=True, help="Also from the start of the process to 98 % test accuracy. [--cold]"
+)
+@click.option(
+    "--out", type=click.Path(), default="benchmark", show_default=True, help="The folder for what is measured."
+)
+def bench(**options: object) -> None:
+    """Time an epoch, a cold start and the memory of xpmlp, PyTorch, JAX, Keras, scikit-learn and Thinc on MNIST.
+
+    Each runs in a process of its own, in turn, in float32; medians count. Writes results.jsonl as they come, bench.json
+    and bench.png.
+    """
+    from xpmlp.commands._benchmark import run
+
+    run(**options)  # type: ignore[arg-type]
