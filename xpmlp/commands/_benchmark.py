@@ -43,11 +43,11 @@ def run(
         raise ConfigError(f"unknown backend {', '.join(unknown)}: expected {', '.join(OURS)}")
     wanted = PEERS if peers is None else tuple(name for name in peers if name != "none")
     here, missing = installed(["floor", *backend, *wanted])
-    if missing:
-        say("left out", f"{', '.join(missing)}: not installed")
+    files = _folder_of_mnist(data_dir)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    files = _folder_of_mnist(data_dir)
+    if missing:
+        say("left out", f"{', '.join(missing)}: not installed")
     rate = 0.001 if optimizer == "adam" else 0.1
     works = [Work(hidden, size, optimizer, rate, epochs, files) for size in batch_size]
     start = Work(hidden, 128, "sgd", 0.2, 3, files) if cold else None
