@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
+from tests.conftest import run_python
 from xpmlp.backends import backend_of, get_backend
 from xpmlp.checking import relative_error
 from xpmlp.errors import BackendError
@@ -372,6 +373,113 @@ def test_nothing_but_scalars_crosses_to_the_host(find_backend, monkeypatch):
             ours.score(samples, y)
     assert set(crossed) == {()}
     assert len(crossed) > 20, "an epoch's loss is a scalar"
+
+
+class TestScoresOnADevice:
+    """What scikit-learn would refuse is refused; nothing is broadcast."""
+
+    @pytest.fixture
+    def strict(self, find_backend):
+        return find_backend("array-api-strict")
+
+    def test_of_values(self, strict):
+        ours = MLPRegressor(hidden_layer_sizes=(4,), max_iter=2).fit(strict.asarray(X), strict.asarray(SIGNAL))
+        with pytest.raises(ValueError, match="Input y contains NaN"):
+            ours.score(strict.asarray(X), strict.asarray(np.where(SIGNAL > 1, np.nan, SIGNAL)))
+        with pytest.raises(ValueError, match=r"different number of output \(1!=3\)"):
+            ours.score(strict.asarray(X), strict.asarray(SIGNAL[:, 0].copy()))
+        with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+            ours.score(strict.asarray(X), strict.asarray(SIGNAL[:9]))
+        with pytest.warns(sklearn.exceptions.UndefinedMetricWarning):
+            assert np.isnan(ours.score(strict.asarray(X[:1]), strict.asarray(SIGNAL[:1])))
+
+    def test_of_labels(self, strict):
+        y = TARGETS["four classes"]
+        ours = MLPClassifier((4,), max_iter=2).fit(strict.asarray(X), strict.asarray(y))
+        for wrong, weights, message in (
+            (y[:9], None, "inconsistent numbers of samples"),
+            (y, np.ones(9), r"sample_weight.shape == \(9,\), expected \(240,\)"),
+            (y, np.zeros(240), "must contain at least one non-zero number"),
+            (y.astype(str), None, "."),
+        ):
+            with pytest.raises((ValueError, TypeError), match=message):
+                ours.score(strict.asarray(X), wrong, weights)
+
+
+class TestGoingOnOtherwise:
+    """A fit that goes on with samples of another dtype, on another backend, or as another kind of fit."""
+
+    @pytest.mark.parametrize("solver", ["adam", "sgd"])
+    @pytest.mark.parametrize("dtypes", [("f8", "f4"), ("f4", "f8")])
+    def test_in_another_dtype(self, dtypes, solver):
+        y = TARGETS["four classes"]
+        expected, ours = pair("four classes", solver=solver)
+        for dtype in dtypes:
+            for estimator in (expected, ours):
+                estimator.partial_fit(X.astype(dtype), y, classes=range(4))
+        assert ours.coefs_[0].dtype == expected.coefs_[0].dtype
+        assert relative_error(ours.coefs_[0], expected.coefs_[0]) < (1e-8 if dtypes[0] == "f8" else 1e-4)
+        ours.set_params(dtype="float32").partial_fit(X, y)
+        assert ours.coefs_[0].dtype == ours.predict_proba(X).dtype == np.float32
+
+    @pytest.mark.parametrize("spec", ["torch", "jax", "array-api-strict"])
+    def test_on_another_backend(self, spec, find_backend):
+        find_backend(spec, "float64")
+        y = TARGETS["four classes"]
+        expected, ours = pair("four classes")
+        ours = MLPClassifier.from_sklearn(expected.fit(X, y), backend=spec)
+        for backend in (spec, None, spec):
+            ours.set_params(backend=backend).partial_fit(X, y)
+            assert relative_error(ours.coefs_[0], expected.partial_fit(X, y).coefs_[0]) < 1e-8
+
+    def test_with_early_stopping_switched_on_or_off(self):
+        y = TARGETS["four classes"]
+        _, ours = pair("four classes", warm_start=True, max_iter=3)
+        for early_stopping in (False, True, False):
+            ours.set_params(early_stopping=early_stopping).fit(X, y)
+        assert len(ours.validation_scores_) == 3
+
+    def test_as_another_network_is_refused_by_name(self):
+        _, ours = pair("four classes", warm_start=True, max_iter=1)
+        ours.fit(X, TARGETS["four classes"]).set_params(hidden_layer_sizes=(3,))
+        message = r"hidden_layer_sizes and the data make a network \(6, 3, 4\): the one that goes on is \(6, 9, 5, 4\)"
+        with pytest.raises(ValueError, match=message):
+            ours.fit(X, TARGETS["four classes"])
+
+
+@pytest.mark.parametrize("y", [np.zeros(240, int), np.full(240, "a")], ids=["numbers", "strings"])
+def test_one_class_alone_is_always_right(y):
+    expected, ours = pair("two classes", early_stopping=True)
+    assert ours.fit(X, y).validation_scores_ == expected.fit(X, y).validation_scores_
+    assert ours.predict(X).tolist() == y.tolist()
+
+
+JAX_IN_32_BITS = """
+import numpy as np, jax.numpy as jnp, warnings
+warnings.simplefilter("ignore")
+from xpmlp import MLPClassifier, MLPRegressor
+X = np.random.default_rng(0).standard_normal((60, 3))
+y, t, w = (X[:, 0] > 0).astype(int), X @ [1.0, 2.0, 3.0], np.ones(60)
+K = dict(hidden_layer_sizes=(4,), max_iter=3, random_state=0)
+J = jnp.asarray
+for early in (False, True):
+    MLPClassifier(early_stopping=early, **K).fit(J(X), J(y)).score(J(X), y)
+    MLPRegressor(early_stopping=early, **K).fit(J(X), t, w).score(J(X), t, w)
+MLPClassifier(**K).fit(J(X), list(y)).partial_fit(J(X), J(y), classes=[0, 1])
+MLPClassifier(solver="lbfgs", **K).fit(J(X), y)
+for dtype in (None, "float32"):
+    m = MLPClassifier(backend="jax", dtype=dtype, **K).fit(X, y)
+    assert m.coefs_[0].dtype == m.predict_proba(X).dtype == np.float32
+m = MLPClassifier(backend="jax", dtype="float64", **K).fit(X, y)
+assert m.coefs_[0].dtype == m.predict_proba(X).dtype == np.float64
+print("all is well")
+"""
+
+
+def test_jax_takes_what_it_must_narrow_where_its_wide_types_are_off(find_backend):
+    find_backend("jax")
+    done = run_python("-c", JAX_IN_32_BITS)
+    assert (done.returncode, done.stdout) == (0, "all is well\n"), done.stderr
 
 
 class TestWhatWasLearned:

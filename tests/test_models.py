@@ -165,5 +165,20 @@ class TestAFileThatIsNotWhatItSays:
             load(path, "numpy")
 
 
+def test_a_checkpoint_that_a_running_training_has_just_removed_is_looked_for_again(tmp_path, theta, monkeypatch):
+    (tmp_path / "checkpoints").mkdir()
+    paths = [tmp_path / "checkpoints" / f"step-{step:08}.safetensors" for step in (1, 2)]
+    for path in paths:
+        tensors.write(path, "checkpoint", to_tensors(theta, LAYOUT), describe(INFO, theta.dtype))
+    listed = iter([[tmp_path / "checkpoints" / "step-00000000.safetensors"], paths])
+    monkeypatch.setattr("xpmlp.models.list_checkpoints", lambda run: next(listed))
+    assert load(tmp_path, "numpy").theta.tobytes() == theta.tobytes()
+
+
+def test_no_name_is_no_model():
+    with pytest.raises(CheckpointError, match="the model has no name"):
+        load("")
+
+
 def test_a_backend_may_be_named(path):
     assert load(path, "numpy").backend.name == get_backend("numpy").name

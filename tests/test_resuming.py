@@ -96,11 +96,31 @@ def test_a_finished_run_says_so(train, at_home, capsys):
     assert train("--out", "run") == 0
     before = {path: path.stat().st_mtime_ns for path in (at_home / "run").rglob("*") if path.name != ".lock"}
     capsys.readouterr()
-    assert resume() == 0
+    assert resume("--no-plot") == 0
     said, errors = capsys.readouterr()
     assert said.startswith("finished run has made its 4 epochs; test accuracy ")
     assert errors == ""
     assert before == {path: path.stat().st_mtime_ns for path in (at_home / "run").rglob("*") if path.name != ".lock"}
+
+
+def test_a_finished_run_whose_picture_was_cut_short_is_drawn(train, at_home, capsys):
+    assert train("--out", "run") == 0
+    assert resume() == 0
+    assert "drawn    run/history.png" in capsys.readouterr().out
+    assert (at_home / "run" / "history.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_finished_run_without_its_checkpoints_is_finished(train, at_home, capfd):
+    assert train("--out", "run", "--schedule", "constant") == 0
+    for path in (at_home / "run" / "checkpoints").iterdir():
+        path.unlink()
+    before = results(at_home / "run")
+    assert resume("--no-plot") == 0
+    assert resume("--epochs", "9") == 2
+    said, errors = capfd.readouterr()
+    assert "finished run has made its 4 epochs" in said
+    assert errors == "xpmlp: run is finished and its checkpoints are gone: there is nothing to go on from\n"
+    assert results(at_home / "run") == before
 
 
 def test_more_epochs_are_made_where_the_rate_is_constant(train, at_home):
@@ -188,6 +208,8 @@ class TestRefusals:
         stop_after(20)
         assert train("--out", "run") == 2
         stop_after(None)
+        with (at_home / "run" / "metrics.jsonl").open("a") as file:
+            file.write('{"torn": ')  # which is repaired only where the run goes on
 
         def refused(*options, run="run"):
             def state():
@@ -217,6 +239,7 @@ class TestRefusals:
             (("--epochs", "5"), "epochs 5: the run's one-cycle learning rate was laid out for 4, and only a constant"),
             (("--target-accuracy", "7"), "target accuracy 7.0: expected a fraction above 0, at most 1"),
             (("--dataset", "digits"), "run was begun on idx:"),
+            (("--backend", "cudy"), "unknown backend 'cudy'"),
             (("--out", "other"), "--out other: a run that goes on stays in its folder run; leave it out"),
         ],
         ids=str,
@@ -239,6 +262,7 @@ class TestRefusals:
     def test_of_what_is_no_run(self, refused, at_home):
         (at_home / "file").touch()
         (at_home / "empty").mkdir()
+        assert refused(run="") == "the run's folder has no name: expected the folder of a run"
         assert refused(run="nowhere") == "nowhere is not there: expected the folder of a run"
         assert refused(run="file") == "file is a file: expected the folder of a run"
         assert refused(run="empty") == "empty has no config.json: expected the folder of a run that has begun"
@@ -250,6 +274,7 @@ class TestRefusals:
         assert refused().startswith("run/config.json is no JSON (")
         for changes, message in (
             ({"format_version": 9}, "run/config.json has format version 9: this xpmlp reads up to 1; update xpmlp"),
+            ({"format_version": None}, "run/config.json has no format version: expected the config.json of a run"),
             ({"n_val": None}, "run/config.json: n_val is None: expected a whole number"),
             ({"batch_size": 0}, "run/config.json: batch size 0: expected a whole number of at least 1"),
         ):
@@ -258,6 +283,11 @@ class TestRefusals:
         del content["seed"]
         path.write_text(json.dumps(content))
         assert refused() == "run/config.json has no 'seed': expected every setting of a run"
+
+    def test_of_a_summary_that_is_damaged(self, refused, at_home):
+        assert resume("--no-plot") == 0
+        (at_home / "run" / "summary.json").write_text('{"test_accuracy": null}')
+        assert refused() == "run/summary.json: test_accuracy is None: expected a number"
 
     def test_of_a_checkpoint_that_is_damaged(self, refused, at_home):
         last = max((at_home / "run" / "checkpoints").iterdir())

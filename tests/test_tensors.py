@@ -1,6 +1,7 @@
 """Arrays and their description in one file: what comes back, and what is refused."""
 
 import json
+import os
 
 import hypothesis.extra.numpy as npst
 import numpy as np
@@ -127,6 +128,12 @@ def test_refuses_what_it_did_not_write(tmp_path):
     assert described(newer) == "described has format version 7: this xpmlp reads up to 1; update xpmlp"
     for content in ("no JSON", "[1]", "{}", '{"kind": "model", "format_version": "one", "sum": ""}'):
         assert described(content) == f"described is damaged: its description cannot be read; {expected}"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_says_so(written):
+    written.chmod(0)
+    assert "Permission denied" in refused(written)
 
 
 def test_a_type_that_numpy_has_not_is_another_programs(tmp_path):

@@ -188,7 +188,7 @@ def continued(begun: TrainConfig, changes: Mapping[str, Any], n_images: int) -> 
     if config.epochs != begun.epochs and begun.schedule != "constant":
         raise ConfigError(
             f"epochs {config.epochs}: the run's {begun.schedule} learning rate was laid out for {begun.epochs}, and "
-            "only a constant one goes on beyond its end; start a new run"
+            "only a constant one may end elsewhere; start a new run"
         )
     return config
 

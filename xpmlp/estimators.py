@@ -40,6 +40,7 @@ from xpmlp.inputs import (
     is_foreign,
     on_host,
     place_of,
+    require_length,
     require_same_place,
     widest_float,
 )
@@ -62,6 +63,7 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
     coefs_: list[Array]
     intercepts_: list[Array]
     n_features_in_: int
+    loss_: Any
     best_loss_: Any
     best_validation_score_: Any
     _label_binarizer: Any
@@ -123,14 +125,19 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
         if any(width <= 0 for width in hidden):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
         first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
-        place = place_of(X, self.backend)
+        place = place_of(X, self.backend, self.dtype)
         if not first_pass:
             require_same_place(
                 X, place, self.coefs_[0], f"{type(self).__name__}.{'partial_fit' if incremental else 'fit'}"
             )
         X, T, weights = self._check_input(X, y, sample_weight, place, incremental, reset=first_pass)
+        layout = Layout((X.shape[1], *map(int, hidden), T.shape[1]))
+        if not first_pass and [tuple(W.shape) for W in self.coefs_] != list(layout.shapes):
+            sizes = (self.coefs_[0].shape[0], *(W.shape[1] for W in self.coefs_))
+            raise ValueError(
+                f"hidden_layer_sizes and the data make a network {layout.sizes}: the one that goes on is {sizes}"
+            )
         self.n_outputs_ = T.shape[1]
-        layout = Layout((X.shape[1], *hidden, self.n_outputs_))
         self._random_state = check_random_state(self.random_state)
         with computing(place.device, X.shape[0] if self.batch_size == "auto" else self.batch_size):
             if first_pass:
@@ -150,8 +157,8 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
         """Return samples, targets and weights where they are computed with, of one floating dtype but for labels."""
         if place.is_host:
             X, y = self._check_both(X, on_host(y), reset)
-            if self.dtype is not None:
-                X = X.astype(self.dtype, copy=False)
+            dtype = self.dtype or (X.dtype.name if reset else name_of(self.coefs_[0].dtype))
+            X = X.astype(dtype, copy=False)
             if sample_weight is not None:
                 sample_weight = _check_sample_weight(on_host(sample_weight), X)
             if not isinstance(X, np.ndarray) and place.device.name != "numpy":
@@ -164,7 +171,8 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
         name = type(self).__name__
         if y is None:
             raise ValueError(f"This {name} estimator requires y to be passed, but the target y is None.")
-        X = check_samples(X, place.xp, name, None if reset else self.n_features_in_, self.dtype)
+        dtype = self.dtype or (None if reset else name_of(self.coefs_[0].dtype))
+        X = check_samples(X, place.xp, name, None if reset else self.n_features_in_, dtype)
         if reset:
             self.n_features_in_ = X.shape[1]
             if hasattr(self, "feature_names_in_"):
@@ -222,10 +230,19 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
         batches = list(gen_batches(n, self._resolved_batch_size(n)))
         # scikit-learn goes on training the very arrays that an earlier fit has kept as its best: no better, they go on.
         best_before, is_best = self._best_coefs, self.coefs_ is self._best_coefs
-        theta = self._theta(layout, place)
+        dtype = name_of(data[0].dtype)
+        theta = xp.astype(self._theta(layout, place), getattr(xp, dtype), copy=False)
         optimizer = self._optimizer
-        state = optimizer.init(theta) if optimizer.state is None else optimizer.state
-        dtype = name_of(theta.dtype)
+        state = optimizer.init(theta)
+        if optimizer.state is not None:
+            state = {
+                name: xp.astype(place.to_device(vector), getattr(xp, dtype), copy=False)
+                for name, vector in optimizer.state.items()
+            }
+        if self.early_stopping and self.validation_scores_ is None:  # switched on between two warm starts, or off
+            self.validation_scores_, self.best_validation_score_ = [], -np.inf
+        if not self.early_stopping and self.best_loss_ is None:
+            self.best_loss_ = np.inf
         step = compiled_step(
             device, layout, self.activation, self.out_activation_, self.loss, float(self.alpha), optimizer.settings
         )
@@ -350,7 +367,7 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
             options={"maxfun": self.max_fun, "maxiter": self.max_iter, "gtol": self.tol},
         )
         self.n_iter_ = _check_optimize_result("lbfgs", found, self.max_iter)
-        self.loss_ = found.fun
+        self.loss_ = self._loss_type(found.fun)
         dtype = self.dtype or name_of(widest_float(place.xp))
         self._set_parameters(layout, device.asarray(found.x.astype(dtype), copy=True), place)
 
@@ -359,7 +376,7 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
         xp = array_namespace(coefs=tuple(self.coefs_))
         layers = [(W, xp.reshape(b, (1, -1))) for W, b in zip(self.coefs_, self.intercepts_, strict=True)]
         theta = layout.flatten(layers)
-        return theta if place.source is place.device else place.device.asarray(theta, copy=True)
+        return theta if place.source is place.device else place.to_device(theta)
 
     def _set_parameters(self, layout: Layout, theta: Array, place: Place) -> None:
         """Let `coefs_` and `intercepts_` be the parts of a vector, where X was."""
@@ -374,17 +391,20 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
     def _outputs(self, X: Any, method: str) -> tuple[Array, Place]:
         """Return the network's predictions P, (n, outputs), where they are computed, and where X is."""
         check_is_fitted(self)
-        place, name = place_of(X, self.backend), type(self).__name__
+        place, name = place_of(X, self.backend, self.dtype), type(self).__name__
         require_same_place(X, place, self.coefs_[0], f"{name}.{method}")
         if place.is_host:
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
-            dtype = np.result_type(X.dtype, self.coefs_[0].dtype).name
+            if not isinstance(X, np.ndarray) and place.device.name != "numpy":
+                raise ValueError(f"sparse X is for NumPy: {place.device} takes dense arrays; use X.toarray()")
+            dtype = self.dtype or np.result_type(X.dtype, self.coefs_[0].dtype).name
             X = X.astype(dtype, copy=False)
             if place.device.name != "numpy":
                 X = place.to_device(X)
+                dtype = name_of(X.dtype)
         else:
             X = check_samples(X, place.xp, name, self.n_features_in_)
-            dtype = name_of(place.xp.result_type(X.dtype, self.coefs_[0].dtype))
+            dtype = self.dtype or name_of(place.xp.result_type(X.dtype, self.coefs_[0].dtype))
             X = place.xp.astype(X, getattr(place.xp, dtype), copy=False)
         with computing(place.device, X.shape[0]):
             layers = []
@@ -546,7 +566,7 @@ class MLPClassifier(ClassifierMixin, _Perceptron):  # type: ignore[misc]
         ValueError
             As scikit-learn's does.
         """
-        place = place_of(X, self.backend)
+        place = place_of(X, self.backend, self.dtype)
         if place.is_host:
             y, classes = on_host(y), on_host(classes)
         on_device = not place.is_host and _is_numeric(y) and (classes is None or _is_numeric(classes))
@@ -610,14 +630,23 @@ class MLPClassifier(ClassifierMixin, _Perceptron):  # type: ignore[misc]
         if not is_foreign(X):
             weights = None if sample_weight is None else on_host(sample_weight)
             return float(super().score(X, on_host(y), weights))
-        found, place = self.predict(X), place_of(X, self.backend)
+        found, place = self.predict(X), place_of(X, self.backend, self.dtype)
         if not is_foreign(found):
             from sklearn.metrics import accuracy_score
 
             weights = None if sample_weight is None else on_host(sample_weight)
             return float(accuracy_score(y, found, sample_weight=weights))
-        hits = found == place.xp.reshape(place.to_device(y), found.shape)
-        return mean_of_hits(hits, None if sample_weight is None else place.to_device(sample_weight), place)
+        if not _is_numeric(y):
+            from sklearn.metrics import accuracy_score
+
+            return float(accuracy_score(y, on_host(found), sample_weight=on_host(sample_weight)))
+        y = place.to_device(y)
+        require_length(y, found)
+        weights = None
+        if sample_weight is not None:
+            P = place.xp.zeros(found.shape, dtype=self.coefs_[0].dtype, device=place.device.device)
+            weights = check_weights(sample_weight, place, P)
+        return mean_of_hits(found == place.xp.reshape(y, found.shape), weights, place)
 
     def _head(self) -> str:
         return "softmax" if self._label_binarizer.y_type_ == "multiclass" else "logistic"
@@ -672,6 +701,8 @@ class MLPClassifier(ClassifierMixin, _Perceptron):  # type: ignore[misc]
 
     def _validation_score(self, P: Array, T: Array, weights: Array | None) -> float:
         xp = array_namespace(P=P)
+        if self.classes_.shape[0] == 1:
+            return 1.0  # whatever the probability, there is but one class to predict
         if self.out_activation_ == "softmax":
             hits = xp.argmax(P, axis=1) == xp.argmax(xp.astype(T, xp.int8), axis=1)
         else:
@@ -801,11 +832,13 @@ class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
         if not is_foreign(X):
             weights = None if sample_weight is None else on_host(sample_weight)
             return float(super().score(X, on_host(y), weights))
-        found, place = self.predict(X), place_of(X, self.backend)
-        T = place.xp.astype(place.to_device(y), found.dtype)
+        found, place = self.predict(X), place_of(X, self.backend, self.dtype)
+        P = place.xp.reshape(found, (found.shape[0], -1))
+        T = check_values(place.to_device(y), place.xp, P, type(self).__name__)
+        if T.shape != P.shape:
+            raise ValueError(f"y_true and y_pred have different number of output ({T.shape[1]}!={P.shape[1]})")
         weights = None if sample_weight is None else check_weights(sample_weight, place, found)
-        n = found.shape[0]
-        return r2(place.xp.reshape(found, (n, -1)), place.xp.reshape(T, (n, -1)), weights)
+        return r2(P, T, weights)
 
     def _head(self) -> str:
         return "exp" if self.loss == "poisson" else "identity"
@@ -826,6 +859,11 @@ class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
     def _check_targets(self, X: Any, y: Any, place: Place, incremental: bool) -> Array:
         if place.is_host:
             self._loss_type = np.result_type(X.dtype, y.dtype).type
+            if y.dtype.kind not in "biuf":
+                raise ValueError(
+                    "dtype='numeric' is not compatible with arrays of bytes/strings. Convert your data to numeric "
+                    "values explicitly instead."
+                )
             T = y if y.ndim == 2 else y[:, None]
             return T.astype(X.dtype, copy=False)
         return check_values(place.to_device(y), place.xp, X, type(self).__name__)

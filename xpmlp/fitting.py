@@ -1,10 +1,12 @@
 """What the estimators' fitting is made of: one step, scikit-learn's optimizers and losses, and their scores."""
 
 import functools
+import warnings
 from collections.abc import Sequence
 from typing import Any, Self, TypeAlias
 
 import numpy as np
+from sklearn.exceptions import UndefinedMetricWarning
 
 from xpmlp.backends.base import Backend
 from xpmlp.inputs import Place, on_host
@@ -213,9 +215,15 @@ def mean_of_hits(hits: Array, weights: Array | None, place: Place) -> float:
 
 
 def r2(P: Array, T: Array, weights: Array | None) -> float:
-    """Return 1 less the squared errors by the squared deviations from the mean, averaged over the outputs."""
+    """Return 1 less the squared errors by the squared deviations from the mean, averaged over the outputs.
+
+    It is NaN of predictions that are not finite, and of a single sample.
+    """
     xp = array_namespace(P=P, T=T)
     if not bool(xp.all(xp.isfinite(P))):
+        return float("nan")
+    if P.shape[0] < 2:
+        warnings.warn("R^2 score is not well-defined with less than two samples.", UndefinedMetricWarning, stacklevel=3)
         return float("nan")
     w = xp.ones_like(T[:, :1]) if weights is None else weights[:, None]
     errors = xp.sum(w * (T - P) ** 2, axis=0)

@@ -45,11 +45,24 @@ class Place:
         return self.device.namespace
 
     def to_device(self, array: Any) -> Array:
-        """Return an array, of whatever library, where it is computed with; one that is there already as it is."""
+        """Return an array, of whatever library, where it is computed with; one that is there already as it is.
+
+        Numbers of 64 bits become those of 32 where the library has no others (JAX, unless its 64-bit types are on).
+        """
         if is_foreign(array):
             found = _one(backend_of(array))
-            return array if found is self.device else self.device.asarray(found.to_numpy(array))
-        return self.device.asarray(np.asarray(array))
+            if found is self.device:
+                return array
+            array = found.to_numpy(array)
+        host = np.asarray(array)
+        if host.dtype.kind not in "biuf":
+            raise ValueError(f"{host.dtype} where numbers are expected: {self.device} has no such arrays")
+        if host.dtype.itemsize == 8 and host.dtype.name not in self.xp.__array_namespace_info__().dtypes():
+            narrow = host.astype(f"{host.dtype.kind}4")
+            if host.dtype.kind != "f" and not np.array_equal(narrow, host):
+                raise ValueError(f"{host.dtype} numbers that {self.device} cannot hold: they do not fit 32 bits")
+            host = narrow
+        return self.device.asarray(host)
 
     def to_source(self, array: Array) -> Array:
         """Return a result where the data lie."""
@@ -76,7 +89,7 @@ def on_host(array: Any) -> Any:
     return backend_of(array).to_numpy(array) if is_foreign(array) else array
 
 
-def place_of(X: object, spec: str | None) -> Place:
+def place_of(X: object, spec: str | None, dtype: str | None = None) -> Place:
     """Return where X lies, and what computes with it.
 
     Parameters
@@ -85,6 +98,8 @@ def place_of(X: object, spec: str | None) -> Place:
         Of any library.
     spec : str or None
         What the user wants to compute with, as `get_backend` names it; None: X's own library and device.
+    dtype : {"float32", "float64"} or None
+        What it is going to compute in.
 
     Raises
     ------
@@ -92,7 +107,7 @@ def place_of(X: object, spec: str | None) -> Place:
         If X is another library's, or on another device, than the one that is wanted.
     """
     source = _one(backend_of(X)) if is_foreign(X) else None
-    wanted = None if spec is None else _one(get_backend(spec))
+    wanted = None if spec is None else _one(get_backend(spec, dtype))
     if source is not None and wanted is not None and str(wanted) != str(source):
         raise ValueError(
             f"backend={spec!r} is {wanted}, X is an array of {source}: leave the backend out, or hand X over as NumPy's"
@@ -156,7 +171,7 @@ def check_values(y: Array, xp: Any, X: Array, name: str) -> Array:
     """
     if y.ndim not in (1, 2):
         raise ValueError(f"y should be a 1d or 2d array, got an array of shape {tuple(y.shape)} instead.")
-    _require_length(y, X)
+    require_length(y, X)
     T = xp.astype(y, X.dtype)
     _require_finite(T, xp, "y", name)
     return T if T.ndim == 2 else T[:, None]
@@ -179,6 +194,8 @@ def check_weights(weights: Any, place: Place, like: Array) -> Array:
     if tuple(w.shape) != (like.shape[0],):
         raise ValueError(f"sample_weight.shape == {tuple(w.shape)}, expected {(like.shape[0],)}!")
     _require_finite(w, xp, "sample_weight", "the estimator")
+    if not bool(xp.any(w != 0)):
+        raise ValueError("Sample weights must contain at least one non-zero number.")
     return w
 
 
@@ -225,6 +242,10 @@ class DeviceLabels:
     def transform(self, y: Array) -> Array:
         """Return T, booleans: (n, 1) for two classes, else (n, classes)."""
         if self.y_type_ == "multilabel-indicator":
+            if y.ndim != 2 or y.shape[1] != self.classes_.shape[0]:
+                raise ValueError(
+                    f"y has shape {tuple(y.shape)}: expected 0 and 1 for each of {self.classes_.shape[0]} classes"
+                )
             return y != 0
         T = _flat(y)[:, None] == self.classes_[None, :]
         if self.y_type_ == "multiclass":
@@ -283,7 +304,14 @@ def _flat(y: Array) -> Array:
     return y
 
 
-def _require_length(y: Array, X: Array) -> None:
+def require_length(y: Array, X: Array) -> None:
+    """Refuse targets of another length than the samples.
+
+    Raises
+    ------
+    ValueError
+        In scikit-learn's words.
+    """
     if y.shape[0] != X.shape[0]:
         raise ValueError(f"Found input variables with inconsistent numbers of samples: [{X.shape[0]}, {y.shape[0]}]")
 

@@ -102,9 +102,15 @@ def load(path: str | os.PathLike[str], backend: str | Backend = "auto") -> "Mode
     BackendError
         If the backend cannot run.
     """
-    path = find_model(path)
-    found = tensors.read(path, ("model", "checkpoint"))
-    theta, info = from_tensors(found, path)
+    while True:
+        file = find_model(path)
+        try:
+            found = tensors.read(file, ("model", "checkpoint"))
+            break
+        except CheckpointError:
+            if not Path(path).is_dir() or file.exists():
+                raise  # else the run, which goes on, has a newer one
+    theta, info = from_tensors(found, file)
     device = backend if isinstance(backend, Backend) else get_backend(backend, theta.dtype.name)
     with computing(device, BATCH_SIZE):
         return Model(device, device.asarray(theta, copy=True), info)
@@ -118,6 +124,8 @@ def find_model(path: str | os.PathLike[str]) -> Path:
     CheckpointError
         If the folder holds neither a model nor a checkpoint.
     """
+    if not os.fspath(path):
+        raise CheckpointError("the model has no name: expected a model's file or a run's folder")
     path = Path(path)
     if not path.is_dir():
         return path

@@ -195,7 +195,7 @@ def plot_comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: str |
             validated = all(line[f"val_{what}"] is not None for line in lines)
             training = [line[f"train_{what}"] for line in lines]
             y = [line[f"val_{what}"] for line in lines] if validated else training
-            compared += y
+            compared += [*y, *training[len(training) // 2 :]]
             if validated:
                 axes.plot(x, training, color=colour, alpha=0.45, linestyle="--", linewidth=1)
                 axes.plot(x, y, color=colour, marker=marker, markersize=4, label=name)
@@ -203,7 +203,7 @@ def plot_comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: str |
                 axes.plot(x, y, color=colour, linestyle="--", label=f"{name} (training only)")
         low, high = min(compared), max(compared)
         room = 0.06 * (high - low) or 0.01
-        axes.set_ylim(low - room, high + room)  # what is compared fills it; the first epochs' training may not fit
+        axes.set_ylim(low - room, high + room)  # the first epochs' training need not fit
         axes.set(xlabel="epoch", ylabel=what)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)

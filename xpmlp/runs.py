@@ -103,6 +103,8 @@ class RunFolder:
         """
         folder = cls.__new__(cls)
         folder.path, folder._is_default, folder._made, folder._written = Path(path), False, [], set()
+        if not os.fspath(path):
+            raise CheckpointError("the run's folder has no name: expected the folder of a run")
         if not folder.path.is_dir():
             found = "is a file" if folder.path.exists() else "is not there"
             raise CheckpointError(f"{path} {found}: expected the folder of a run")

@@ -82,6 +82,7 @@ def read(path: str | os.PathLike[str], kinds: tuple[str, ...]) -> Contents:
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder: {expected}, a file")
     try:
+        path.open("rb").close()  # safe_open takes a file that may not be read for one that is not there
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
             described = metadata.get("xpmlp")

@@ -1,5 +1,6 @@
 """One ``xpmlp evaluate``: what is computed, written and said, in order."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -63,6 +64,7 @@ def run(
     evaluation = {
         "xpmlp": xpmlp.__version__,
         "model": str(path),
+        "model_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "dataset": loaded.name,
         "part": part,
         "provenance": data.provenance,

@@ -7,7 +7,7 @@ import platform
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +27,7 @@ from xpmlp.errors import CheckpointError, ConfigError, TrainingError, XpmlpError
 from xpmlp.models import ModelInfo
 from xpmlp.plotting import plot_history
 from xpmlp.records import Checkpoint, EpochMetrics, History, Plan
-from xpmlp.runs import RunFolder, read_checkpoint, read_json, read_settings
+from xpmlp.runs import RunFolder, read_checkpoint, read_json, read_metrics, read_settings
 from xpmlp.training import Callback, Evaluation, evaluate, is_reached, train
 
 KEEP = 2
@@ -73,7 +73,7 @@ def run(*, resume: str | None, given: set[str], plot: bool, quiet: bool, **optio
     began = time.perf_counter()
     tell = say_nothing if quiet else say
     progress = None if quiet else make_download_progress()
-    job = _begin(options, progress) if resume is None else _take_up(resume, given, options, progress, tell)
+    job = _begin(options, progress) if resume is None else _take_up(resume, given, options, plot, progress, tell)
     if job is None:
         return
     try:
@@ -101,7 +101,9 @@ def _begin(options: Mapping[str, Any], progress: Any) -> Job:
     return Job(folder, config, data, device, {}, additions, None, options["threads"])
 
 
-def _take_up(resume: str, given: set[str], options: Mapping[str, Any], progress: Any, tell: Say) -> Job | None:
+def _take_up(
+    resume: str, given: set[str], options: Mapping[str, Any], plot: bool, progress: Any, tell: Say
+) -> Job | None:
     """Return a run that goes on, or None where it is finished, which is said."""
     if "out" in given:
         raise ConfigError(f"--out {options['out']}: a run that goes on stays in its folder {resume}; leave it out")
@@ -114,13 +116,8 @@ def _take_up(resume: str, given: set[str], options: Mapping[str, Any], progress:
         settings = {name: value for name, value in _settings(options).items() if name in given}
         config = continued(begun, settings, n_images)
         start = _last_checkpoint(folder)
-        note = folder.restore_metrics(start.epochs if start else ())
-        if note:
-            tell("metrics", note)
-        if (folder.path / "summary.json").exists() and start and _is_over(config, start):
-            test = read_json(folder.path / "summary.json").get("test_accuracy", float("nan"))
-            epochs = len(start.epochs)
-            tell("finished", f"{folder.path} has made its {epochs} epochs; test accuracy {100 * test:.2f} %")
+        if (folder.path / "summary.json").exists() and _is_over(config, begun, start, folder):
+            _tell_finished(folder, record, plot, tell)
             folder.close()
             return None
 
@@ -159,7 +156,7 @@ def _carry_out(job: Job, began: float, plot: bool, quiet: bool, tell: Say) -> No
     folder, data, device = job.folder, job.data, job.device
     recorder = Recorder(job)
     progress = None if quiet else make_progress()
-    callbacks = [recorder, Heading(job, tell), *([progress] if progress else [])]
+    callbacks = [recorder, Heading(job, recorder, tell), *([progress] if progress else [])]
     stop = StopRequest()
     checkpoint_steps = recorder.settings.get("checkpoint_steps")
     with threadpoolctl.threadpool_limits(job.threads, user_api="blas"), _explaining(job, recorder, progress):
@@ -180,11 +177,10 @@ def _carry_out(job: Job, began: float, plot: bool, quiet: bool, tell: Say) -> No
         test = evaluate(theta, plan.layout, data.test, device, plan.batch_size, job.config.transfer)
         seconds = time.perf_counter() - began + (job.start.seconds if job.start else 0.0)
         folder.write_json("summary.json", summary(history, test, data, device, seconds))
-
-    if plot:
-        title = f"{_sizes(plan)} on {data.name}, {device.name}"
-        epochs = [dataclasses.asdict(epoch) for epoch in history.epochs]
-        plot_history(epochs, folder.path / "history.png", title, test.accuracy)
+        if plot:
+            epochs = [dataclasses.asdict(epoch) for epoch in history.epochs]
+            names = {"dataset": data.name, "backend": device.name}
+            _draw(folder, epochs, _sizes(plan), names, test.accuracy)
     if history.best:
         tell("best", f"validation accuracy {history.best.val_accuracy:.4f} in epoch {history.best.epoch}")
     tell("test", f"loss {test.loss:.4f} accuracy {100 * test.accuracy:.2f} % of {len(data.test):,} images")
@@ -250,12 +246,15 @@ class Recorder(Callback):
         Made by this process or before it.
     settings : dict
         What ``config.json`` holds, or will.
+    note : str
+        What was wrong with the metrics of a run that goes on.
     """
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.steps = job.start.step if job.start else 0
         self.settings = {**job.record, **job.additions}
+        self.note = ""
         self._plan: Plan | None = None
 
     @property
@@ -276,6 +275,7 @@ class Recorder(Callback):
             folder.create()
             folder.write_json("config.json", self.settings)
         else:
+            self.note = folder.restore_metrics(self.job.start.epochs if self.job.start else ())
             self.settings.update(settings)
             if (folder.path / "summary.json").exists():
                 folder.remove("summary.json")  # it is of an end that is none any more
@@ -326,12 +326,14 @@ class Recorder(Callback):
 class Heading(Callback):
     """Says before the first step what is going to be done."""
 
-    def __init__(self, job: Job, say: Say) -> None:
-        self.job, self.say = job, say
+    def __init__(self, job: Job, recorder: Recorder, say: Say) -> None:
+        self.job, self.recorder, self.say = job, recorder, say
 
     def on_begin(self, plan: Plan) -> None:
         """Say it."""
         config, data, device = plan.config, self.job.data, self.job.device
+        if self.recorder.note:
+            self.say("metrics", self.recorder.note)
         if data.note:
             self.say("dataset", f"{data.name}, since {data.note}")
         if data.warning:
@@ -391,13 +393,40 @@ def _info(plan: Plan, data: LoadedData) -> ModelInfo:
     return ModelInfo(plan.layout, train.image_shape, train.max_value, train.class_names, data.name)
 
 
-def _is_over(config: TrainConfig, start: Checkpoint) -> bool:
-    return len(start.epochs) == config.epochs or is_reached(config, start.epochs)
+def _is_over(config: TrainConfig, begun: TrainConfig, start: Checkpoint | None, folder: RunFolder) -> bool:
+    """Return whether a run that has a summary is at its end, which more epochs may have moved."""
+    if start:
+        return len(start.epochs) == config.epochs or is_reached(config, start.epochs)
+    if (config.epochs, config.target_accuracy) != (begun.epochs, begun.target_accuracy):
+        raise CheckpointError(f"{folder.path} is finished and its checkpoints are gone: there is nothing to go on from")
+    return True
+
+
+def _tell_finished(folder: RunFolder, record: Mapping[str, Any], plot: bool, tell: Say) -> None:
+    """Say what came of a run, and draw it where that was cut short."""
+    summary = read_json(folder.path / "summary.json")
+    accuracy = summary.get("test_accuracy")
+    if not isinstance(accuracy, float):
+        raise CheckpointError(f"{folder.path / 'summary.json'}: test_accuracy is {accuracy!r}: expected a number")
+    tell("finished", f"{folder.path} has made its {summary.get('epochs')} epochs; test accuracy {100 * accuracy:.2f} %")
+    if plot and not (folder.path / "history.png").exists():
+        sizes = "-".join(map(str, record.get("sizes", ())))
+        _draw(folder, read_metrics(folder.path / "metrics.jsonl"), sizes, record, accuracy)
+        tell("drawn", str(folder.path / "history.png"))
+
+
+def _draw(
+    folder: RunFolder, epochs: Sequence[Mapping[str, Any]], sizes: str, record: Mapping[str, Any], accuracy: float
+) -> None:
+    title = f"{sizes} on {record.get('dataset')}, {record.get('backend')}"
+    plot_history(epochs, folder.path / "history.png", title, accuracy)
 
 
 def _require_version(record: Mapping[str, Any], path: Path) -> None:
     found = record.get("format_version")
-    if not isinstance(found, int) or found > FORMAT_VERSION:
+    if not isinstance(found, int):
+        raise CheckpointError(f"{path} has no format version: expected the config.json of a run")
+    if found > FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format version {found}: this xpmlp reads up to {FORMAT_VERSION}; update xpmlp"
         )

@@ -77,7 +77,7 @@ def _handling(handler: Any) -> Iterator[None]:
     signals = (signal.SIGINT, signal.SIGTERM)
     # One that is ignored, as nohup and `&` in a script leave SIGINT, stays ignored.
     before = {signum: signal.getsignal(signum) for signum in signals}
-    heard = [signum for signum in signals if before[signum] is not signal.SIG_IGN]
+    heard = [signum for signum in signals if before[signum] not in (signal.SIG_IGN, None)]
     for signum in heard:
         signal.signal(signum, handler)
     try:

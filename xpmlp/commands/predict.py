@@ -5,7 +5,7 @@ import click
 
 @click.command()
 @click.argument("model", metavar="MODEL")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path())
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(readable=False))
 @click.option("--top", type=click.IntRange(1), help="Give only the K most probable classes. [all]", metavar="K")
 @click.option("--backend", default="auto", show_default=True, help="numpy, cupy, torch, jax, … and a device: cupy:1.")
 @click.pass_context
