@@ -465,3 +465,27 @@ def test_the_picture_is_left_as_it_was():
     before = picture.copy()
     normalise(picture, MNIST)
     assert np.array_equal(picture, before)
+
+
+@pytest.mark.parametrize("size", [14, 20, 28, 50, 100])
+def test_a_stroke_of_one_pixel_is_ink(size):
+    picture = np.full((size, size), 255, np.uint8)
+    left, right = size // 4, 3 * size // 4
+    picture[left, left:right] = 0
+    picture[left:right, right - 1] = 0
+    image = normalise(picture, (28, 28))
+    assert image.max() == 255
+    rows, columns = np.flatnonzero(image.max(axis=1) > 60), np.flatnonzero(image.max(axis=0) > 60)
+    assert max(np.ptp(rows), np.ptp(columns)) + 1 in (19, 20)
+
+
+@pytest.mark.parametrize("ink", [0, 255], ids=["black", "white"])
+def test_ink_on_nothing_is_seen_whatever_its_colour(tmp_path, ink):
+    from PIL import Image
+
+    pixels = np.zeros((60, 60, 4), np.uint8)
+    pixels[..., :3] = ink
+    pixels[15:45, 25:35, 3] = 255
+    Image.fromarray(pixels).save(tmp_path / "ink.png")
+    image = normalise(read_picture(tmp_path / "ink.png"), (28, 28))
+    assert (image.max(axis=1) > 128).sum() == 20

@@ -46,7 +46,7 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
     ----------
     path : path
         A PNG, JPEG, PGM (PPM, PBM), BMP, GIF, TIFF or WebP file. It is turned as its EXIF data say; what is transparent
-        is white; of several pictures the first is taken.
+        is white, or black under light ink; of several pictures the first is taken.
 
     Returns
     -------
@@ -135,7 +135,11 @@ def _grey(image: "Image.Image") -> np.ndarray:
         return _eight_bits(np.asarray(image))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        opacity = np.asarray(image.getchannel("A"), dtype=np.float64) / 255
+        light = float(np.sum(np.asarray(image.convert("L")) * opacity)) > 127 * float(np.sum(opacity))
+        # What is drawn upon nothing stands out: white on black, all else on white.
+        background = "black" if light and opacity.mean() < 0.5 else "white"
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
     if image.mode not in ("1", "L"):
         image = image.convert("RGB")  # there is no way from some modes to grey but by it
     return np.array(image.convert("L"))
@@ -268,7 +272,8 @@ def _sharpness(ink: np.ndarray, pieces: np.ndarray, numbers: np.ndarray) -> np.n
     """Return how steeply each piece ends, per pixel: a shadow or the light of a lamp ends more softly than ink."""
     from scipy import ndimage
 
-    slope = ndimage.gaussian_gradient_magnitude(ink, 1.5)
+    # In a small picture a stroke may be one pixel wide, of which a wide filter would leave little.
+    slope = ndimage.gaussian_gradient_magnitude(ink, 1.5 if max(ink.shape) > 60 else 1.1)
     beside = np.where(pieces == 0, ndimage.grey_dilation(pieces, (3, 3)), 0)
     return np.asarray(ndimage.median(slope, beside, numbers))
 
