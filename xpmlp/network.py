@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from xpmlp.errors import ArrayError, ConfigError, ShapeError
 from xpmlp.namespaces import Array, array_namespace
-from xpmlp.primitives import join
+from xpmlp.primitives import join, relu, relu_backward
 
 Layer: TypeAlias = tuple[Array, Array]
 """One layer's weights W (fan_in × fan_out) and biases b (1 × fan_out)."""
@@ -158,7 +158,7 @@ class Activation(NamedTuple):
     apply: Callable[[Any, Array], Array]
     """From the namespace and the sums Z to A; Z is handed over."""
     pull_back: Callable[[Any, Array, Array], Array]
-    """From the namespace, A and the loss's gradient by A to the gradient by Z."""
+    """From the namespace, A and the loss's gradient by A, which is handed over, to the gradient by Z."""
 
 
 def _logistic(xp: Any, Z: Array) -> Array:
@@ -169,8 +169,8 @@ def _logistic(xp: Any, Z: Array) -> Array:
 
 ACTIVATIONS = {
     "relu": Activation(
-        lambda xp, Z: xp.maximum(Z, 0),  # F2, F4: A and q
-        lambda xp, A, dA: xp.where(A > 0, dA, 0.0),  # B5, B9: A > 0 just where its pre-activation is
+        lambda xp, Z: relu(Z),  # F2, F4: A and q
+        lambda xp, A, dA: relu_backward(A, dA),  # B5, B9: A > 0 just where its pre-activation is
     ),
     "identity": Activation(lambda xp, Z: Z, lambda xp, A, dA: dA),
     "logistic": Activation(_logistic, lambda xp, A, dA: dA * A * (1 - A)),

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 from xpmlp.errors import ConfigError
 from xpmlp.namespaces import Array, array_namespace
+from xpmlp.primitives import adam_step
 
 State: TypeAlias = dict[str, Array]
 """The optimizer's vectors by name, each of theta's shape and dtype."""
@@ -223,24 +224,13 @@ def _adam(
         }
 
     def update(theta: Array, state: State, gradient: Array, scalars: Scalars) -> tuple[Array, State]:
-        xp = array_namespace(theta=theta, gradient=gradient)
+        array_namespace(theta=theta, gradient=gradient)
         m, v = state["m"], state["v"]
         if weight_decay and decoupled:
             theta -= scalars["decay"] * theta  # not theta *= 1 − decay: near 1, float32 would keep two of its digits
         elif weight_decay:
             gradient = gradient + weight_decay * theta
-        change = gradient - m
-        change *= 1 - beta1
-        m += change
-        square = gradient * gradient
-        square *= 1 - beta2
-        v *= beta2
-        v += square
-        denominator = xp.sqrt(v)
-        denominator += scalars["epsilon"]
-        step = m / denominator
-        step *= scalars["rate"]
-        theta -= step
+        theta, m, v = adam_step(theta, m, v, gradient, beta1, beta2, scalars["rate"], scalars["epsilon"])
         return theta, {"m": m, "v": v}
 
     return Optimizer(name, init, scalars, update)
