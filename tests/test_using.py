@@ -290,6 +290,7 @@ class TestCompare:
         assert refused("compare", "run", "empty").startswith("empty/config.json: No such file or directory")
         assert refused("compare", "run", "./run") == "run, ./run: a run is named twice: give each once"
         assert refused("compare", "run", "--out", ".").startswith("--out '.' is no name for a picture")
+        assert refused("compare", "run", "--out", "no/x.png").startswith("--out 'no/x.png': there is no folder no")
         assert refused("compare").startswith("xpmlp compare: Missing argument 'RUN...'")
         (run / "metrics.jsonl").write_text("[]\n")
         assert refused("compare", "run") == "run/metrics.jsonl, line 1: expected an epoch's metrics, a JSON object"

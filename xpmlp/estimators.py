@@ -70,6 +70,10 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
     _loss_type: type[np.floating[Any]] = np.float64
     """Of the losses that are reported: scikit-learn's, which makes them of the targets' dtype too."""
 
+    def _keep(self, arguments: dict[str, Any]) -> None:
+        """Let every argument of the constructor be an attribute, untouched, as scikit-learn's estimators have it."""
+        self.__dict__.update({name: arguments[name] for name in self._get_param_names()})
+
     # --- what the two differ in ------------------------------------------------------------------------------------
 
     def _check_targets(self, X: Any, y: Any, place: Place, incremental: bool) -> Array:
@@ -523,31 +527,7 @@ class MLPClassifier(ClassifierMixin, _Perceptron):  # type: ignore[misc]
         backend: str | None = None,
         dtype: str | None = None,
     ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.backend = backend
-        self.dtype = dtype
+        self._keep(locals())
 
     @available_if(lambda estimator: estimator._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)
@@ -777,32 +757,7 @@ class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
         backend: str | None = None,
         dtype: str | None = None,
     ) -> None:
-        self.loss = loss
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.backend = backend
-        self.dtype = dtype
+        self._keep(locals())
 
     @available_if(lambda estimator: estimator._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)

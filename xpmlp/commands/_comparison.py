@@ -36,6 +36,8 @@ def run(paths: Sequence[str], out: str, plot: bool) -> None:
     """Compare as the command line says; the arguments are its options."""
     if plot and (not out or Path(out).is_dir()):
         raise ConfigError(f"--out {out!r} is no name for a picture: expected a file, such as comparison.png")
+    if plot and not Path(out).absolute().parent.is_dir():
+        raise ConfigError(f"--out {out!r}: there is no folder {Path(out).parent}: make it, or name another")
     runs = [_read(path, name) for path, name in zip(paths, _names(paths), strict=True)]
     differing = [key for key in SETTINGS if len({str(run.config.get(key)) for run in runs}) > 1]
     _print_table([_row(run, differing) for run in runs])
