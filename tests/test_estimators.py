@@ -400,7 +400,7 @@ class TestScoresOnADevice:
             (y[:9], None, "inconsistent numbers of samples"),
             (y, np.ones(9), r"sample_weight.shape == \(9,\), expected \(240,\)"),
             (y, np.zeros(240), "must contain at least one non-zero number"),
-            (y.astype(str), None, "."),
+            (y.astype(str), None, "y holds <U21: the classes that were learned are .*int64"),
         ):
             with pytest.raises((ValueError, TypeError), match=message):
                 ours.score(strict.asarray(X), wrong, weights)
@@ -449,7 +449,7 @@ class TestGoingOnOtherwise:
 
 @pytest.mark.parametrize("y", [np.zeros(240, int), np.full(240, "a")], ids=["numbers", "strings"])
 def test_one_class_alone_is_always_right(y):
-    expected, ours = pair("two classes", early_stopping=True)
+    expected, ours = pair("strings" if y.dtype.kind == "U" else "two classes", early_stopping=True)
     assert ours.fit(X, y).validation_scores_ == expected.fit(X, y).validation_scores_
     assert ours.predict(X).tolist() == y.tolist()
 
@@ -560,6 +560,8 @@ class TestAmongScikitLearnsTools:
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
+        if spec == "array-api-strict" and sklearn.__version__ < "1.8":
+            pytest.skip("scikit-learn 1.7's own scaler fails here: it compares a dtype of another library with NumPy's")
         backend = find_backend(spec, "float64")
         y = TARGETS["four classes"]
         model = make_pipeline(StandardScaler(), MLPClassifier((9,), max_iter=15, random_state=0))

@@ -617,9 +617,7 @@ class MLPClassifier(ClassifierMixin, _Perceptron):  # type: ignore[misc]
             weights = None if sample_weight is None else on_host(sample_weight)
             return float(accuracy_score(y, found, sample_weight=weights))
         if not _is_numeric(y):
-            from sklearn.metrics import accuracy_score
-
-            return float(accuracy_score(y, on_host(found), sample_weight=on_host(sample_weight)))
+            raise ValueError(f"y holds {np.asarray(y).dtype}: the classes that were learned are {self.classes_.dtype}")
         y = place.to_device(y)
         require_length(y, found)
         weights = None
