@@ -1,6 +1,7 @@
 """What the tests share: every available backend through one fixture, and small data."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -102,6 +103,16 @@ def idx_folder(tmp_path: Path) -> Path:
         idx.write(folder / f"{part}-images-idx3-ubyte.gz", data.images)
         idx.write(folder / f"{part}-labels-idx1-ubyte", data.labels)
     return folder
+
+
+def results(run: Path) -> tuple[list[dict], dict, bytes]:
+    """Return what must be the same in a run that went on and one that was never interrupted."""
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    summary = json.loads((run / "summary.json").read_text())
+    for line in metrics:
+        del line["seconds"], line["samples_per_second"]
+    del summary["total_seconds"]
+    return metrics, summary, (run / "model.safetensors").read_bytes()
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.conftest import make_dataset
+from tests.conftest import make_dataset, results
 from xpmlp.commands import main
 from xpmlp.data import idx
 from xpmlp.errors import TrainingError
@@ -48,16 +48,6 @@ def stop_after(monkeypatch):
 
 def resume(*options):
     return main(["train", "--resume", "run", *options])
-
-
-def results(run):
-    """Return what must be the same in a run that went on and one that was never interrupted."""
-    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    summary = json.loads((run / "summary.json").read_text())
-    for line in metrics:
-        del line["seconds"], line["samples_per_second"]
-    del summary["total_seconds"]
-    return metrics, summary, (run / "model.safetensors").read_bytes()
 
 
 def settings(run):

@@ -1,6 +1,5 @@
 """Runs that are cut short from outside: signals, kills at any moment, a disk that is full."""
 
-import json
 import os
 import random
 import signal
@@ -10,7 +9,7 @@ import time
 
 import pytest
 
-from tests.conftest import environment
+from tests.conftest import environment, results
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals and limits")
 
@@ -36,16 +35,6 @@ def wait_for(process, path, seconds=60):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end, f"{path} does not come"
         time.sleep(0.005)
-
-
-def results(run):
-    """Return what must be the same in a run that went on and one that was never interrupted."""
-    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    summary = json.loads((run / "summary.json").read_text())
-    for line in metrics:
-        del line["seconds"], line["samples_per_second"]
-    del summary["total_seconds"]
-    return metrics, summary, (run / "model.safetensors").read_bytes()
 
 
 @pytest.fixture

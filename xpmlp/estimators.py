@@ -182,8 +182,7 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
             if hasattr(self, "feature_names_in_"):
                 del self.feature_names_in_
         T = self._check_targets(X, y, place, incremental)
-        if T.shape[0] != X.shape[0]:
-            raise ValueError(f"Found input variables with inconsistent numbers of samples: {[X.shape[0], T.shape[0]]}")
+        require_length(T, X)
         return X, T, None if sample_weight is None else check_weights(sample_weight, place, X)
 
     def _resolved_batch_size(self, n_samples: int) -> int:
@@ -248,7 +247,7 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
         if not self.early_stopping and self.best_loss_ is None:
             self.best_loss_ = np.inf
         step = compiled_step(
-            device, layout, self.activation, self.out_activation_, self.loss, float(self.alpha), optimizer.settings
+            device, layout, self.activation, self.out_activation_, float(self.alpha), optimizer.settings
         )
         rows = np.arange(n, dtype=int)
         try:
@@ -256,7 +255,7 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
             for _ in range(self.max_iter):
                 if self.shuffle:
                     rows = shuffle(rows, random_state=self._random_state)
-                    order = place.to_device(rows.astype(np.int32 if n < 2**31 else np.int64))
+                    order = place.to_device(rows)
                 total = device.asarray(np.zeros((), dtype), copy=True)
                 for part in batches:
                     batch = take(xp, data, order[part] if self.shuffle else part)
@@ -345,17 +344,16 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
         return f"{what} did not improve more than tol={self.tol:f} for {self.n_iter_no_change} consecutive epochs."
 
     def _fit_lbfgs(self, layout: Layout, data: Batch, place: Place) -> None:
-        """Fit with SciPy's L-BFGS-B, which works on the host in float64: once an evaluation the parameters cross to the
-        device, and the loss and its gradient back.
-        """  # noqa: D205
+        """Fit with SciPy's L-BFGS-B.
+
+        It works on the host: once an evaluation the parameters cross to the device, and the loss and its gradient back.
+        """
         from scipy import optimize
         from sklearn.utils.optimize import _check_optimize_result
 
         device = place.device
         X, T, weights = data
-        evaluate = compiled_gradient(
-            device, layout, self.activation, self.out_activation_, self.loss, float(self.alpha)
-        )
+        evaluate = compiled_gradient(device, layout, self.activation, self.out_activation_, float(self.alpha))
 
         def loss_and_gradient(packed: np.ndarray) -> tuple[np.float64, np.ndarray]:
             theta = device.asarray(packed.astype(name_of(X.dtype)), copy=True)
@@ -465,9 +463,9 @@ class MLPClassifier(ClassifierMixin, _Perceptron):  # type: ignore[misc]
 
     Where the samples are, the work is: NumPy's, CuPy's, PyTorch's, JAX's arrays are trained on and predicted for where
     they lie, and only an epoch's loss and, with early stopping, its score cross to the host. (With ``solver="lbfgs"``
-    SciPy works on the host in float64: once an evaluation the parameters cross to the device, and their gradient
-    back.) The cross-entropy is minimised (F7, or its binary form), with an L2 penalty on the weights. With the same
-    parameters and `random_state` the results are scikit-learn's.
+    SciPy works on the host: once an evaluation the parameters cross to the device, and their gradient back.) The
+    cross-entropy is minimised (F7, or its binary form), with an L2 penalty on the weights. With the same parameters and
+    `random_state` the results are scikit-learn's.
 
     Parameters
     ----------
@@ -479,7 +477,8 @@ class MLPClassifier(ClassifierMixin, _Perceptron):  # type: ignore[misc]
         What computes, as `xpmlp.get_backend` names it, where the samples are NumPy's: they are moved there once, and
         the results back. None: the samples' own library and device.
     dtype : {"float32", "float64"} or None
-        What is computed in; None: float32 where the samples are (with lbfgs, float64), else float64.
+        What is computed in; None: float32 where the samples are, else float64. (lbfgs then leaves `coefs_` in float64,
+        as scikit-learn's does.)
 
     Attributes
     ----------
@@ -624,7 +623,7 @@ class MLPClassifier(ClassifierMixin, _Perceptron):  # type: ignore[misc]
         if sample_weight is not None:
             P = place.xp.zeros(found.shape, dtype=self.coefs_[0].dtype, device=place.device.device)
             weights = check_weights(sample_weight, place, P)
-        return mean_of_hits(found == place.xp.reshape(y, found.shape), weights, place)
+        return mean_of_hits(found == place.xp.reshape(y, found.shape), weights)
 
     def _head(self) -> str:
         return "softmax" if self._label_binarizer.y_type_ == "multiclass" else "logistic"
@@ -685,7 +684,7 @@ class MLPClassifier(ClassifierMixin, _Perceptron):  # type: ignore[misc]
             hits = xp.argmax(P, axis=1) == xp.argmax(xp.astype(T, xp.int8), axis=1)
         else:
             hits = (P > 0.5) == T
-        return mean_of_hits(hits, weights, place_of(P, None))
+        return mean_of_hits(hits, weights)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

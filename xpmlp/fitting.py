@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.exceptions import UndefinedMetricWarning
 
 from xpmlp.backends.base import Backend
-from xpmlp.inputs import Place, on_host
+from xpmlp.inputs import on_host
 from xpmlp.namespaces import Array, array_namespace
 from xpmlp.network import Layer, Layout, backward, forward, predictions
 from xpmlp.optimizers import Optimizer, Scalars, State, adam_epsilon_hat, sgd_rate_inside
@@ -113,7 +113,7 @@ def _rule(settings: tuple[Any, ...]) -> Optimizer:
 
 @functools.lru_cache(maxsize=64)
 def compiled_step(
-    device: Backend, layout: Layout, activation: str, head: str, loss: str, alpha: float, settings: tuple[Any, ...]
+    device: Backend, layout: Layout, activation: str, head: str, alpha: float, settings: tuple[Any, ...]
 ) -> Any:
     """Return the step that trains on one batch, as the device repeats it fastest; one of a kind is compiled once."""
     optimizer = _rule(settings)
@@ -121,7 +121,7 @@ def compiled_step(
     def step(
         theta: Array, state: State, total: Array, X: Array, T: Array, weights: Array | None, scalars: Scalars
     ) -> tuple[Array, State, Array]:
-        value, gradient = _loss_and_gradient(layout, theta, X, T, weights, activation, head, loss, alpha)
+        value, gradient = _loss_and_gradient(layout, theta, X, T, weights, activation, head, alpha)
         total += value * X.shape[0]
         theta, state = optimizer.update(theta, state, gradient, scalars)
         return theta, state, total
@@ -130,11 +130,11 @@ def compiled_step(
 
 
 @functools.lru_cache(maxsize=64)
-def compiled_gradient(device: Backend, layout: Layout, activation: str, head: str, loss: str, alpha: float) -> Any:
+def compiled_gradient(device: Backend, layout: Layout, activation: str, head: str, alpha: float) -> Any:
     """Return the loss and its gradient as a function of the parameters, for L-BFGS."""
 
     def evaluate(theta: Array, X: Array, T: Array, weights: Array | None) -> tuple[Array, Array]:
-        return _loss_and_gradient(layout, theta, X, T, weights, activation, head, loss, alpha)
+        return _loss_and_gradient(layout, theta, X, T, weights, activation, head, alpha)
 
     return device.compile(evaluate)
 
@@ -147,7 +147,6 @@ def _loss_and_gradient(
     weights: Array | None,
     activation: str,
     head: str,
-    loss: str,
     alpha: float,
 ) -> tuple[Array, Array]:
     layers = layout.unflatten(theta)
@@ -204,9 +203,9 @@ def take(xp: Any, data: Batch, rows: Any) -> Batch:
     return X, xp.take(T, rows, axis=0), None if weights is None else xp.take(weights, rows, axis=0)
 
 
-def mean_of_hits(hits: Array, weights: Array | None, place: Place) -> float:
+def mean_of_hits(hits: Array, weights: Array | None) -> float:
     """Return how many rows are all true, by their weights."""
-    xp = place.xp
+    xp = array_namespace(hits=hits)
     if hits.ndim == 2:
         hits = xp.all(hits, axis=1)
     if weights is None:

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shlex
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -206,7 +207,7 @@ def _explaining(job: Job, recorder: "Recorder", progress: Any) -> Iterator[None]
         elif isinstance(error, OSError):
             _explain_system(error, folder)
         elif isinstance(error, Interrupted | KeyboardInterrupt):
-            interrupted = error if isinstance(error, Interrupted) else Interrupted(2)
+            interrupted = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
             click.echo(f"{_command()}: {interrupted}{recorder.where}; go on with: {_way_on(folder)}", err=True)
             raise click.exceptions.Exit(interrupted.exit_code) from None
         raise

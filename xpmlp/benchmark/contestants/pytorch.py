@@ -34,6 +34,10 @@ class Entry(Contestant):
         for first in range(0, n, size):
             rows = order[first : first + size]
             self.train_on(self.X[rows], self.y[rows])
+        self.finish()
+
+    def finish(self) -> None:
+        """Wait for the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 

@@ -17,3 +17,4 @@ class Entry(pytorch.Entry):
         """Train on every image once."""
         for X, y in self.loader:
             self.train_on(X, y)
+        self.finish()

@@ -13,12 +13,11 @@ class Entry(Contestant):
     def __init__(self, work: Work, backend: str) -> None:
         self.work = work
         self.X, self.y, self.X_test, self.y_test = read_mnist(work)
-        rate = 0.001 if work.optimizer == "adam" else 0.1
         self.model = MLPClassifier(
             work.hidden,
             solver=work.optimizer,
             batch_size=work.batch_size,
-            learning_rate_init=work.learning_rate if work.optimizer == "adam" else rate,
+            learning_rate_init=work.learning_rate if work.optimizer == "adam" else 0.1,
             alpha=0.0,
             random_state=0,
         )
