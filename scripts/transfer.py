@@ -37,16 +37,16 @@ def transfer(backend: str, batch_size: int, images: int, rounds: int) -> None:
     state, totals = optimizer.init(theta), zero_totals(device, "float32")
     step = device.compile(make_train_step(layout, optimizer, 255), donate=(0, 1, 2))
     permutation = rng.permutation(images)
-    same = next(iter(DeviceLoader(dataset, device, batch_size).epoch(permutation)))
+    same = next(iter(DeviceLoader(dataset, device, batch_size).batches(permutation)))
     n_batches = images // batch_size
 
     def epoch(batches, train: bool) -> float:
         nonlocal theta, state, totals
         device.synchronize()
         began = time.perf_counter()
-        for k, (X, labels) in enumerate(batches, start=1):
+        for k, batch in enumerate(batches, start=1):
             if train:
-                theta, state, totals = step(theta, state, totals, X, labels, optimizer.scalars(k, 1e-4))
+                theta, state, totals = step(theta, state, totals, batch, optimizer.scalars(k, 1e-4))
         device.synchronize()
         return time.perf_counter() - began
 
@@ -55,7 +55,7 @@ def transfer(backend: str, batch_size: int, images: int, rounds: int) -> None:
         times.setdefault("steps alone", []).append(epoch((same for _ in range(n_batches)), train=True))
         for name, loader in loaders.items():
             times.setdefault(name, []).append(epoch(loader.epoch(permutation), train=False))
-            times.setdefault(f"{name}, with steps", []).append(epoch(loader.epoch(permutation), train=True))
+            times.setdefault(f"{name}, with steps", []).append(epoch(loader.batches(permutation), train=True))
     click.echo(f"{device}, {device.describe()['device']}: {n_batches} batches of {batch_size}, {rounds} rounds")
     median = {name: statistics.median(found[1:]) for name, found in times.items()}  # the first round compiles
     alone = median["steps alone"]

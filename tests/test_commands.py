@@ -11,9 +11,11 @@ import pytest
 
 import xpmlp
 from tests.conftest import ROOT, environment, run_python
-from xpmlp.checking import make_problem
+from xpmlp.checking import make_problem, relative_error
 from xpmlp.commands import main
+from xpmlp.config import RECIPES
 from xpmlp.data import DeviceLoader, load_dataset
+from xpmlp.models import load as load_model
 
 FILES = {".lock", "checkpoints", "config.json", "metrics.jsonl", "summary.json", "model.safetensors", "history.png"}
 QUICK = ("--epochs", "3", "--hidden", "16,8", "--batch-size", "16")
@@ -156,6 +158,30 @@ class TestTrain:
         assert config["dataset"] == summary["dataset"] == "digits"
         assert config["dataset_note"].startswith("mnist is not on this disk")
 
+    def test_a_recipe_is_beaten_by_options_and_recorded(self, idx_folder, at_home, capsys):
+        options = ["train", "--backend", "numpy", "--dataset", f"idx:{idx_folder}", "--recipe", "quick", "--no-plot"]
+        assert main([*options, "--out", "run", "--hidden", "9"]) == 0
+        assert "recipe quick" in capsys.readouterr().out
+        config = read(at_home / "run" / "config.json")
+        assert config["recipe"] == "quick"
+        assert config["hidden"] == [9], "the user's"
+        quick = {name: value for name, value in RECIPES["quick"].items() if name != "hidden"}
+        assert {name: config[name] for name in quick} == quick
+
+        assert main([*options, "--out", "adam", "--optimizer", "adam"]) == 0
+        assert read(at_home / "adam" / "config.json")["learning_rate"] == 0.003, "SGD's rate is not Adam's"
+
+    def test_the_kernels_are_recorded_and_change_nothing_but_rounding(self, train, at_home, capsys):
+        pytest.importorskip("numba", reason="numba is not installed")
+        for kernels in ("numpy", "numba", "auto"):
+            assert train("--out", kernels, "--kernels", kernels, "--no-plot", "--dtype", "float64") == 0
+        assert "numpy on cpu, kernels numba" in capsys.readouterr().out
+        recorded = [read(at_home / kernels / "config.json")["kernels"] for kernels in ("numpy", "numba", "auto")]
+        assert recorded == ["numpy", "numba", "numba"]
+        assert parameters(at_home / "auto") == parameters(at_home / "numba") != parameters(at_home / "numpy")
+        ours, other = (load_model(at_home / name, "numpy").theta for name in ("numba", "numpy"))
+        assert relative_error(ours, other) < 1e-12
+
     def test_threads_are_set_and_recorded(self, train, at_home):
         for threads in (1, 2):
             assert train("--out", f"run{threads}", "--threads", str(threads), "--no-plot", "--quiet") == 0
@@ -194,6 +220,8 @@ BAD = {
     "an unknown data set": (["--dataset", "minst"], "unknown data set 'minst': did you mean mnist?"),
     "an unknown optimizer": (["--optimizer", "adamm"], "unknown optimizer 'adamm': expected sgd, adam or adamw"),
     "an unknown schedule": (["--schedule", "linear"], "unknown schedule 'linear'"),
+    "an unknown recipe": (["--recipe", "slow"], "unknown recipe 'slow': expected quick"),
+    "unknown kernels": (["--kernels", "fast"], "unknown kernels 'fast': expected auto, numpy or numba"),
     "an unknown dtype": (["--dtype", "half"], "unknown dtype 'half'"),
     "an unknown flag": (["--epoch", "3"], "No such option"),
     "an argument too many": (["fast"], "unexpected extra argument"),

@@ -309,3 +309,23 @@ def test_the_last_checkpoints_are_kept(train, at_home):
 
 def test_a_callback_need_not_know_of_checkpoints():
     Callback().on_checkpoint(lambda: pytest.fail("nobody asked for it"))
+
+
+def test_a_run_goes_on_with_its_kernels_unless_others_are_given(train, at_home, stop_after, capfd, monkeypatch):
+    pytest.importorskip("numba", reason="numba is not installed")
+    stop_after(20)
+    assert train("--out", "run", "--kernels", "numba") == 2
+    stop_after(None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
+    capfd.readouterr()
+    assert resume() == 2
+    assert "kernels numba: numba is not installed" in capfd.readouterr().err
+    assert settings(at_home / "run")["kernels"] == "numba"
+    assert resume("--kernels", "numpy") == 0
+    assert settings(at_home / "run")["kernels"] == "numpy"
+
+
+def test_a_run_that_goes_on_takes_no_recipe(train, capfd):
+    assert train("--out", "run") == 0
+    assert resume("--recipe", "quick") == 2
+    assert "--recipe quick: a run that goes on keeps its settings; leave it out" in capfd.readouterr().err

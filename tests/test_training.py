@@ -211,13 +211,13 @@ class TestARun:
 
     def test_holds_out_what_it_validates_on(self, tiny, monkeypatch):
         seen = []
-        original = DeviceLoader.epoch
+        original = DeviceLoader.batches
 
         def spy(self, permutation, start=0):
             seen.append(permutation)
             return original(self, permutation, start)
 
-        monkeypatch.setattr(DeviceLoader, "epoch", spy)
+        monkeypatch.setattr(DeviceLoader, "batches", spy)
         train(dataclasses.replace(SMALL, epochs=2), tiny, NumpyBackend())
         first, held_out, second, again = seen
         assert np.array_equal(held_out, again)
@@ -516,19 +516,19 @@ class TestAStepNeitherTransfersNorWaits:
                 zero_totals(backend, "float32"),
                 zero_totals(backend, "float32"),
             )
-            batches = DeviceLoader(tiny, backend, 100).epoch(np.arange(240))
-            images, labels = next(batches)
+            batches = DeviceLoader(tiny, backend, 100).batches(np.arange(240))
+            batch = next(batches)
             train_step, measure = make_train_step(layout, optimizer, 255), make_evaluation_step(layout, 255)
             if compiled:
                 train_step = backend.compile(train_step, donate=(0, 1, 2))
                 measure = backend.compile(measure, donate=(0,))
 
             def step():
-                nonlocal images, labels
+                nonlocal batch
                 scalars = optimizer.scalars(1, 0.1)
-                result = train_step(theta, state, totals, images, labels, scalars)
-                images, labels = next(batches)
-                return result, measure(seen, result[0], images, labels)
+                result = train_step(theta, state, totals, batch, scalars)
+                batch = next(batches)
+                return result, measure(seen, result[0], batch)
 
             return step
 
@@ -585,8 +585,8 @@ def test_a_step_takes_what_is_handed_over_for_its_results(tiny, find_backend):
     backend = find_backend("jax")
     layout, optimizer = Layout((20, 3)), make_optimizer(TrainConfig())
     theta = backend.asarray(np.zeros(layout.size, np.float32), copy=True)
-    images, labels = next(iter(DeviceLoader(tiny, backend, 100).epoch(np.arange(240))))
+    batch = next(iter(DeviceLoader(tiny, backend, 100).batches(np.arange(240))))
     step = backend.compile(make_train_step(layout, optimizer, 255), donate=(0, 1, 2))
-    step(theta, optimizer.init(theta), zero_totals(backend, "float32"), images, labels, optimizer.scalars(1, 0.1))
+    step(theta, optimizer.init(theta), zero_totals(backend, "float32"), batch, optimizer.scalars(1, 0.1))
     assert theta.is_deleted()
-    assert not images.is_deleted()
+    assert not batch[0].is_deleted()

@@ -195,12 +195,11 @@ def train_steps(backend: Backend, problem: Problem, dtype: str, name: str) -> tu
     batches = [(backend.asarray(problem.images[rows]), backend.asarray(problem.labels[rows])) for rows in parts]
     step = backend.compile(make_train_step(problem.layout, optimizer, 255), donate=(0, 1, 2))
     for k in range(1, STEPS + 1):
-        images, labels = batches[k % len(batches)]
-        theta, state, totals = step(theta, state, totals, images, labels, optimizer.scalars(k, rate))
+        theta, state, totals = step(theta, state, totals, batches[k % len(batches)], optimizer.scalars(k, rate))
     measure = backend.compile(make_evaluation_step(problem.layout, 255), donate=(0,))
     totals = zero_totals(backend, dtype)
-    for images, labels in batches:
-        totals = measure(totals, theta, images, labels)
+    for batch in batches:
+        totals = measure(totals, theta, batch)
     return backend.to_numpy(theta), float(backend.to_numpy(totals.loss)) / len(problem.labels)
 
 

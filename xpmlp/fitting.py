@@ -11,7 +11,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 from xpmlp.backends.base import Backend
 from xpmlp.inputs import on_host
 from xpmlp.namespaces import Array, array_namespace
-from xpmlp.network import Layer, Layout, backward, forward, predictions
+from xpmlp.network import Layer, Layout, backward, forward, gradient_vector, predictions
 from xpmlp.optimizers import Optimizer, Scalars, State, adam_epsilon_hat, sgd_rate_inside
 
 Batch: TypeAlias = tuple[Array, Array, Array | None]
@@ -152,8 +152,9 @@ def _loss_and_gradient(
     layers = layout.unflatten(theta)
     S, activations = forward(layers, X, activation)
     value = _reported_loss(layers, S, T, weights, head, alpha)
-    gradient = backward(layers, activations, S, T, head=head, activation=activation, weights=weights, l2=alpha)
-    return value, layout.flatten(gradient)
+    options: dict[str, Any] = {"head": head, "activation": activation, "weights": weights, "l2": alpha}
+    gradient = gradient_vector(layout, theta, lambda into: backward(layers, activations, S, T, into=into, **options))
+    return value, gradient
 
 
 def _reported_loss(

@@ -18,7 +18,15 @@ from typing import Any, NamedTuple, TypeAlias
 
 from xpmlp.errors import ArrayError, ConfigError, ShapeError
 from xpmlp.namespaces import Array, array_namespace
-from xpmlp.primitives import join, relu, relu_backward
+from xpmlp.primitives import (
+    bias_relu,
+    join,
+    new_gradient,
+    one_hot,
+    parameter_gradients,
+    relu_backward,
+    softmax_cross_entropy,
+)
 
 Layer: TypeAlias = tuple[Array, Array]
 """One layer's weights W (fan_in × fan_out) and biases b (1 × fan_out)."""
@@ -82,16 +90,22 @@ class Layout:
             raise ShapeError(
                 f"theta has shape {tuple(theta.shape)}: layers {self.sizes} have {self.size} parameters in one vector"
             )
-        layers = []
+        reshape = xp.reshape
+        return tuple(
+            (reshape(theta[start:middle], (fan_in, fan_out)), reshape(theta[middle:stop], (1, fan_out)))
+            for start, middle, stop, fan_in, fan_out in self._places
+        )
+
+    @cached_property
+    def _places(self) -> tuple[tuple[int, int, int, int, int], ...]:
+        """Where each layer's weights begin, its biases begin, both end; and its widths."""
+        places = []
         start = 0
         for fan_in, fan_out in self.shapes:
             middle = start + fan_in * fan_out
-            stop = middle + fan_out
-            W = xp.reshape(theta[start:middle], (fan_in, fan_out))
-            b = xp.reshape(theta[middle:stop], (1, fan_out))
-            layers.append((W, b))
-            start = stop
-        return tuple(layers)
+            places.append((start, middle, middle + fan_out, fan_in, fan_out))
+            start = middle + fan_out
+        return tuple(places)
 
     def flatten(self, layers: Iterable[Layer]) -> Array:
         """Return the layers' arrays, parameters or gradients, as one new vector.
@@ -155,10 +169,15 @@ def init(layout: Layout, rng: Any, dtype: str = "float32") -> Any:
 class Activation(NamedTuple):
     """What stands between two layers."""
 
-    apply: Callable[[Any, Array], Array]
-    """From the namespace and the sums Z to A; Z is handed over."""
+    apply: Callable[[Any, Array, Array], Array]
+    """From the namespace, a layer's products Z and its biases b to A = f(Z + b); Z is handed over."""
     pull_back: Callable[[Any, Array, Array], Array]
     """From the namespace, A and the loss's gradient by A, which is handed over, to the gradient by Z."""
+
+
+def _plus(Z: Array, b: Array) -> Array:
+    Z += b
+    return Z
 
 
 def _logistic(xp: Any, Z: Array) -> Array:
@@ -169,12 +188,12 @@ def _logistic(xp: Any, Z: Array) -> Array:
 
 ACTIVATIONS = {
     "relu": Activation(
-        lambda xp, Z: relu(Z),  # F2, F4: A and q
+        lambda xp, Z, b: bias_relu(Z, b),  # F2, F4: A and q
         lambda xp, A, dA: relu_backward(A, dA),  # B5, B9: A > 0 just where its pre-activation is
     ),
-    "identity": Activation(lambda xp, Z: Z, lambda xp, A, dA: dA),
-    "logistic": Activation(_logistic, lambda xp, A, dA: dA * A * (1 - A)),
-    "tanh": Activation(lambda xp, Z: xp.tanh(Z), lambda xp, A, dA: dA * (1 - A * A)),
+    "identity": Activation(lambda xp, Z, b: _plus(Z, b), lambda xp, A, dA: dA),
+    "logistic": Activation(lambda xp, Z, b: _logistic(xp, _plus(Z, b)), lambda xp, A, dA: dA * A * (1 - A)),
+    "tanh": Activation(lambda xp, Z, b: xp.tanh(_plus(Z, b)), lambda xp, A, dA: dA * (1 - A * A)),
 }
 """A hidden layer's nonlinearities, by name. Each derivative is a function of what the nonlinearity returned."""
 
@@ -258,9 +277,8 @@ def forward(layers: Sequence[Layer], X: Array, activation: str = "relu") -> tupl
     A = X
     activations = [X]
     for W, b in layers[:-1]:
-        Z = A @ W  # F1, F3: H and O
-        Z += b
-        A = apply(xp, Z)  # F2, F4: A and q
+        Z = A @ W  # F1, F3: H and O, to which the biases are still to be added
+        A = apply(xp, Z, b)  # F2, F4: A and q
         activations.append(A)
     W, b = layers[-1]
     S = A @ W  # F5
@@ -356,6 +374,7 @@ def backward(
     activation: str = "relu",
     weights: Array | None = None,
     l2: float = 0.0,
+    into: Sequence[Layer] | None = None,
 ) -> tuple[tuple[Array, Array], ...]:
     """Return the gradient by every weight and bias of the loss, and of a penalty on the weights.
 
@@ -376,6 +395,8 @@ def backward(
         What each sample counts; None: the same.
     l2 : float
         The penalty's factor, at least 0.
+    into : sequence of (array, array) or None
+        Where to write the gradients, for a library whose arrays can be written.
 
     Returns
     -------
@@ -392,19 +413,104 @@ def backward(
     delta = HEADS[head].predict(xp, S) - T
     share = 1 / S.shape[0] if weights is None else 1 / xp.sum(weights)
     delta *= share if weights is None else share * _column(xp, weights, S)  # B1
+    return backpropagate(layers, activations, delta, activation=activation, penalty=l2 and l2 * share, into=into)
+
+
+def backpropagate(
+    layers: Sequence[Layer],
+    activations: Sequence[Array],
+    delta: Array,
+    *,
+    activation: str = "relu",
+    penalty: Any = 0.0,
+    into: Sequence[Layer] | None = None,
+) -> tuple[tuple[Array, Array], ...]:
+    """Return the gradient by every weight and bias, from that by the last layer's sums.
+
+    Parameters
+    ----------
+    layers : sequence of (W, b)
+        What `forward` was given.
+    activations : sequence of arrays
+        What `forward` returned.
+    delta : array, shape (n, c)
+        The gradient by S, such as `score` returns.
+    activation : str
+        Which of `ACTIVATIONS`.
+    penalty : float or 0-d array
+        What each weight adds to its gradient, times itself.
+    into : sequence of (array, array) or None
+        Where to write the gradients, for a library whose arrays can be written.
+
+    Returns
+    -------
+    tuple of (dW, db)
+        Of the layers' shapes and in their order.
+    """
+    xp = array_namespace(delta=delta)
     pull_back = ACTIVATIONS[activation].pull_back
     gradients = []
     for k in range(len(layers) - 1, -1, -1):
         A, (W, _) = activations[k], layers[k]
-        dW = A.T @ delta  # B2, B6, B10
-        if l2:
-            dW += l2 * share * W
-        db = xp.sum(delta, axis=0, keepdims=True)  # B3, B7, B11
+        dW, db = parameter_gradients(delta, A, into[k] if into else None)  # B2, B3, B6, B7, B10, B11
+        if not (isinstance(penalty, float | int) and penalty == 0):
+            dW += penalty * W
         gradients.append((dW, db))
         if k > 0:
             dA = delta @ W.T  # B4, B8
             delta = pull_back(xp, A, dA)  # B5, B9
     return tuple(reversed(gradients))
+
+
+def score(S: Array, labels: Array) -> tuple[Array, Array, Array]:
+    """Return what a training step wants of a batch's logits, in one go.
+
+    Parameters
+    ----------
+    S : array, shape (n, c)
+        The logits.
+    labels : array of any integer dtype, shape (n,)
+        Each sample's class, 0 to c − 1. The values are not looked at here, which would wait for the device.
+
+    Returns
+    -------
+    delta : array, shape (n, c)
+        The gradient of the loss by S: (P − T) / n (B1).
+    loss : 0-d array
+        As `cross_entropy` returns it (F7).
+    correct : 0-d array of int32
+        As `count_correct` returns it.
+
+    Raises
+    ------
+    ArrayError, ShapeError
+        As `cross_entropy` does.
+    """
+    xp = array_namespace(S=S, labels=labels)
+    _require_labels(xp, labels, S)
+    return softmax_cross_entropy(S, xp.astype(labels, xp.int32, copy=False))
+
+
+def gradient_vector(
+    layout: Layout, theta: Array, compute: Callable[[Sequence[Layer] | None], Iterable[Layer]]
+) -> Array:
+    """Return the gradient by theta as one new vector.
+
+    Parameters
+    ----------
+    layout : Layout
+        Where each layer's parameters lie in theta.
+    theta : array, shape (layout.size,)
+        The parameters.
+    compute : callable
+        Returns each layer's gradients: `backward` or `backpropagate`, given where to write them, so that the vector
+        needs no copies where the library's arrays can be written; else given None.
+    """
+    vector = new_gradient(theta)
+    if vector is None:
+        return layout.flatten(compute(None))
+    compute(layout.unflatten(vector))
+    return vector
 
 
 def _targets(xp: Any, targets: Array, S: Array) -> Array:
@@ -429,12 +535,14 @@ def _is_sparse(X: Array) -> bool:
 
 
 def _one_hot(xp: Any, labels: Array, S: Array) -> Array:
-    """Return T, (n, c) booleans: by comparison, so that there is no gather and no check that waits."""
+    """Return T, (n, c) booleans."""
+    _require_labels(xp, labels, S)
+    return one_hot(labels, S)
+
+
+def _require_labels(xp: Any, labels: Array, S: Array) -> None:
     if not xp.isdtype(labels.dtype, "integral"):
         raise ArrayError(f"labels are {labels.dtype}: expected integers, each sample's class")
-    n, n_classes = S.shape
+    n = S.shape[0]
     if tuple(labels.shape) != (n,):
         raise ShapeError(f"labels have shape {tuple(labels.shape)}: expected ({n},), one for each row of S")
-    # Under jax.jit an array has no device yet; a narrow dtype could not count the classes.
-    classes = xp.arange(n_classes, dtype=xp.int32, device=getattr(labels, "device", None))
-    return xp.astype(labels, xp.int32, copy=False)[:, None] == classes[None, :]

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 from xpmlp.errors import ConfigError
 from xpmlp.namespaces import Array, array_namespace
-from xpmlp.primitives import adam_step
+from xpmlp.primitives import adam_step, momentum_step
 
 State: TypeAlias = dict[str, Array]
 """The optimizer's vectors by name, each of theta's shape and dtype."""
@@ -66,17 +66,14 @@ def sgd(momentum: float = 0.0, *, nesterov: bool = False, weight_decay: float = 
 
     def update(theta: Array, state: State, gradient: Array, scalars: Scalars) -> tuple[Array, State]:
         array_namespace(theta=theta, gradient=gradient)
-        direction = gradient
+        rate = scalars["learning_rate"]
         if weight_decay:
-            direction = gradient + weight_decay * theta
-        if momentum:
-            v = state["velocity"]
-            v *= momentum
-            v += direction
-            state = {"velocity": v}
-            direction = direction + momentum * v if nesterov else v
-        theta -= scalars["learning_rate"] * direction
-        return theta, state
+            gradient = gradient + weight_decay * theta
+        if not momentum:
+            theta -= rate * gradient
+            return theta, state
+        theta, v = momentum_step(theta, state["velocity"], gradient, momentum, nesterov, rate)
+        return theta, {"velocity": v}
 
     return Optimizer("sgd", init, scalars, update)
 

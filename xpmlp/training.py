@@ -11,11 +11,12 @@ import numpy as np
 from xpmlp.backends.base import Backend, computing, format_bytes, free_host_memory
 from xpmlp.config import TrainConfig, continued, make_optimizer, make_schedule, resolved, resolved_rate, usual_rate
 from xpmlp.data.datasets import Dataset
-from xpmlp.data.loading import DeviceLoader, row_dtype
+from xpmlp.data.loading import Batch, DeviceLoader, read_batch, row_dtype
 from xpmlp.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
-from xpmlp.namespaces import Array, array_namespace
-from xpmlp.network import Layout, backward, count_correct, cross_entropy, forward, init
+from xpmlp.namespaces import Array
+from xpmlp.network import Layout, backpropagate, forward, gradient_vector, init, score
 from xpmlp.optimizers import Optimizer, Scalars, State
+from xpmlp.primitives import accumulate, kernels, scaled
 from xpmlp.records import Checkpoint, EpochMetrics, History, Plan
 
 
@@ -58,24 +59,25 @@ class Totals(NamedTuple):
     """How many were made before the first whose loss was not finite, int32."""
 
 
-TrainStep: TypeAlias = Callable[[Array, State, Totals, Array, Array, Scalars], tuple[Array, State, Totals]]
-EvaluationStep: TypeAlias = Callable[[Totals, Array, Array, Array], Totals]
+TrainStep: TypeAlias = Callable[[Array, State, Totals, Batch, Scalars], tuple[Array, State, Totals]]
+EvaluationStep: TypeAlias = Callable[[Totals, Array, Batch], Totals]
 
 
 def make_train_step(layout: Layout, optimizer: Optimizer, max_value: int) -> TrainStep:
     """Return the function of arrays that trains on one batch and waits for nothing.
 
-    It takes theta, the optimizer's state, the totals, images (uint8, n × d), labels (int32, n) and the step's
-    scalars; the first three are handed over, and their successors returned.
+    It takes theta, the optimizer's state, the totals, a batch as `DeviceLoader.batches` yields it or its images (uint8,
+    n × d) and labels (int32, n), and the step's scalars; the first three are handed over, and their successors
+    returned.
     """
 
-    def step(
-        theta: Array, state: State, totals: Totals, images: Array, labels: Array, scalars: Scalars
-    ) -> tuple[Array, State, Totals]:
+    def step(theta: Array, state: State, totals: Totals, batch: Batch, scalars: Scalars) -> tuple[Array, State, Totals]:
+        images, labels = read_batch(batch)
         layers = layout.unflatten(theta)
-        S, activations = forward(layers, _scaled(images, theta, max_value))
-        totals = _add(totals, S, labels)
-        gradient = layout.flatten(backward(layers, activations, S, labels))
+        S, activations = forward(layers, scaled(images, theta, max_value))
+        delta, loss, correct = score(S, labels)
+        totals = Totals(*accumulate(*totals, loss, correct, S.shape[0]))
+        gradient = gradient_vector(layout, theta, lambda into: backpropagate(layers, activations, delta, into=into))
         theta, state = optimizer.update(theta, state, gradient, scalars)
         return theta, state, totals
 
@@ -85,9 +87,11 @@ def make_train_step(layout: Layout, optimizer: Optimizer, max_value: int) -> Tra
 def make_evaluation_step(layout: Layout, max_value: int) -> EvaluationStep:
     """Return the function of arrays that adds one batch to the totals, which are handed over."""
 
-    def step(totals: Totals, theta: Array, images: Array, labels: Array) -> Totals:
-        S, _ = forward(layout.unflatten(theta), _scaled(images, theta, max_value))
-        return _add(totals, S, labels)
+    def step(totals: Totals, theta: Array, batch: Batch) -> Totals:
+        images, labels = read_batch(batch)
+        S, _ = forward(layout.unflatten(theta), scaled(images, theta, max_value))
+        _, loss, correct = score(S, labels)
+        return Totals(*accumulate(*totals, loss, correct, S.shape[0]))
 
     return step
 
@@ -147,7 +151,7 @@ def train(
     """
     _require_kinds(dataset, backend)
     config = config.resolve(len(dataset))
-    with computing(backend, resolved(config.batch_size)):
+    with computing(backend, resolved(config.batch_size)), kernels(config.kernels):
         return _train(config, dataset, backend, callbacks, start, checkpoint_steps, should_stop)
 
 
@@ -280,10 +284,10 @@ def _train(
         if is_reached(config, done):
             break
         last_step = epoch * steps_per_epoch
-        for images, labels in loader.epoch(rng.permutation(train_rows), step - (last_step - steps_per_epoch)):
+        for batch in loader.batches(rng.permutation(train_rows), step - (last_step - steps_per_epoch)):
             step += 1
             scalars = optimizer.scalars(step, schedule(step))
-            theta, state, totals = train_step(theta, state, totals, images, labels, scalars)
+            theta, state, totals = train_step(theta, state, totals, batch, scalars)
             for callback in callbacks:
                 callback.on_step(step)
             if should_stop and should_stop():
@@ -346,32 +350,12 @@ def _all_rows(dataset: Dataset) -> np.ndarray:
     return np.arange(len(dataset), dtype=row_dtype(len(dataset)))
 
 
-def _scaled(images: Array, theta: Array, max_value: int) -> Array:
-    """Return bytes as X, numbers from 0 to 1 of theta's dtype."""
-    xp = array_namespace(theta=theta, images=images)
-    X = xp.astype(images, theta.dtype)
-    X *= 1 / max_value
-    return X
-
-
-def _add(totals: Totals, S: Array, labels: Array) -> Totals:
-    """Return the totals with one more batch: its logits S before the update."""
-    xp = array_namespace(S=S, labels=labels)
-    mean = cross_entropy(S, labels)
-    loss, correct, steps, finite = totals
-    loss += mean * S.shape[0]
-    correct += count_correct(S, labels)
-    finite += xp.astype(xp.logical_and(finite == steps, xp.isfinite(mean)), xp.int32)
-    steps += 1
-    return Totals(loss, correct, steps, finite)
-
-
 def _evaluate(
     step: EvaluationStep, theta: Array, loader: DeviceLoader, rows: np.ndarray, backend: Backend
 ) -> Evaluation:
     totals = zero_totals(backend, "float64" if "float64" in str(theta.dtype) else "float32")
-    for images, labels in loader.epoch(rows):
-        totals = step(totals, theta, images, labels)
+    for batch in loader.batches(rows):
+        totals = step(totals, theta, batch)
     loss, correct = float(backend.to_numpy(totals.loss)), int(backend.to_numpy(totals.correct))
     return Evaluation(loss / len(rows), correct / len(rows))
 

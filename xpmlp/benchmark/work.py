@@ -11,6 +11,7 @@ import numpy as np
 CONTESTANTS = {
     "floor": ("xpmlp.benchmark.contestants.floor", "numpy", "the step's eight products alone, through NumPy"),
     "numpy": ("xpmlp.benchmark.contestants.ours", "numpy", "xpmlp on NumPy"),
+    "numba": ("xpmlp.benchmark.contestants.ours", "numba", "xpmlp on NumPy, kernels numba"),
     "torch": ("xpmlp.benchmark.contestants.ours", "torch", "xpmlp on PyTorch"),
     "jax": ("xpmlp.benchmark.contestants.ours", "jax", "xpmlp on JAX"),
     "cupy": ("xpmlp.benchmark.contestants.ours", "cupy", "xpmlp on CuPy"),
@@ -24,7 +25,7 @@ CONTESTANTS = {
 }
 """Each name's module, the package that it needs, and what it is."""
 
-OURS = ("numpy", "torch", "jax", "cupy")
+OURS = ("numpy", "numba", "torch", "jax", "cupy")
 PEERS = tuple(name for name in CONTESTANTS if name not in (*OURS, "floor"))
 
 

@@ -10,7 +10,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +21,7 @@ import xpmlp
 from xpmlp.backends import Backend, get_backend
 from xpmlp.commands._progress import Say, make_download_progress, make_progress, say, say_nothing
 from xpmlp.commands._signals import Interrupted, StopRequest
-from xpmlp.config import TrainConfig, continued
+from xpmlp.config import RECIPES, TrainConfig, continued
 from xpmlp.data import LoadedData, load_dataset
 from xpmlp.errors import CheckpointError, ConfigError, TrainingError, XpmlpError
 from xpmlp.models import ModelInfo
@@ -74,7 +73,7 @@ def run(*, resume: str | None, given: set[str], plot: bool, quiet: bool, **optio
     began = time.perf_counter()
     tell = say_nothing if quiet else say
     progress = None if quiet else make_download_progress()
-    job = _begin(options, progress) if resume is None else _take_up(resume, given, options, plot, progress, tell)
+    job = _begin(options, given, progress) if resume is None else _take_up(resume, given, options, plot, progress, tell)
     if job is None:
         return
     try:
@@ -83,9 +82,9 @@ def run(*, resume: str | None, given: set[str], plot: bool, quiet: bool, **optio
         job.folder.close()
 
 
-def _begin(options: Mapping[str, Any], progress: Any) -> Job:
+def _begin(options: Mapping[str, Any], given: set[str], progress: Any) -> Job:
     """Return a new run."""
-    config = TrainConfig(**_settings(options))
+    config = TrainConfig(**{**_settings(options), **_recipe(options["recipe"], given)})
     out, keep = options["out"], options["keep"]
     RunFolder("runs" if out is None else out, is_default=out is None)  # one that cannot be is refused before the work
     device = get_backend(options["backend"], config.dtype)
@@ -93,6 +92,7 @@ def _begin(options: Mapping[str, Any], progress: Any) -> Job:
     folder = RunFolder(_default_name(data, device) if out is None else out, is_default=out is None)
     kind, _, own = data.name.partition(":")
     additions = {
+        "recipe": options["recipe"],
         "dataset_spec": f"{kind}:{Path(own).absolute()}" if own else kind,
         "data_dir": options["data_dir"] and str(Path(options["data_dir"]).absolute()),
         "backend_spec": device.name if options["backend"] == "auto" else options["backend"],
@@ -108,6 +108,8 @@ def _take_up(
     """Return a run that goes on, or None where it is finished, which is said."""
     if "out" in given:
         raise ConfigError(f"--out {options['out']}: a run that goes on stays in its folder {resume}; leave it out")
+    if "recipe" in given:
+        raise ConfigError(f"--recipe {options['recipe']}: a run that goes on keeps its settings; leave it out")
     folder = RunFolder.reopen(resume)
     try:
         record = read_json(folder.path / "config.json")
@@ -138,6 +140,15 @@ def _take_up(
     additions = {name: options[name] for name in names if name in given}
     threads = options["threads"] or _threads(record)
     return Job(folder, config, data, device, record, additions, start, threads)
+
+
+def _recipe(name: str, given: set[str]) -> dict[str, Any]:
+    """Return a recipe's settings, those left out that the user has given; a rate is of no use to another optimizer."""
+    if name not in RECIPES:
+        known = list(RECIPES)
+        raise ConfigError(f"unknown recipe {name!r}: expected {', '.join(known[:-1])} or {known[-1]}")
+    beaten = {*given, "learning_rate"} if "optimizer" in given else given
+    return {setting: value for setting, value in RECIPES[name].items() if setting not in beaten}
 
 
 def _last_checkpoint(folder: RunFolder) -> Checkpoint | None:
@@ -178,13 +189,15 @@ def _carry_out(job: Job, began: float, plot: bool, quiet: bool, tell: Say) -> No
         test = evaluate(theta, plan.layout, data.test, device, plan.batch_size, job.config.transfer)
         seconds = time.perf_counter() - began + (job.start.seconds if job.start else 0.0)
         folder.write_json("summary.json", summary(history, test, data, device, seconds))
+        if progress:
+            progress.close()
+        if history.best:
+            tell("best", f"validation accuracy {history.best.val_accuracy:.4f} in epoch {history.best.epoch}")
+        tell("test", f"loss {test.loss:.4f} accuracy {100 * test.accuracy:.2f} % of {len(data.test):,} images")
         if plot:
             epochs = [dataclasses.asdict(epoch) for epoch in history.epochs]
             names = {"dataset": data.name, "backend": device.name}
             _draw(folder, epochs, _sizes(plan), names, test.accuracy)
-    if history.best:
-        tell("best", f"validation accuracy {history.best.val_accuracy:.4f} in epoch {history.best.epoch}")
-    tell("test", f"loss {test.loss:.4f} accuracy {100 * test.accuracy:.2f} % of {len(data.test):,} images")
     tell("run", f"{folder.path}{', its curves in history.png' if plot else ''}")
 
 
@@ -342,7 +355,8 @@ class Heading(Callback):
         height, width = data.train.image_shape
         counts = f"{plan.n_train:,} training, {plan.n_val:,} validation and {len(data.test):,} test images"
         self.say("data", f"{data.name}: {counts} of {height} × {width}")
-        self.say("backend", f"{device}{', since ' if device.note else ''}{device.note}")
+        kernels = ", kernels numba" if device.name == "numpy" and config.kernels == "numba" else ""
+        self.say("backend", f"{device}{kernels}{', since ' if device.note else ''}{device.note}")
         self.say("network", f"{_sizes(plan)}, {plan.layout.size:,} parameters, {config.dtype}")
         how = [config.optimizer]
         if config.momentum is not None:
@@ -351,7 +365,9 @@ class Heading(Callback):
             how.append(f"weight decay {config.weight_decay:g}")
         how += [f"{config.schedule} learning rate {config.learning_rate:g}", f"batch size {config.batch_size}"]
         epochs = f"{config.epochs} epoch{'s' if plan.epochs > 1 else ''}"
-        self.say("training", f"{', '.join(how)}, {epochs}, seed {config.seed}")
+        recipe = self.recorder.settings.get("recipe", "default")
+        named = "" if recipe == "default" else f", recipe {recipe}"
+        self.say("training", f"{', '.join(how)}, {epochs}, seed {config.seed}{named}")
         if not self.job.is_new:
             total = plan.epochs * plan.steps_per_epoch
             where = f"after step {plan.steps_done:,} of {total:,}" if self.job.start else "from the beginning"
@@ -362,6 +378,8 @@ def summary(
     history: History, test: Evaluation, data: LoadedData, backend: Backend, total_seconds: float
 ) -> dict[str, Any]:
     """Return what ``summary.json`` holds; the test figures are of the last epoch's parameters."""
+    import importlib.metadata  # 20 ms, when all else is done
+
     best = history.best
     return {
         "best_val_accuracy": best.val_accuracy if best else None,
@@ -376,7 +394,7 @@ def summary(
             "xpmlp": xpmlp.__version__,
             "python": platform.python_version(),
             "numpy": np.__version__,
-            "array-api-compat": version("array-api-compat"),
+            "array-api-compat": importlib.metadata.version("array-api-compat"),
             backend.name: backend.describe()["version"],
         },
         "seed": history.plan.config.seed,

