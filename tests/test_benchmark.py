@@ -116,7 +116,7 @@ class TestTheCommand:
         ("options", "message"),
         [
             (["--peers", "tensorflow"], "unknown contestant 'tensorflow': expected floor, numpy"),
-            (["--backend", "cudy"], "unknown backend cudy: expected numpy, torch, jax, cupy"),
+            (["--backend", "cudy"], "unknown backend cudy: expected numpy, numba, torch, jax, cupy"),
             (["--batch-size", "0"], "expected whole numbers of at least 1"),
             (["--batch-size", "many"], "'many' is not whole numbers with commas between them"),
             (["--data-dir", "nowhere", "--peers", "none"], "mnist is not in the given folder: nowhere is no folder"),

@@ -13,6 +13,7 @@ from xpmlp.config import TrainConfig, make_optimizer
 from xpmlp.data import DeviceLoader
 from xpmlp.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
 from xpmlp.network import Layout, backward, cross_entropy, forward, init
+from xpmlp.optimizers import sgd
 from xpmlp.records import EpochMetrics, History, Plan
 from xpmlp.training import (
     Callback,
@@ -590,3 +591,32 @@ def test_a_step_takes_what_is_handed_over_for_its_results(tiny, find_backend):
     step(theta, optimizer.init(theta), zero_totals(backend, "float32"), batch, optimizer.scalars(1, 0.1))
     assert theta.is_deleted()
     assert not batch[0].is_deleted()
+
+
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
+def test_a_center_makes_the_steps_of_centred_inputs(backend, tiny, momentum, nesterov):
+    """Training on X − c, written out, with b1 moved by c 1ᵀW1 at the start and back at the end."""
+    center, layout, optimizer = 0.2, Layout((20, 16, 3)), sgd(momentum, nesterov=nesterov)
+    start = init(layout, np.random.default_rng(0), "float64")
+
+    theta = backend.asarray(start, copy=True)
+    state, totals = optimizer.init(theta), zero_totals(backend, "float64")
+    step = backend.compile(make_train_step(layout, optimizer, 255, center), donate=(0, 1, 2))
+    expected = start.copy()
+    (W1, b1), *_ = layout.unflatten(expected)
+    b1 += center * W1.sum(axis=0)
+    velocity = np.zeros_like(expected)
+    for k in range(30):
+        rows = np.arange(k % 4, 240, 4)
+        images, labels = tiny.images[rows].reshape(-1, 20), tiny.labels[rows].astype(np.int32)
+        batch = backend.asarray(images), backend.asarray(labels)
+        theta, state, totals = step(theta, state, totals, batch, optimizer.scalars(k + 1, 0.3))
+
+        layers = layout.unflatten(expected)
+        S, activations = forward(layers, images / 255 - center)
+        gradient = layout.flatten(backward(layers, activations, S, labels))
+        velocity = momentum * velocity + gradient
+        expected -= 0.3 * (gradient + momentum * velocity if nesterov else velocity)
+    b1 -= center * W1.sum(axis=0)
+    assert relative_error(backend.to_numpy(theta), expected) <= 1e-11
+    assert relative_error(expected, start) > 0.1

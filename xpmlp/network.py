@@ -462,6 +462,21 @@ def backpropagate(
     return tuple(reversed(gradients))
 
 
+def center_gradients(gradients: Sequence[Layer], center: float) -> tuple[Layer, ...]:
+    """Return gradients with which a linear update makes the step that centred inputs would make (C3).
+
+    Parameters
+    ----------
+    gradients : sequence of (dW, db)
+        What `backpropagate` returned for activations that begin with X − center (C1); the first db is handed over.
+    center : float
+        What was subtracted of every input.
+    """
+    (G, db), *others = gradients
+    db -= center * array_namespace(G=G).sum(G, axis=0, keepdims=True)
+    return ((G, db), *others)
+
+
 def score(S: Array, labels: Array) -> tuple[Array, Array, Array]:
     """Return what a training step wants of a batch's logits, in one go.
 

@@ -14,7 +14,7 @@ from xpmlp.data.datasets import Dataset
 from xpmlp.data.loading import Batch, DeviceLoader, read_batch, row_dtype
 from xpmlp.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
 from xpmlp.namespaces import Array
-from xpmlp.network import Layout, backpropagate, forward, gradient_vector, init, score
+from xpmlp.network import Layer, Layout, backpropagate, center_gradients, forward, gradient_vector, init, score
 from xpmlp.optimizers import Optimizer, Scalars, State
 from xpmlp.primitives import accumulate, kernels, scaled
 from xpmlp.records import Checkpoint, EpochMetrics, History, Plan
@@ -63,7 +63,7 @@ TrainStep: TypeAlias = Callable[[Array, State, Totals, Batch, Scalars], tuple[Ar
 EvaluationStep: TypeAlias = Callable[[Totals, Array, Batch], Totals]
 
 
-def make_train_step(layout: Layout, optimizer: Optimizer, max_value: int) -> TrainStep:
+def make_train_step(layout: Layout, optimizer: Optimizer, max_value: int, center: float = 0.0) -> TrainStep:
     """Return the function of arrays that trains on one batch and waits for nothing.
 
     It takes theta, the optimizer's state, the totals, a batch as `DeviceLoader.batches` yields it or its images (uint8,
@@ -77,7 +77,15 @@ def make_train_step(layout: Layout, optimizer: Optimizer, max_value: int) -> Tra
         S, activations = forward(layers, scaled(images, theta, max_value))
         delta, loss, correct = score(S, labels)
         totals = Totals(*accumulate(*totals, loss, correct, S.shape[0]))
-        gradient = gradient_vector(layout, theta, lambda into: backpropagate(layers, activations, delta, into=into))
+
+        def compute(into: Sequence[Layer] | None) -> Sequence[Layer]:
+            if not center:
+                return backpropagate(layers, activations, delta, into=into)
+            X = activations[0]
+            X -= center  # C1
+            return center_gradients(backpropagate(layers, (X, *activations[1:]), delta, into=into), center)
+
+        gradient = gradient_vector(layout, theta, compute)
         theta, state = optimizer.update(theta, state, gradient, scalars)
         return theta, state, totals
 
@@ -252,7 +260,8 @@ def _train(
     loader = DeviceLoader(dataset, backend, batch_size, config.transfer, reuse_buffers=True)
     step, done = (start.step, list(start.epochs)) if start else (0, [])
     plan = Plan(dataclasses.replace(config, transfer=loader.transfer), layout, n_train, n_val, steps_per_epoch, step)
-    train_step = backend.compile(make_train_step(layout, optimizer, dataset.max_value), donate=(0, 1, 2))
+    step_function = make_train_step(layout, optimizer, dataset.max_value, config.center)
+    train_step = backend.compile(step_function, donate=(0, 1, 2))
     evaluation_step = backend.compile(make_evaluation_step(layout, dataset.max_value), donate=(0,))
     generator, epoch_began = rng.bit_generator.state, time.perf_counter() - (start.epoch_seconds if start else 0.0)
 

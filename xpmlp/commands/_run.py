@@ -143,11 +143,11 @@ def _take_up(
 
 
 def _recipe(name: str, given: set[str]) -> dict[str, Any]:
-    """Return a recipe's settings, those left out that the user has given; a rate is of no use to another optimizer."""
+    """Return a recipe's settings, those left out that the user has given; its rate and center are for its optimizer."""
     if name not in RECIPES:
         known = list(RECIPES)
         raise ConfigError(f"unknown recipe {name!r}: expected {', '.join(known[:-1])} or {known[-1]}")
-    beaten = {*given, "learning_rate"} if "optimizer" in given else given
+    beaten = {*given, "learning_rate", "center"} if "optimizer" in given else given
     return {setting: value for setting, value in RECIPES[name].items() if setting not in beaten}
 
 
@@ -363,6 +363,8 @@ class Heading(Callback):
             how.append(f"momentum {config.momentum:g}{' (Nesterov)' if config.nesterov else ''}")
         if config.weight_decay:
             how.append(f"weight decay {config.weight_decay:g}")
+        if config.center:
+            how.append(f"inputs centred at {config.center:g}")
         how += [f"{config.schedule} learning rate {config.learning_rate:g}", f"batch size {config.batch_size}"]
         epochs = f"{config.epochs} epoch{'s' if plan.epochs > 1 else ''}"
         recipe = self.recorder.settings.get("recipe", "default")
