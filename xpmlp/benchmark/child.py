@@ -5,6 +5,7 @@ import sys
 import time
 from typing import Any
 
+from xpmlp.benchmark.rounds import peak_memory
 from xpmlp.benchmark.work import Work, make
 
 
@@ -33,18 +34,6 @@ def main() -> None:
 def answer(**what: Any) -> None:
     """Print a line of JSON at once, with the time."""
     print(json.dumps({"at": time.time(), **what}), flush=True)  # noqa: T201
-
-
-def peak_memory() -> int | None:
-    """Return the most memory that this process has had resident, in bytes."""
-    try:
-        with open("/proc/self/status") as file:  # ru_maxrss begins with that of the process that forked this one
-            for line in file:
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
 
 
 if __name__ == "__main__":

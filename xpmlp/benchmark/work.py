@@ -49,6 +49,8 @@ class Work:
         The folder of MNIST's four files.
     n_images : int
         How many training images.
+    center : float
+        What is subtracted of all inputs.
     """
 
     hidden: tuple[int, ...]
@@ -58,6 +60,7 @@ class Work:
     epochs: int
     data_dir: str
     n_images: int = 60_000
+    center: float = 0.0
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -99,7 +102,7 @@ def make(name: str, work: Work) -> Contestant:
 
 
 def read_mnist(work: Work) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return X, y, X_test, y_test as those who write a benchmark by hand read them: float32 from 0 to 1, and int64."""
+    """Return X, y, X_test, y_test as those who write a benchmark by hand read them: centred float32, and int64."""
     found = []
     for part, n in (("train", work.n_images), ("t10k", 10_000)):
         for kind, header in (("images-idx3", 16), ("labels-idx1", 8)):
@@ -107,7 +110,11 @@ def read_mnist(work: Work) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
             content = path.read_bytes() if path.exists() else gzip.decompress(Path(f"{path}.gz").read_bytes())
             values = np.frombuffer(content, np.uint8, offset=header)
             if header == 16:
-                found.append(values.reshape(-1, 784)[:n].astype(np.float32) / np.float32(255))
+                X = values.reshape(-1, 784)[:n].astype(np.float32)
+                X /= np.float32(255)
+                if work.center:
+                    X -= np.float32(work.center)
+                found.append(X)
             else:
                 found.append(values[:n].astype(np.int64))
     X, y, X_test, y_test = found

@@ -15,6 +15,7 @@ import xpmlp
 from xpmlp.benchmark.rounds import Result, installed, run_rounds, summarise
 from xpmlp.benchmark.work import CONTESTANTS, OURS, PEERS, Work
 from xpmlp.commands._progress import make_download_progress, say
+from xpmlp.config import RECIPES
 from xpmlp.data import load_dataset
 from xpmlp.data.sources import FILES
 from xpmlp.errors import ConfigError
@@ -50,7 +51,9 @@ def run(
         say("left out", f"{', '.join(missing)}: not installed")
     rate = 0.001 if optimizer == "adam" else 0.1
     works = [Work(hidden, size, optimizer, rate, epochs, files) for size in batch_size]
-    start = Work(hidden, 128, "sgd", 0.2, 3, files) if cold else None
+    quick = RECIPES["quick"]
+    names = ("hidden", "batch_size", "learning_rate", "epochs", "center")
+    start = Work(**{name: quick[name] for name in names}, optimizer="sgd", data_dir=files) if cold else None
     say("machine", f"{os.cpu_count()} cores, {_processor()}, Python {platform.python_version()}")
 
     results: list[Result] = []
