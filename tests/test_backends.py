@@ -146,6 +146,47 @@ class TestNames:
             get_backend("numpy", "float16")
 
 
+class TestPrecision:
+    def test_tf32_is_refused_where_there_is_none(self, find_backend):
+        for spec in ("numpy", "torch", "jax:cpu", "array-api-strict"):
+            device = find_backend(spec)
+            with pytest.raises(
+                BackendError, match="has no TF32, a precision of NVIDIA's GPUs: leave the precision tf32"
+            ):
+                get_backend(spec, precision="tf32")
+            assert str(get_backend(spec, precision="float32")) == str(device)
+
+    def test_an_unknown_one_is_refused(self):
+        with pytest.raises(BackendError, match="precision 'half': expected float32 or tf32"):
+            get_backend("numpy", precision="half")
+
+    @pytest.mark.parametrize("spec", ["cupy", "torch:cuda", "jax:gpu"])
+    def test_tf32_is_taken_on_a_gpu_and_seen_in_a_product(self, spec, find_backend):
+        find_backend(spec)
+        code = f"""
+import numpy as np
+from xpmlp.backends import get_backend
+x = np.random.default_rng(0).random((512, 512), dtype=np.float32)
+def error():
+    device = get_backend({spec!r}, precision=precision)
+    X = device.asarray(x)
+    return np.abs(device.to_numpy(X @ X) / (x.astype("f8") @ x) - 1).max()
+precision = None
+assert error() < 1e-5
+precision = "tf32"
+assert 1e-5 < error() < 1e-2, error()
+assert "TF32" in str(get_backend({spec!r}).describe()) or {spec!r} != "cupy"
+"""
+        done = run_python("-c", code)  # it changes the whole process
+        assert done.returncode == 0, done.stderr
+
+    def test_cupys_switch_has_the_names_that_are_used(self):
+        core = pytest.importorskip("cupy._core", reason="CuPy is not installed")
+        assert callable(core.set_compute_type)
+        assert callable(core.get_compute_type)
+        assert core._routines_linalg.COMPUTE_TYPE_TF32 != core._routines_linalg.COMPUTE_TYPE_FP32
+
+
 class TestWithoutADevice:
     """Against the real CuPy, on a machine that has none of what it needs."""
 

@@ -27,7 +27,7 @@ _LIBRARIES = {"jaxlib": "jax", "array_api_strict": "array-api-strict"}
 """The packages that built-in backends' arrays come from, where they are not called as the backend is."""
 
 
-def get_backend(spec: str = "auto", dtype: str | None = None) -> Backend:
+def get_backend(spec: str = "auto", dtype: str | None = None, precision: str | None = None) -> Backend:
     """Return the backend that a name stands for.
 
     Parameters
@@ -38,20 +38,31 @@ def get_backend(spec: str = "auto", dtype: str | None = None) -> Backend:
         with a colon and a device: ``cupy:1``, ``torch:cuda``, ``jax:gpu``, ``array-api-strict:device1``.
     dtype : {"float32", "float64"} or None
         What will be computed in: float64 switches JAX's 64-bit types on.
+    precision : {"float32", "tf32"} or None
+        Of products of float32: ``tf32`` lets the whole library, in this process, round their factors to TF32's 10 bits
+        of mantissa, which NVIDIA's GPUs since Ampere multiply several times as fast. None and ``float32`` leave it as
+        it is: true float32, unless the library was told otherwise.
 
     Raises
     ------
     BackendError
-        If the name is unknown, or the library or device cannot run here. Never is another one taken instead.
+        If the name is unknown, or the library or device cannot run here, or has no TF32. Never is another one taken
+        instead.
     """
     if not isinstance(spec, str):
         raise BackendError(f"{spec!r}: expected a backend's name, such as numpy or torch:cuda")
     if dtype not in (None, "float32", "float64"):
         raise BackendError(f"dtype {dtype!r}: expected float32 or float64")
+    if precision not in (None, "float32", "tf32"):
+        raise BackendError(f"precision {precision!r}: expected float32 or tf32")
     if spec == "auto":
-        return _choose(dtype)
-    name, _, device = spec.partition(":")
-    return backend_class(name)(device or None, dtype)
+        backend = _choose(dtype)
+    else:
+        name, _, device = spec.partition(":")
+        backend = backend_class(name)(device or None, dtype)
+    if precision == "tf32":
+        backend.use_tf32()
+    return backend
 
 
 def backend_of(array: Any) -> Backend:

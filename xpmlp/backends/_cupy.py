@@ -16,6 +16,7 @@ try:
     import cupy
     import cupyx
     from array_api_compat import cupy as namespace
+    from cupy import _core  # whether products are in TF32 has no public name
 except ImportError as error:
     driver = ask_driver()
     also = f", and {driver.problem}" if driver.problem else ""
@@ -99,6 +100,11 @@ class CupyBackend(Backend):
         compiled: Callable[..., Any] = on_device
         return compiled  # type: ignore[return-value]
 
+    def use_tf32(self) -> None:
+        """Let cuBLAS take TF32 for float32, as the environment's CUPY_TF32=1 would; never run on a GPU so far."""
+        with self.context():
+            _core.set_compute_type(np.float32, _core._routines_linalg.COMPUTE_TYPE_TF32)
+
     def copier(self) -> Copier:
         """Return a copier with pinned staging buffers and a stream of its own."""
         return _PinnedCopier(self)
@@ -123,8 +129,10 @@ class CupyBackend(Backend):
         """Return CuPy's version, the GPU's name, and what its environment says of float32 products."""
         name = cupy.cuda.runtime.getDeviceProperties(self.device.id)["name"].decode()
         settings = " ".join(f"{name}={os.environ.get(name, 'unset')}" for name in _PRECISION_SETTINGS)
+        chosen = _core.get_compute_type(np.float32)
+        precision = "TF32" if chosen == _core._routines_linalg.COMPUTE_TYPE_TF32 else "float32"
         device = f"{name} (cuda:{self.device.id})"
-        return {"version": cupy.__version__, "device": device, "products": f"cuBLAS, {settings}"}
+        return {"version": cupy.__version__, "device": device, "products": f"cuBLAS in {precision}, {settings}"}
 
 
 class _PinnedCopier(Copier):

@@ -97,6 +97,12 @@ class JaxBackend(Backend):
         compiled: Step = jax.jit(step, donate_argnums=tuple(donate))
         return compiled
 
+    def use_tf32(self) -> None:
+        """Set JAX's default for products to ``tensorfloat32``."""
+        if self.device.platform != "gpu":
+            super().use_tf32()
+        jax.config.update("jax_default_matmul_precision", "tensorfloat32")
+
     def synchronize(self) -> None:
         """Wait for every array that is still being computed."""
         for array in jax.live_arrays():

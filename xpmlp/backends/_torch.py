@@ -69,6 +69,12 @@ class TorchBackend(Backend):
             keep_freed_memory()
         return step
 
+    def use_tf32(self) -> None:
+        """Set PyTorch's float32 products to ``high``, which on NVIDIA's GPUs is TF32."""
+        if self.device.type != "cuda":
+            super().use_tf32()
+        torch.set_float32_matmul_precision("high")
+
     def synchronize(self) -> None:
         """Wait for the device."""
         if self.device.type == "cuda":

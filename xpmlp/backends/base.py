@@ -111,6 +111,16 @@ class Backend(ABC):
         """
         return step
 
+    def use_tf32(self) -> None:
+        """Let products of float32 run in TF32, a precision that some GPUs have.
+
+        Raises
+        ------
+        BackendError
+            If the library or the device has none.
+        """
+        raise BackendError(f"{self} has no TF32, a precision of NVIDIA's GPUs: leave the precision tf32 out")
+
     def synchronize(self) -> None:
         """Wait until all that was asked of the device is done."""
 

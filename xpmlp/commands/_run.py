@@ -87,12 +87,13 @@ def _begin(options: Mapping[str, Any], given: set[str], progress: Any) -> Job:
     config = TrainConfig(**{**_settings(options), **_recipe(options["recipe"], given)})
     out, keep = options["out"], options["keep"]
     RunFolder("runs" if out is None else out, is_default=out is None)  # one that cannot be is refused before the work
-    device = get_backend(options["backend"], config.dtype)
+    device = get_backend(options["backend"], config.dtype, options["precision"])
     data = load_dataset(options["dataset"], options["data_dir"], progress=progress)
     folder = RunFolder(_default_name(data, device) if out is None else out, is_default=out is None)
     kind, _, own = data.name.partition(":")
     additions = {
         "recipe": options["recipe"],
+        "precision": options["precision"],
         "dataset_spec": f"{kind}:{Path(own).absolute()}" if own else kind,
         "data_dir": options["data_dir"] and str(Path(options["data_dir"]).absolute()),
         "backend_spec": device.name if options["backend"] == "auto" else options["backend"],
@@ -127,7 +128,7 @@ def _take_up(
         def option(name: str, recorded: str) -> Any:
             return options[name] if name in given else record.get(recorded)
 
-        device = get_backend(option("backend", "backend_spec"), config.dtype)
+        device = get_backend(option("backend", "backend_spec"), config.dtype, option("precision", "precision"))
         spec, data_dir = option("dataset", "dataset_spec"), options["data_dir"]
         if "data_dir" not in given and "dataset" not in given:
             data_dir = record.get("data_dir")
@@ -136,7 +137,7 @@ def _take_up(
     except BaseException:
         folder.close()
         raise
-    names = ("checkpoint_steps", "keep")
+    names = ("checkpoint_steps", "keep", "precision")
     additions = {name: options[name] for name in names if name in given}
     threads = options["threads"] or _threads(record)
     return Job(folder, config, data, device, record, additions, start, threads)

@@ -36,6 +36,9 @@ def widths(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option("--center", type=float, default=0.0, help="For sgd: train as if this were subtracted of all inputs. [0]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn.")
 @click.option("--dtype", default="float32", show_default=True, help="float32 or float64.")
+@click.option(
+    "--precision", default="float32", show_default=True, help="Of float32's products: float32, or tf32 on GPUs."
+)
 @click.option("--target-accuracy", type=float, help="Stop after the epoch whose validation accuracy reaches it.")
 @click.option("--transfer", default="auto", show_default=True, help="Images to the device: auto, resident or stream.")
 @click.option(
