@@ -125,6 +125,8 @@ def measure(name: str, work: Work, what: str, epochs: int) -> Result:
         at = answer.pop("at")
         if answer.pop("ready", False):
             result.description = answer
+        elif "gpu" in answer:
+            result.description["gpu"] = answer["gpu"]
         elif "seconds" in answer:
             result.seconds.append(answer["seconds"])
         elif "accuracy" in answer:

@@ -64,6 +64,8 @@ def run(
             file.flush()
             if result.problem:
                 say("problem", f"{result.contestant}: {result.problem}")
+            if "gpu" in result.description:
+                say("gpu", _gpu(result.description["gpu"]))
     rows = summarise(results)
     record = {
         "xpmlp": xpmlp.__version__,
@@ -80,6 +82,15 @@ def run(
     title = f"784-{'-'.join(map(str, hidden))}-10, {optimizer}, float32, {os.cpu_count()} cores"
     plot_benchmark(rows, folder / "bench.png", title, set(OURS))
     say("written", f"results.jsonl, bench.json, bench.png in {folder}")
+
+
+def _gpu(found: dict[str, Any]) -> str:
+    """Return what `measure_gpu` found, in one line."""
+    return (
+        f"{found['name']}: {1e6 * found['step_seconds']:.0f} µs a step, {found['share']:.1%} of the "
+        f"{found['products'] / 1e12:.1f} TFLOP/s of a large product; copies at {found['copy'] / 1e9:.0f} GB/s, "
+        f"from the host at {found['host_to_device'] / 1e9:.1f}"
+    )
 
 
 def _folder_of_mnist(data_dir: str | None) -> str:

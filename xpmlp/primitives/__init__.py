@@ -22,6 +22,7 @@ KERNELS = ("auto", "numpy", "numba")
 """What computes the operations on NumPy's arrays; auto is numba where it is installed."""
 
 _NATIVE = {
+    "cupy": ("_cupy",),
     "jax": ("_jax",),
     "numpy": ("_numpy",),
     "torch": ("_torch",),

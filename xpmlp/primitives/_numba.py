@@ -84,7 +84,7 @@ def _bias_relu(Z, b):  # type: ignore[no-untyped-def]
     for i in range(Z.shape[0]):
         for j in range(Z.shape[1]):
             z = Z[i, j] + b[0, j]
-            Z[i, j] = z if z > zero else zero
+            Z[i, j] = zero if z < zero else z  # in this order a NaN stays one
 
 
 @_compiled

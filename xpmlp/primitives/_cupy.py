@@ -1,0 +1,235 @@
+"""CuPy's own versions: a kernel each where a chain of operators would launch several, and products in their places.
+
+A kernel is compiled when it is first called, so that this file is imported without a GPU. The tests compile every
+kernel for several architectures and run its arithmetic on the host.
+
+Rates and the like are kernel arguments of theta's dtype: a new value compiles nothing, and a Python float makes no
+float32 arithmetic double. All kernels take views at any offset, of which no more is asked than an element's alignment.
+"""
+
+import threading
+from typing import Any
+
+import cupy
+import numpy as np
+
+_scale = cupy.ElementwiseKernel("U image, T factor", "T X", "X = T(image) * factor", "xpmlp_scale")
+
+_bias_relu = cupy.ElementwiseKernel(
+    "T b",
+    "T Z",
+    "const T z = Z + b; Z = z < T(0) ? T(0) : z",  # in this order a NaN stays one
+    "xpmlp_bias_relu",
+)
+
+_relu_backward = cupy.ElementwiseKernel("T A", "T dA", "dA = A > T(0) ? dA : T(0)", "xpmlp_relu_backward")
+
+_accumulate = cupy.ElementwiseKernel(
+    "T batch_loss, int32 batch_correct, T n",
+    "T loss, int32 correct, int32 steps, int32 finite",
+    """
+    const T sum = loss + batch_loss * n;
+    loss = sum;
+    correct += batch_correct;
+    steps += 1;
+    finite += isfinite(sum) ? 1 : 0;
+    """,
+    "xpmlp_accumulate",
+)
+
+_momentum_step = cupy.ElementwiseKernel(
+    "T gradient, T momentum, bool nesterov, T rate",
+    "T theta, T velocity",
+    """
+    const T g = gradient, speed = momentum * velocity + g;
+    velocity = speed;
+    theta -= rate * (nesterov ? g + momentum * speed : speed);
+    """,
+    "xpmlp_momentum_step",
+)
+
+_adam_step = cupy.ElementwiseKernel(
+    "T gradient, T rest1, T beta2, T rest2, T rate, T epsilon",
+    "T theta, T m, T v",
+    """
+    const T g = gradient, mean = m + rest1 * (g - m), square = beta2 * v + rest2 * (g * g);
+    m = mean;
+    v = square;
+    theta -= rate * (mean / (sqrt(square) + epsilon));
+    """,
+    "xpmlp_adam_step",
+)
+
+_SOFTMAX_CROSS_ENTROPY = r"""
+typedef REAL real;
+
+// Whether logit a of class i comes before b of class j: the greater does, of equals the first, and a NaN before all.
+__device__ bool leads(real a, int i, real b, int j) {
+    const bool a_is_nan = a != a, b_is_nan = b != b;
+    if (a_is_nan != b_is_nan) return a_is_nan;
+    return a == b || a_is_nan ? i < j : a > b;
+}
+
+// A warp takes a row at a time. A block leaves the sums of its rows in losses and corrects; the last block to do so,
+// as the counter says, adds those up, always in the same order.
+extern "C" __global__ void xpmlp_softmax_cross_entropy(
+    const real* __restrict__ S, const int* __restrict__ labels, real* __restrict__ delta, real* loss, int* correct,
+    volatile real* losses, volatile int* corrects, unsigned int* counter, int n, int c, real share
+) {
+    __shared__ real warp_losses[32];
+    __shared__ int warp_corrects[32];
+    __shared__ bool is_last;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, n_warps = blockDim.x / 32;
+    const unsigned int all = 0xffffffffu;
+
+    real loss_here = 0;
+    int correct_here = 0;
+    for (long long row = (long long)blockIdx.x * n_warps + warp; row < n; row += (long long)gridDim.x * n_warps) {
+        const real* s = S + row * c;
+        real* d = delta + row * c;
+        real most = s[0];
+        int best = 0;
+        for (int j = lane; j < c; j += 32)
+            if (leads(s[j], j, most, best)) most = s[j], best = j;
+        for (int step = 16; step > 0; step /= 2) {
+            const real other = __shfl_xor_sync(all, most, step);
+            const int at = __shfl_xor_sync(all, best, step);
+            if (leads(other, at, most, best)) most = other, best = at;
+        }
+        real total = 0;
+        for (int j = lane; j < c; j += 32) {
+            const real e = exp(s[j] - most);
+            d[j] = e;
+            total += e;
+        }
+        for (int step = 16; step > 0; step /= 2) total += __shfl_xor_sync(all, total, step);
+        const int label = labels[row];
+        for (int j = lane; j < c; j += 32) d[j] = (d[j] / total - (j == label ? real(1) : real(0))) * share;
+        if (0 <= label && label < c) {
+            loss_here += log(total) - (s[label] - most);
+            correct_here += best == label;
+        }
+    }
+
+    if (lane == 0) warp_losses[warp] = loss_here, warp_corrects[warp] = correct_here;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        for (int w = 1; w < n_warps; ++w) loss_here += warp_losses[w], correct_here += warp_corrects[w];
+        losses[blockIdx.x] = loss_here;
+        corrects[blockIdx.x] = correct_here;
+        __threadfence();
+        is_last = atomicInc(counter, gridDim.x - 1) == gridDim.x - 1;  // which sets it to 0 for the next launch
+    }
+    __syncthreads();
+    if (!is_last || warp > 0) return;
+
+    __threadfence();
+    loss_here = 0;
+    correct_here = 0;
+    for (int b = lane; b < gridDim.x; b += 32) loss_here += losses[b], correct_here += corrects[b];
+    for (int step = 16; step > 0; step /= 2) {
+        loss_here += __shfl_xor_sync(all, loss_here, step);
+        correct_here += __shfl_xor_sync(all, correct_here, step);
+    }
+    if (lane == 0) *loss = loss_here * share, *correct = correct_here;
+}
+"""
+
+_softmax_cross_entropy = {
+    dtype: cupy.RawKernel(_SOFTMAX_CROSS_ENTROPY, "xpmlp_softmax_cross_entropy", (f"-DREAL={real}",))
+    for dtype, real in (("float32", "float"), ("float64", "double"))
+}
+
+_THREADS = 256
+"""Of a block of the softmax: a warp, which takes a row, has 32."""
+
+_MOST_BLOCKS = 512
+"""So many of them, then each takes more rows. A constant, and not the GPU's size, which would order the sums anew."""
+
+
+def new_gradient(theta: Any) -> Any:
+    """Return memory of theta's kind."""
+    return cupy.empty_like(theta)
+
+
+def scaled(images: Any, theta: Any, max_value: int) -> Any:
+    """Return bytes as numbers from 0 to 1, in one launch."""
+    return _scale(images, 1 / max_value, cupy.empty(images.shape, theta.dtype))
+
+
+def bias_relu(Z: Any, b: Any) -> Any:
+    """Return max(Z + b, 0), in Z."""
+    return _bias_relu(b, Z)
+
+
+def relu_backward(A: Any, dA: Any) -> Any:
+    """Return dA where A > 0 and else 0, in dA."""
+    return _relu_backward(A, dA)
+
+
+def parameter_gradients(delta: Any, A: Any, into: tuple[Any, Any] | None) -> tuple[Any, Any]:
+    """Return Aᵀ delta and delta's sums, each written where it stays; cuBLAS transposes without a copy."""
+    if into is None:
+        return A.T @ delta, delta.sum(axis=0, keepdims=True)
+    dW, db = into
+    cupy.matmul(A.T, delta, out=dW)
+    delta.sum(axis=0, keepdims=True, out=db)
+    return into
+
+
+def softmax_cross_entropy(S: Any, labels: Any) -> tuple[Any, Any, Any]:
+    """Return delta, the mean loss and the number correct, in one launch, the same bits each time."""
+    S, labels = cupy.ascontiguousarray(S), cupy.ascontiguousarray(labels)
+    n, c = S.shape
+    real = S.dtype.type
+    delta, loss, correct = cupy.empty_like(S), cupy.empty((), real), cupy.empty((), np.int32)
+    n_blocks = min(-(-n * 32 // _THREADS), _MOST_BLOCKS)
+    outputs = delta, loss, correct
+    # Of a Python number a raw kernel would make 8 bytes.
+    numbers = np.int32(n), np.int32(c), real(1 / n)
+    kernel = _softmax_cross_entropy[S.dtype.name]
+    kernel((n_blocks,), (_THREADS,), (S, labels, *outputs, *_workspace(S.dtype.name), *numbers))
+    return outputs
+
+
+def accumulate(
+    loss: Any, correct: Any, steps: Any, finite: Any, batch_loss: Any, batch_correct: Any, n: int
+) -> tuple[Any, Any, Any, Any]:
+    """Return an epoch's running totals with one more batch, each in its place, in one launch."""
+    totals: tuple[Any, Any, Any, Any] = _accumulate(batch_loss, batch_correct, n, loss, correct, steps, finite)
+    return totals
+
+
+def momentum_step(
+    theta: Any, velocity: Any, gradient: Any, momentum: float, nesterov: bool, rate: Any
+) -> tuple[Any, Any]:
+    """Return theta and the velocity after a step, each in its place, in one launch."""
+    moved: tuple[Any, Any] = _momentum_step(gradient, momentum, nesterov, rate, theta, velocity)
+    return moved
+
+
+def adam_step(
+    theta: Any, m: Any, v: Any, gradient: Any, beta1: float, beta2: float, rate: Any, epsilon: Any
+) -> tuple[Any, Any, Any]:
+    """Return theta, m and v after a step, each in its place, in one launch."""
+    moved: tuple[Any, Any, Any] = _adam_step(gradient, 1 - beta1, beta2, 1 - beta2, rate, epsilon, theta, m, v)
+    return moved
+
+
+class _Workspaces(threading.local):
+    """Each thread's workspaces, by device, stream and dtype: launches that may overlap must not share one."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[int, int, str], tuple[Any, Any, Any]] = {}
+
+
+_workspaces = _Workspaces()
+
+
+def _workspace(dtype: str) -> tuple[Any, Any, Any]:
+    """Return room for each block's losses and numbers correct, and a counter, which is 0 between launches."""
+    key = cupy.cuda.runtime.getDevice(), cupy.cuda.get_current_stream().ptr, dtype
+    if key not in _workspaces.found:
+        sums = cupy.empty(_MOST_BLOCKS, dtype), cupy.empty(_MOST_BLOCKS, np.int32)
+        _workspaces.found[key] = *sums, cupy.zeros(1, np.uint32)
+    return _workspaces.found[key]
