@@ -11,9 +11,11 @@ from xpmlp.backends._numpy import NumpyBackend
 from xpmlp.checking import relative_error
 from xpmlp.config import TrainConfig, make_optimizer
 from xpmlp.data import DeviceLoader
+from xpmlp.data.loading import read_batch
 from xpmlp.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
 from xpmlp.network import Layout, backward, cross_entropy, forward, init
 from xpmlp.optimizers import sgd
+from xpmlp.primitives import kernels
 from xpmlp.records import EpochMetrics, History, Plan
 from xpmlp.training import (
     Callback,
@@ -620,3 +622,39 @@ def test_a_center_makes_the_steps_of_centred_inputs(backend, tiny, momentum, nes
     b1 -= center * W1.sum(axis=0)
     assert relative_error(backend.to_numpy(theta), expected) <= 1e-11
     assert relative_error(expected, start) > 0.1
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("with_kernels", ["numpy", "numba"])
+def test_a_step_on_numpy_allocates_no_vector_but_the_gradient(with_kernels, optimizer):
+    """What makes it fast: the update is in place, and the gradient is written where it stays."""
+    if with_kernels == "numba":
+        pytest.importorskip("numba", reason="numba is not installed")
+    import tracemalloc
+
+    backend, layout, rule = NumpyBackend(), Layout((784, 512, 10)), make_optimizer(TrainConfig(optimizer=optimizer))
+    theta = init(layout, np.random.default_rng(0))
+    state, totals = rule.init(theta), zero_totals(backend, "float32")
+    step = backend.compile(make_train_step(layout, rule, 255))
+    batch = np.zeros((4, 784), np.uint8), np.arange(4, dtype=np.int32)
+    with kernels(with_kernels):
+        theta, state, totals = step(theta, state, totals, batch, rule.scalars(1, 0.1))  # compiles, makes the scratch
+        tracemalloc.start()
+        try:
+            step(theta, state, totals, batch, rule.scalars(2, 0.1))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert theta.nbytes < peak < 1.1 * theta.nbytes
+
+
+def test_a_resident_batch_is_gathered_in_the_step(backend, tiny):
+    """So that a compiled step can do it; the loader hands on the same arrays and the number of a line each time."""
+    batches = list(DeviceLoader(tiny, backend, 50, "resident").batches(np.arange(240)[::-1]))
+    assert len(batches) == 5
+    images, labels, table, _ = batches[0]
+    assert all(batch[0] is images and batch[1] is labels for batch in batches)
+    assert all(batch[2] is table and batch[3] == k for k, batch in enumerate(batches[:4]))
+    read = [[backend.to_numpy(part) for part in read_batch(batch)] for batch in batches]
+    assert np.array_equal(np.concatenate([images for images, _ in read]), tiny.images[::-1].reshape(240, 20))
+    assert np.array_equal(np.concatenate([labels for _, labels in read]), tiny.labels[::-1])
