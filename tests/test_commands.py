@@ -220,7 +220,7 @@ BAD = {
     "an unknown data set": (["--dataset", "minst"], "unknown data set 'minst': did you mean mnist?"),
     "an unknown optimizer": (["--optimizer", "adamm"], "unknown optimizer 'adamm': expected sgd, adam or adamw"),
     "an unknown schedule": (["--schedule", "linear"], "unknown schedule 'linear'"),
-    "an unknown recipe": (["--recipe", "slow"], "unknown recipe 'slow': expected quick"),
+    "an unknown recipe": (["--recipe", "slow"], "unknown recipe 'slow': expected quick, best or default"),
     "an unknown precision": (["--precision", "half"], "precision 'half': expected float32 or tf32"),
     "TF32 on a CPU": (["--precision", "tf32"], "numpy on cpu has no TF32, a precision of NVIDIA's GPUs"),
     "unknown kernels": (["--kernels", "fast"], "unknown kernels 'fast': expected auto, numpy or numba"),
