@@ -220,7 +220,7 @@ BAD = {
     "an unknown data set": (["--dataset", "minst"], "unknown data set 'minst': did you mean mnist?"),
     "an unknown optimizer": (["--optimizer", "adamm"], "unknown optimizer 'adamm': expected sgd, adam or adamw"),
     "an unknown schedule": (["--schedule", "linear"], "unknown schedule 'linear'"),
-    "an unknown recipe": (["--recipe", "slow"], "unknown recipe 'slow': expected quick"),
+    "an unknown recipe": (["--recipe", "slow"], "unknown recipe 'slow': expected quick, best or default"),
     "an unknown precision": (["--precision", "half"], "precision 'half': expected float32 or tf32"),
     "TF32 on a CPU": (["--precision", "tf32"], "numpy on cpu has no TF32, a precision of NVIDIA's GPUs"),
     "unknown kernels": (["--kernels", "fast"], "unknown kernels 'fast': expected auto, numpy or numba"),
@@ -454,6 +454,15 @@ class TestData:
         assert re.findall(r"^(\d) +(\d+) +(\d+)$", said, re.M) == [(str(k), "80", "20") for k in range(3)]
         assert (at_home / "samples.png").read_bytes().startswith(b"\x89PNG")
 
+    def test_draws_deformations_beside_the_samples(self, at_home, capsys):
+        for strength in ("1", "0.5"):
+            (at_home / f"of-{strength}").mkdir()
+            assert main(["data", "digits", "--deform", strength, "--out", f"of-{strength}/samples.png"]) == 0
+            assert f"picture  of-{strength}/deformed.png\n" in capsys.readouterr().out
+        pictures = [(at_home / f"of-{strength}" / "deformed.png").read_bytes() for strength in ("1", "0.5")]
+        assert all(picture.startswith(b"\x89PNG") for picture in pictures)
+        assert pictures[0] != pictures[1]
+
     def test_says_what_is_unusual_about_the_files(self, idx_folder, capsys):
         assert main(["data", "mnist", "--data-dir", str(idx_folder), "--out", "mine.png"]) == 0
         assert re.search("^warning +train-images.*not mnist as it was published", capsys.readouterr().out, re.M)
@@ -473,6 +482,8 @@ class TestData:
             (["minst"], "unknown data set 'minst': did you mean mnist?"),
             (["mnist", "--data-dir", "nowhere"], "nowhere is no folder"),
             (["digits", "--out", "nowhere/samples.png"], "nowhere/samples.png: No such file or directory"),
+            (["digits", "--deform", "-1"], "deform -1.0: expected a strength of at least 0 (off), at most 10"),
+            (["digits", "--deform", "nan"], "deform nan: expected a strength of at least 0"),
             (["digits", "--out", "."], "--out '.' is no name for a picture"),
             (["digits", "--out", ""], "--out '' is no name for a picture"),
         ],

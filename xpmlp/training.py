@@ -1,6 +1,7 @@
 """The training loop, and nothing that draws or prints."""
 
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +12,7 @@ import numpy as np
 from xpmlp.backends.base import Backend, computing, format_bytes, free_host_memory
 from xpmlp.config import TrainConfig, continued, make_optimizer, make_schedule, resolved, resolved_rate, usual_rate
 from xpmlp.data.datasets import Dataset
+from xpmlp.data.deformation import Deformation, Numbers
 from xpmlp.data.loading import Batch, DeviceLoader, read_batch, row_dtype
 from xpmlp.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
 from xpmlp.namespaces import Array
@@ -59,22 +61,27 @@ class Totals(NamedTuple):
     """How many were made before the first whose loss was not finite, int32."""
 
 
-TrainStep: TypeAlias = Callable[[Array, State, Totals, Batch, Scalars], tuple[Array, State, Totals]]
+TrainStep: TypeAlias = Callable[..., tuple[Array, State, Totals]]
 EvaluationStep: TypeAlias = Callable[[Totals, Array, Batch], Totals]
 
 
-def make_train_step(layout: Layout, optimizer: Optimizer, max_value: int, center: float = 0.0) -> TrainStep:
+def make_train_step(
+    layout: Layout, optimizer: Optimizer, max_value: int, center: float = 0.0, deformation: Deformation | None = None
+) -> TrainStep:
     """Return the function of arrays that trains on one batch and waits for nothing.
 
     It takes theta, the optimizer's state, the totals, a batch as `DeviceLoader.batches` yields it or its images (uint8,
-    n × d) and labels (int32, n), and the step's scalars; the first three are handed over, and their successors
-    returned.
+    n × d) and labels (int32, n), the step's scalars and, with a deformation, the step's numbers as that yields them;
+    the first three are handed over, and their successors returned.
     """
 
-    def step(theta: Array, state: State, totals: Totals, batch: Batch, scalars: Scalars) -> tuple[Array, State, Totals]:
+    def step(
+        theta: Array, state: State, totals: Totals, batch: Batch, scalars: Scalars, numbers: Numbers | None = None
+    ) -> tuple[Array, State, Totals]:
         images, labels = read_batch(batch)
         layers = layout.unflatten(theta)
-        S, activations = forward(layers, scaled(images, theta, max_value))
+        X = deformation(images, numbers) if deformation and numbers else scaled(images, theta, max_value)
+        S, activations = forward(layers, X)
         delta, loss, correct = score(S, labels)
         totals = Totals(*accumulate(*totals, loss, correct, S.shape[0]))
 
@@ -260,7 +267,13 @@ def _train(
     loader = DeviceLoader(dataset, backend, batch_size, config.transfer, reuse_buffers=True)
     step, done = (start.step, list(start.epochs)) if start else (0, [])
     plan = Plan(dataclasses.replace(config, transfer=loader.transfer), layout, n_train, n_val, steps_per_epoch, step)
-    step_function = make_train_step(layout, optimizer, dataset.max_value, config.center)
+    shape = dataset.image_shape
+    deformation = (
+        Deformation(config.deform, shape, dataset.max_value, batch_size, backend, config.dtype)
+        if config.deform
+        else None
+    )
+    step_function = make_train_step(layout, optimizer, dataset.max_value, config.center, deformation)
     train_step = backend.compile(step_function, donate=(0, 1, 2))
     evaluation_step = backend.compile(make_evaluation_step(layout, dataset.max_value), donate=(0,))
     generator, epoch_began = rng.bit_generator.state, time.perf_counter() - (start.epoch_seconds if start else 0.0)
@@ -293,10 +306,16 @@ def _train(
         if is_reached(config, done):
             break
         last_step = epoch * steps_per_epoch
-        for batch in loader.batches(rng.permutation(train_rows), step - (last_step - steps_per_epoch)):
+        first = step - (last_step - steps_per_epoch)
+        order = rng.permutation(train_rows)
+        # Drawn with the order, of the generator's state at the epoch's start: a run that goes on draws it again.
+        noise: Iterable[Numbers | None] = (
+            deformation.epoch(int(rng.integers(2**63)), first) if deformation else itertools.repeat(None)
+        )
+        for batch, numbers in zip(loader.batches(order, first), noise, strict=False):
             step += 1
             scalars = optimizer.scalars(step, schedule(step))
-            theta, state, totals = train_step(theta, state, totals, batch, scalars)
+            theta, state, totals = train_step(theta, state, totals, batch, scalars, numbers)
             for callback in callbacks:
                 callback.on_step(step)
             if should_stop and should_stop():

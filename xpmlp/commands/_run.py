@@ -366,6 +366,8 @@ class Heading(Callback):
             how.append(f"weight decay {config.weight_decay:g}")
         if config.center:
             how.append(f"inputs centred at {config.center:g}")
+        if config.deform:
+            how.append(f"images deformed with strength {config.deform:g}")
         how += [f"{config.schedule} learning rate {config.learning_rate:g}", f"batch size {config.batch_size}"]
         epochs = f"{config.epochs} epoch{'s' if plan.epochs > 1 else ''}"
         recipe = self.recorder.settings.get("recipe", "default")
