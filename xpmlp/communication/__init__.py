@@ -169,9 +169,11 @@ def join_gpus(communicator: Communicator) -> Communicator:
     """
     if communicator.size == 1:
         return communicator
+    global _joined
     from xpmlp.communication._nccl import NcclCommunicator
 
-    return NcclCommunicator(communicator)
+    _joined = NcclCommunicator(communicator)
+    return _joined
 
 
 def leave() -> None:
