@@ -79,7 +79,7 @@ def data(idx_folder):
 
 def ours(text):
     """Return the lines that xpmlp has written, without the launcher's banner and the signs of a terminal."""
-    return [line for line in text.splitlines() if line.startswith(("xpmlp", "train.py", "Traceback"))]
+    return [line.strip() for line in text.splitlines() if line.strip().startswith(("xpmlp", "train.py", "Traceback"))]
 
 
 class Ranks(Alone):
@@ -160,7 +160,7 @@ leave()
 
 
 class TestTheSameWork:
-    """Of 250 images 41 are held out; batches of 25 leave a last one of 9; of 26, one of 1, so that ranks have no row."""
+    """Of 250 images 41 are held out; batches of 25 leave a last one of 9; of 26, one of 1: a row for one rank."""
 
     SETTINGS: ClassVar = {"hidden": [16, 8], "epochs": 12, "batch_size": 25, "dtype": "float64", "kernels": "numpy"}
 
@@ -291,7 +291,7 @@ class TestTheCommand:
             (3, ("--dtype", "float16"), "unknown dtype 'float16': expected float32 or float64"),
             (2, ("--distributed", "on"), "unknown distributed 'on': expected auto, off or mpi"),
             (2, ("--resume", "nowhere"), "nowhere is not there: expected the folder of a run"),
-            (2, ("--hiden", "4"), "No such option '--hiden'. Did you mean '--hidden'?; see xpmlp train --help"),
+            (2, ("--frobnicate",), "No such option '--frobnicate'; see xpmlp train --help"),
             (
                 2,
                 ("--learning-rate", "1e30", "--schedule", "constant"),
@@ -360,7 +360,7 @@ class TestTheCommand:
         from xpmlp.backends._driver import Driver
         from xpmlp.commands import _run
 
-        found = Driver(version=13000, devices=2, problem="", remedy="", extra="cuda13")
+        found = Driver(None, version=13000, devices=2)
         monkeypatch.setattr(_run, "ask_driver", lambda: found)
         monkeypatch.setattr(_run, "get_backend", lambda spec, *rest: spec)
         task = _run.Task(TrainConfig(), "cupy", None, "digits", None, None, None)

@@ -37,6 +37,9 @@ _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK"
 _GRACE = 1.0
 """Seconds that rank 1 leaves rank 0 to say first what both have met; the others leave more, each its own."""
 
+_TO_FORWARD = 0.2
+"""Seconds that the launcher is left to pass on what this process has said, before lines of its own."""
+
 _joined: "Communicator | None" = None
 """What this process was joined to and has not left, so that its end is that of all."""
 
@@ -187,6 +190,7 @@ def leave() -> None:
 def abort(code: int) -> None:
     """End all ranks that this process is joined to; nothing happens where it is alone, or has left them."""
     if _joined:
+        time.sleep(_TO_FORWARD)
         _joined.abort(code)
 
 
