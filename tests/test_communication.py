@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -573,3 +574,53 @@ class TestFaults:
         assert "File too large: make room, then go on from the last checkpoint with: xpmlp train --resume run" in line
         assert done.returncode == 2
         assert self.check(tmp_path).step == 13
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+def test_a_run_survives_twenty_kills_of_a_rank_each_taken_up_by_another_number_of_ranks(mpiexec, data, tmp_path):
+    """Each run is killed, taken up and killed again until it is at its end; then the next, until there were twenty."""
+    options = (*SMALL, "--epochs", "30", "--dtype", "float64", "--checkpoint-steps", "4", "--quiet")
+    assert run_python("-m", "xpmlp", "train", *data, *options, "--out", str(tmp_path / "whole")).returncode == 0
+    whole = load(tmp_path / "whole").theta
+    rng = random.Random(0)
+    lives: list[float] = []  # of the launches that came to their run's end
+    n = kills = kills_in_training = runs = 0
+    while kills < 20 or runs == 0:
+        n = rng.choice([size for size in (2, 3, 4) if size != n])
+        has_begun = (tmp_path / "run" / "config.json").exists()
+        way = ("--resume", "run", "--quiet", "--no-plot") if has_begun else (*data, *options, "--out", "run")
+        before = last_step(tmp_path / "run")
+        began = time.monotonic()
+        with start(mpiexec, n, *TRAIN, *way, cwd=tmp_path) as process:
+            typical = lives[len(lives) // 2] if lives else 4.0
+            try:
+                if kills < 20:
+                    process.wait(rng.uniform(0.2, 1.0) * typical)
+            except subprocess.TimeoutExpired:
+                pids = ranks_of(process)
+                if pids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(rng.choice(pids), signal.SIGKILL)
+                        kills += 1
+                        kills_in_training += last_step(tmp_path / "run") is not None
+                    process.communicate(timeout=10)
+                    assert are_gone(pids), "a rank is left"
+            _, errors = process.communicate(timeout=LIMIT)
+        after = last_step(tmp_path / "run")
+        assert (after or 0) >= (before or 0), "steps were lost that a checkpoint had"
+        if after is not None:
+            read_checkpoint(tmp_path / "run" / "checkpoints" / f"step-{after:08}.safetensors")
+        if process.returncode == 0:
+            assert errors == ""
+            assert relative_error(load(tmp_path / "run").theta, whole) <= 1e-10
+            lives = sorted([*lives, time.monotonic() - began])
+            runs += 1
+            (tmp_path / "run").rename(tmp_path / f"run-{runs}")
+    assert kills_in_training >= 5, "the kills did not reach the training"
+
+
+def last_step(run):
+    """Return the step of a run's last checkpoint, None where there is none."""
+    steps = [int(path.stem.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*.safetensors")]
+    return max(steps, default=None)
