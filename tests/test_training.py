@@ -22,7 +22,9 @@ from xpmlp.training import (
     Evaluation,
     evaluate,
     make_evaluation_step,
+    make_gradient_step,
     make_train_step,
+    make_update_step,
     train,
     zero_totals,
 )
@@ -522,7 +524,9 @@ class TestAStepNeitherTransfersNorWaits:
             batches = DeviceLoader(tiny, backend, 100).batches(np.arange(240))
             batch = next(batches)
             train_step, measure = make_train_step(layout, optimizer, 255), make_evaluation_step(layout, 255)
+            differentiate, update = make_gradient_step(layout, 255), make_update_step(layout, optimizer)
             if compiled:
+                differentiate, update = backend.compile(differentiate), backend.compile(update, donate=(0, 1, 2))
                 train_step = backend.compile(train_step, donate=(0, 1, 2))
                 measure = backend.compile(measure, donate=(0,))
 
@@ -531,6 +535,8 @@ class TestAStepNeitherTransfersNorWaits:
                 scalars = optimizer.scalars(1, 0.1)
                 result = train_step(theta, state, totals, batch, scalars)
                 batch = next(batches)
+                summed = differentiate(result[0], batch, 0.5, 1.0)
+                result = update(*result, summed, scalars)
                 return result, measure(seen, result[0], batch)
 
             return step
@@ -581,7 +587,7 @@ class TestAStepNeitherTransfersNorWaits:
             jax.jit(float)(1.0)
         with jax.transfer_guard_device_to_host("disallow"):
             (_, _, totals), seen = steps(backend, compiled=True)()
-        assert int(totals.steps) == int(seen.steps) == 1
+        assert (int(totals.steps), int(seen.steps)) == (2, 1)
 
 
 def test_a_step_takes_what_is_handed_over_for_its_results(tiny, find_backend):
@@ -593,6 +599,37 @@ def test_a_step_takes_what_is_handed_over_for_its_results(tiny, find_backend):
     step(theta, optimizer.init(theta), zero_totals(backend, "float32"), batch, optimizer.scalars(1, 0.1))
     assert theta.is_deleted()
     assert not batch[0].is_deleted()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_step_in_two_halves_is_the_step_and_the_parts_of_a_batch_sum_to_it(backend, tiny, dtype, optimizer):
+    layout, optimizer = Layout((20, 16, 3)), make_optimizer(TrainConfig(optimizer=optimizer))
+
+    def start():
+        theta = backend.asarray(init(layout, np.random.default_rng(0), dtype), copy=True)
+        return theta, optimizer.init(theta), zero_totals(backend, dtype)
+
+    batches = DeviceLoader(tiny, backend, 70).batches(np.arange(210))
+    batch, others = next(batches), [next(batches), next(batches)]
+    scalars = optimizer.scalars(1, 0.1)
+    theta, _, totals = backend.compile(make_train_step(layout, optimizer, 255, 0.1))(*start(), batch, scalars)
+    differentiate = backend.compile(make_gradient_step(layout, 255, 0.1))
+    first = start()
+    vector = backend.to_numpy(differentiate(first[0], batch, 1.0, 1.0))
+    assert vector.dtype == dtype
+    assert vector[-1] == 1
+    again, _, found = backend.compile(make_update_step(layout, optimizer))(*first, backend.asarray(vector), scalars)
+    bound = {"float32": 1e-6, "float64": 1e-14}[dtype]
+    assert relative_error(backend.to_numpy(again), backend.to_numpy(theta)) <= bound
+    for ours, theirs in zip(found, totals, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert backend.to_numpy(ours) == pytest.approx(backend.to_numpy(theirs), rel=bound)
+
+    theta = start()[0]
+    parts = [backend.to_numpy(differentiate(theta, part, 0.5, 0.0)) for part in others]
+    whole = next(DeviceLoader(tiny, backend, 140).batches(np.arange(70, 210)))
+    expected = backend.to_numpy(differentiate(theta, whole, 1.0, 0.0))
+    assert relative_error(sum(parts), expected) <= bound
 
 
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
