@@ -427,6 +427,24 @@ class TestGoingOn:
         assert all(np.isfinite(checkpoint.theta).all() for checkpoint in keeper.checkpoints.values())
 
 
+class TestAnAverage:
+    """Of the parameters over the steps, where the config asks for one."""
+
+    def test_is_what_is_validated_and_returned(self, tiny, backend):
+        config, keeper = dataclasses.replace(SMALL, average=0.9, dtype="float64"), Keeper()
+        theta, history = train(config, tiny, backend, [keeper])
+        plain, _ = train(dataclasses.replace(config, average=0.0), tiny, backend)
+        last = keeper.checkpoints[keeper.order[-1]]
+        np.testing.assert_allclose(last.theta, backend.to_numpy(plain), rtol=1e-9, atol=1e-12)
+        assert np.array_equal(backend.to_numpy(theta), last.state["average"])
+        assert not np.allclose(backend.to_numpy(theta), last.theta)
+        rng, layout = np.random.default_rng(config.seed), history.plan.layout
+        init(layout, rng)
+        held_out = rng.permutation(np.arange(240, dtype=np.int32))[: history.plan.n_val]
+        part = dataclasses.replace(tiny, images=tiny.images[held_out], labels=tiny.labels[held_out])
+        assert history.epochs[-1].val_loss == pytest.approx(evaluate(theta, layout, part, backend).loss)
+
+
 class TestFailure:
     def test_a_loss_that_is_no_longer_finite_stops_the_run_and_names_the_step(self, backend, tiny):
         """The first step's update is so great that the second step's loss is no number."""

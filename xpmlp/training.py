@@ -1,25 +1,26 @@
 """The training loop, and nothing that draws or prints."""
 
 import dataclasses
-import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from xpmlp.backends.base import Backend, computing, format_bytes, free_host_memory
 from xpmlp.config import TrainConfig, continued, make_optimizer, make_schedule, resolved, resolved_rate, usual_rate
 from xpmlp.data.datasets import Dataset
-from xpmlp.data.deformation import Deformation, Numbers
+from xpmlp.data.deformation import Deformation
 from xpmlp.data.loading import Batch, DeviceLoader, read_batch, row_dtype
+from xpmlp.dropout import Dropout
 from xpmlp.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
 from xpmlp.namespaces import Array
-from xpmlp.network import Layer, Layout, backpropagate, center_gradients, forward, gradient_vector, init, score
+from xpmlp.network import Layer, Layout, backpropagate, center_gradients, forward, gradient_vector, init, score, smooth
 from xpmlp.optimizers import Optimizer, Scalars, State
 from xpmlp.primitives import accumulate, kernels, scaled
 from xpmlp.records import Checkpoint, EpochMetrics, History, Plan
+from xpmlp.schedules import fading
 
 
 class Callback:
@@ -61,36 +62,55 @@ class Totals(NamedTuple):
     """How many were made before the first whose loss was not finite, int32."""
 
 
+class Noise(NamedTuple):
+    """What was drawn for one step, each as its `epoch` yields it; None where nothing is."""
+
+    deformation: Any = None
+    dropout: Any = None
+
+
 TrainStep: TypeAlias = Callable[..., tuple[Array, State, Totals]]
 EvaluationStep: TypeAlias = Callable[[Totals, Array, Batch], Totals]
 
 
 def make_train_step(
-    layout: Layout, optimizer: Optimizer, max_value: int, center: float = 0.0, deformation: Deformation | None = None
+    layout: Layout,
+    optimizer: Optimizer,
+    max_value: int,
+    center: float = 0.0,
+    *,
+    deformation: Deformation | None = None,
+    dropout: Dropout | None = None,
+    smoothing: float = 0.0,
 ) -> TrainStep:
     """Return the function of arrays that trains on one batch and waits for nothing.
 
     It takes theta, the optimizer's state, the totals, a batch as `DeviceLoader.batches` yields it or its images (uint8,
-    n × d) and labels (int32, n), the step's scalars and, with a deformation, the step's numbers as that yields them;
-    the first three are handed over, and their successors returned.
+    n × d) and labels (int32, n), the step's scalars and, with a deformation or dropout, the step's `Noise`; the first
+    three are handed over, and their successors returned. The totals are of the loss without smoothing.
     """
 
     def step(
-        theta: Array, state: State, totals: Totals, batch: Batch, scalars: Scalars, numbers: Numbers | None = None
+        theta: Array, state: State, totals: Totals, batch: Batch, scalars: Scalars, noise: Noise | None = None
     ) -> tuple[Array, State, Totals]:
         images, labels = read_batch(batch)
         layers = layout.unflatten(theta)
-        X = deformation(images, numbers) if deformation and numbers else scaled(images, theta, max_value)
-        S, activations = forward(layers, X)
+        noise = noise or Noise()
+        X = deformation(images, noise.deformation) if deformation else scaled(images, theta, max_value)
+        masks = dropout.masks(theta, X.shape[0], noise.dropout) if dropout else None
+        S, activations = forward(layers, X, masks=masks)
         delta, loss, correct = score(S, labels)
         totals = Totals(*accumulate(*totals, loss, correct, S.shape[0]))
+        if smoothing:
+            delta = smooth(delta, labels, smoothing)
 
         def compute(into: Sequence[Layer] | None) -> Sequence[Layer]:
             if not center:
-                return backpropagate(layers, activations, delta, into=into)
+                return backpropagate(layers, activations, delta, masks=masks, into=into)
             X = activations[0]
             X -= center  # C1
-            return center_gradients(backpropagate(layers, (X, *activations[1:]), delta, into=into), center)
+            centred = backpropagate(layers, (X, *activations[1:]), delta, masks=masks, into=into)
+            return center_gradients(centred, center)
 
         gradient = gradient_vector(layout, theta, compute)
         theta, state = optimizer.update(theta, state, gradient, scalars)
@@ -267,13 +287,19 @@ def _train(
     loader = DeviceLoader(dataset, backend, batch_size, config.transfer, reuse_buffers=True)
     step, done = (start.step, list(start.epochs)) if start else (0, [])
     plan = Plan(dataclasses.replace(config, transfer=loader.transfer), layout, n_train, n_val, steps_per_epoch, step)
-    shape = dataset.image_shape
-    deformation = (
-        Deformation(config.deform, shape, dataset.max_value, batch_size, backend, config.dtype)
-        if config.deform
-        else None
+    strength = fading(config.deform, epochs * steps_per_epoch, config.deform_fade)
+    shape, max_value = dataset.image_shape, dataset.max_value
+    deformation = Deformation(strength, shape, max_value, batch_size, backend, config.dtype) if config.deform else None
+    dropout = Dropout(config.dropout, config.hidden, batch_size, backend) if config.dropout else None
+    step_function = make_train_step(
+        layout,
+        optimizer,
+        max_value,
+        config.center,
+        deformation=deformation,
+        dropout=dropout,
+        smoothing=config.label_smoothing,
     )
-    step_function = make_train_step(layout, optimizer, dataset.max_value, config.center, deformation)
     train_step = backend.compile(step_function, donate=(0, 1, 2))
     evaluation_step = backend.compile(make_evaluation_step(layout, dataset.max_value), donate=(0,))
     generator, epoch_began = rng.bit_generator.state, time.perf_counter() - (start.epoch_seconds if start else 0.0)
@@ -306,27 +332,25 @@ def _train(
         if is_reached(config, done):
             break
         last_step = epoch * steps_per_epoch
-        first = step - (last_step - steps_per_epoch)
+        before = last_step - steps_per_epoch
         order = rng.permutation(train_rows)
-        # Drawn with the order, of the generator's state at the epoch's start: a run that goes on draws it again.
-        noise: Iterable[Numbers | None] = (
-            deformation.epoch(int(rng.integers(2**63)), first) if deformation else itertools.repeat(None)
-        )
-        for batch, numbers in zip(loader.batches(order, first), noise, strict=False):
+        noise = _noise(rng, deformation, dropout, step - before, before)
+        for batch, drawn in zip(loader.batches(order, step - before), noise, strict=False):
             step += 1
             scalars = optimizer.scalars(step, schedule(step))
-            theta, state, totals = train_step(theta, state, totals, batch, scalars, numbers)
+            theta, state, totals = train_step(theta, state, totals, batch, scalars, drawn)
             for callback in callbacks:
                 callback.on_step(step)
             if should_stop and should_stop():
                 _offer(take, callbacks)
-                return theta, History(plan, tuple(done), is_complete=False)
+                return state.get("average", theta), History(plan, tuple(done), is_complete=False)
             if checkpoint_steps and step % checkpoint_steps == 0 and step < last_step:
                 _offer(take, callbacks)
         backend.synchronize()
         seconds = time.perf_counter() - epoch_began
         loss, correct = _read(totals, backend, plan, epoch)
-        validation = _evaluate(evaluation_step, theta, loader, val_rows, backend) if n_val else None
+        shown = state.get("average", theta)
+        validation = _evaluate(evaluation_step, shown, loader, val_rows, backend) if n_val else None
         _require_finite(theta, validation, backend, plan, epoch)
         metrics = EpochMetrics(
             epoch=epoch,
@@ -347,7 +371,25 @@ def _train(
         for callback in callbacks:
             callback.on_epoch(metrics)
         _offer(take, callbacks)
-    return theta, History(plan, tuple(done))
+    return state.get("average", theta), History(plan, tuple(done))
+
+
+def _noise(
+    rng: np.random.Generator, deformation: Deformation | None, dropout: Dropout | None, start: int, before: int
+) -> Iterator[Noise | None]:
+    """Yield what is drawn for each step of an epoch, from one of its batches on.
+
+    Only a seed comes from the run's generator, for each kind of noise, once an epoch, after the order: a run that goes
+    on within the epoch draws it again, and has the same noise at the same step.
+    """
+    seeds = [int(rng.integers(2**63)) if part else 0 for part in (deformation, dropout)]
+    deformations = deformation.epoch(seeds[0], start, before) if deformation else None
+    masks = dropout.epoch(seeds[1], start) if dropout else None
+    while True:
+        if deformations or masks:
+            yield Noise(next(deformations) if deformations else None, next(masks) if masks else None)
+        else:
+            yield None
 
 
 def _offer(take: Callable[[], Checkpoint], callbacks: Sequence[Callback]) -> None:
@@ -421,6 +463,7 @@ def _require_memory(config: TrainConfig, layout: Layout, backend: Backend) -> No
     """Refuse a network that the device cannot hold, before a byte of it is taken."""
     itemsize = np.dtype(config.dtype).itemsize
     vectors = {"sgd": 5, "adam": 7, "adamw": 7}[config.optimizer]  # theta, gradient twice, temporaries; the state
+    vectors += 2 if config.average else 0
     activations = resolved(config.batch_size) * sum(layout.sizes) * 3
     needed = itemsize * (vectors * layout.size + activations)
     drawing = itemsize * 2 * layout.size + 8 * max(fan_in * fan_out for fan_in, fan_out in layout.shapes)
