@@ -11,6 +11,8 @@ from xpmlp.backends._numpy import NumpyBackend
 from xpmlp.checking import relative_error
 from xpmlp.config import TrainConfig, make_optimizer
 from xpmlp.data import DeviceLoader
+from xpmlp.data.deformation import Deformation
+from xpmlp.dropout import Dropout
 from xpmlp.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
 from xpmlp.network import Layout, backward, cross_entropy, forward, init
 from xpmlp.optimizers import sgd
@@ -18,6 +20,7 @@ from xpmlp.records import EpochMetrics, History, Plan
 from xpmlp.training import (
     Callback,
     Evaluation,
+    Noise,
     evaluate,
     make_evaluation_step,
     make_train_step,
@@ -80,6 +83,11 @@ class TestConfig:
             ({"momentum": 0.0, "nesterov": True}, "nesterov with momentum 0"),
             ({"optimizer": "adam", "momentum": 0.9}, "momentum and nesterov are for sgd"),
             ({"optimizer": "adamw", "nesterov": True}, "momentum and nesterov are for sgd"),
+            ({"deform": -0.5}, r"deform -0.5: expected a strength of at least 0 \(off\), at most 10"),
+            ({"deform": 1.0, "deform_fade": 1.5}, "deform fade 1.5: expected a part of the run, 0 to 1"),
+            ({"deform_fade": 0.5}, "deform fade 0.5 without a deformation"),
+            ({"label_smoothing": 1.0}, r"label smoothing 1.0: expected at least 0 \(off\) and below 1"),
+            ({"average": -1.0}, "average -1.0: expected at least 0"),
             ({"weight_decay": -1.0}, "weight decay -1.0"),
             ({"weight_decay": math.nan}, "weight decay nan"),
             ({"val_size": -1}, "validation size -1"),
@@ -522,13 +530,14 @@ class TestFailure:
 class TestAStepNeitherTransfersNorWaits:
     """On a GPU each `float(x)` in a step would stop the queue. Here what would do so raises."""
 
-    @pytest.fixture(params=["sgd", "adam", "adamw"])
+    @pytest.fixture(params=["sgd", "adam", "adamw", "sgd, with noise"])
     def steps(self, request, tiny):
         """Return a function that makes one training and one evaluation step on a backend's arrays."""
 
         def run(backend, *, compiled=False):
             layout = Layout((20, 16, 8, 3))
-            optimizer = make_optimizer(TrainConfig(optimizer=request.param))
+            name, _, noisy = request.param.partition(", ")
+            optimizer = make_optimizer(TrainConfig(optimizer=name, average=0.9 if noisy else 0.0))
             theta = backend.asarray(init(layout, np.random.default_rng(0)), copy=True)
             state, totals, seen = (
                 optimizer.init(theta),
@@ -537,7 +546,16 @@ class TestAStepNeitherTransfersNorWaits:
             )
             batches = DeviceLoader(tiny, backend, 100).batches(np.arange(240))
             batch = next(batches)
-            train_step, measure = make_train_step(layout, optimizer, 255), make_evaluation_step(layout, 255)
+            arguments, noise = {}, None
+            if noisy:
+                deformation, dropout = (
+                    Deformation(lambda step: 1.0, (5, 4), 255, 100, backend),
+                    Dropout(0.5, (16, 8), 100, backend),
+                )
+                arguments = {"deformation": deformation, "dropout": dropout, "smoothing": 0.1}
+                noise = Noise(next(deformation.epoch(0)), next(dropout.epoch(0)))
+            train_step = make_train_step(layout, optimizer, 255, **arguments)
+            measure = make_evaluation_step(layout, 255)
             if compiled:
                 train_step = backend.compile(train_step, donate=(0, 1, 2))
                 measure = backend.compile(measure, donate=(0,))
@@ -545,7 +563,7 @@ class TestAStepNeitherTransfersNorWaits:
             def step():
                 nonlocal batch
                 scalars = optimizer.scalars(1, 0.1)
-                result = train_step(theta, state, totals, batch, scalars)
+                result = train_step(theta, state, totals, batch, scalars, noise)
                 batch = next(batches)
                 return result, measure(seen, result[0], batch)
 
