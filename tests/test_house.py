@@ -35,9 +35,10 @@ BELOW = {
     "runs": {"errors", "files", "tensors", "models", "config", "records"},
     "plotting": {"files"},
     "scoring": {"network"},
+    "communication": {"errors"},
     "training": {
         *("errors", "namespaces", "primitives", "network", "optimizers", "schedules", "backends", "data", "dropout"),
-        *("config", "records"),
+        *("config", "records", "communication"),
     },
     "inputs": {"errors", "namespaces", "backends"},
     "fitting": {"namespaces", "network", "optimizers", "backends", "inputs"},
@@ -46,14 +47,14 @@ BELOW = {
     "benchmark": {"errors", "primitives", "network", "backends", "data", "config", "training"},
     "commands": {
         *("errors", "backends", "data", "files", "models", "config", "records", "runs", "plotting", "scoring"),
-        *("training", "checking", "benchmark", "the face"),
+        *("training", "checking", "benchmark", "communication", "the face"),
     },
     "__main__": {"commands"},
 }
 """Each room, with those that it may import."""
 
 ARRAY_LIBRARIES = {"cupy", "cupyx", "torch", "jax", "array_api_strict", "numba"}
-HEAVY = {"matplotlib", "sklearn", "pandas", "scipy", "array_api_compat.numpy", *ARRAY_LIBRARIES}
+HEAVY = {"matplotlib", "sklearn", "pandas", "scipy", "array_api_compat.numpy", "mpi4py", *ARRAY_LIBRARIES}
 
 
 def room_of(path: Path) -> str:
@@ -113,7 +114,17 @@ def test_array_libraries_are_imported_in_backends_and_native_primitives_alone():
         native = room_of(path) == "primitives" and path.name.startswith("_") and path.name != "__init__.py"
         peer = path.parent == PACKAGE / "benchmark" / "contestants"  # of which a process imports one
         peer = peer or path == PACKAGE / "benchmark" / "gpu.py"  # imported beside CuPy's alone
-        assert not named or room_of(path) == "backends" or native or peer, path
+        nccl = path == PACKAGE / "communication" / "_nccl.py"  # CuPy has it
+        assert not named or room_of(path) == "backends" or native or peer or nccl, path
+
+
+def test_mpi_and_nccl_are_imported_in_communication_alone():
+    for path in MODULES:
+        imports = imports_of(path)
+        mpi = {name for name in imports if name.split(".")[0] == "mpi4py"}
+        nccl = {name for name in imports if re.match(r"cupy.*nccl|cupyx\.distributed", name)}
+        assert not mpi or path == PACKAGE / "communication" / "_mpi.py", path
+        assert not nccl or path == PACKAGE / "communication" / "_nccl.py", path
 
 
 def test_cupy_has_every_name_that_agnostic_code_uses():

@@ -12,10 +12,12 @@ from xpmlp.checking import relative_error
 from xpmlp.config import TrainConfig, make_optimizer
 from xpmlp.data import DeviceLoader
 from xpmlp.data.deformation import Deformation
+from xpmlp.data.loading import read_batch
 from xpmlp.dropout import Dropout
 from xpmlp.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
 from xpmlp.network import Layout, backward, cross_entropy, forward, init
 from xpmlp.optimizers import sgd
+from xpmlp.primitives import kernels
 from xpmlp.records import EpochMetrics, History, Plan
 from xpmlp.training import (
     Callback,
@@ -23,7 +25,9 @@ from xpmlp.training import (
     Noise,
     evaluate,
     make_evaluation_step,
+    make_gradient_step,
     make_train_step,
+    make_update_step,
     train,
     zero_totals,
 )
@@ -556,7 +560,9 @@ class TestAStepNeitherTransfersNorWaits:
                 noise = Noise(next(deformation.epoch(0)), next(dropout.epoch(0)))
             train_step = make_train_step(layout, optimizer, 255, **arguments)
             measure = make_evaluation_step(layout, 255)
+            differentiate, update = make_gradient_step(layout, 255, **arguments), make_update_step(layout, optimizer)
             if compiled:
+                differentiate, update = backend.compile(differentiate), backend.compile(update, donate=(0, 1, 2))
                 train_step = backend.compile(train_step, donate=(0, 1, 2))
                 measure = backend.compile(measure, donate=(0,))
 
@@ -565,6 +571,8 @@ class TestAStepNeitherTransfersNorWaits:
                 scalars = optimizer.scalars(1, 0.1)
                 result = train_step(theta, state, totals, batch, scalars, noise)
                 batch = next(batches)
+                summed = differentiate(result[0], batch, 0.5, 1.0, noise and noise.of(slice(100)))
+                result = update(*result, summed, scalars)
                 return result, measure(seen, result[0], batch)
 
             return step
@@ -615,7 +623,7 @@ class TestAStepNeitherTransfersNorWaits:
             jax.jit(float)(1.0)
         with jax.transfer_guard_device_to_host("disallow"):
             (_, _, totals), seen = steps(backend, compiled=True)()
-        assert int(totals.steps) == int(seen.steps) == 1
+        assert (int(totals.steps), int(seen.steps)) == (2, 1)
 
 
 def test_a_step_takes_what_is_handed_over_for_its_results(tiny, find_backend):
@@ -627,6 +635,37 @@ def test_a_step_takes_what_is_handed_over_for_its_results(tiny, find_backend):
     step(theta, optimizer.init(theta), zero_totals(backend, "float32"), batch, optimizer.scalars(1, 0.1))
     assert theta.is_deleted()
     assert not batch[0].is_deleted()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_step_in_two_halves_is_the_step_and_the_parts_of_a_batch_sum_to_it(backend, tiny, dtype, optimizer):
+    layout, optimizer = Layout((20, 16, 3)), make_optimizer(TrainConfig(optimizer=optimizer))
+
+    def start():
+        theta = backend.asarray(init(layout, np.random.default_rng(0), dtype), copy=True)
+        return theta, optimizer.init(theta), zero_totals(backend, dtype)
+
+    batches = DeviceLoader(tiny, backend, 70).batches(np.arange(210))
+    batch, others = next(batches), [next(batches), next(batches)]
+    scalars = optimizer.scalars(1, 0.1)
+    theta, _, totals = backend.compile(make_train_step(layout, optimizer, 255, 0.1))(*start(), batch, scalars)
+    differentiate = backend.compile(make_gradient_step(layout, 255, 0.1))
+    first = start()
+    vector = backend.to_numpy(differentiate(first[0], batch, 1.0, 1.0))
+    assert vector.dtype == dtype
+    assert vector[-1] == 1
+    again, _, found = backend.compile(make_update_step(layout, optimizer))(*first, backend.asarray(vector), scalars)
+    bound = {"float32": 1e-6, "float64": 1e-14}[dtype]
+    assert relative_error(backend.to_numpy(again), backend.to_numpy(theta)) <= bound
+    for ours, theirs in zip(found, totals, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert backend.to_numpy(ours) == pytest.approx(backend.to_numpy(theirs), rel=bound)
+
+    theta = start()[0]
+    parts = [backend.to_numpy(differentiate(theta, part, 0.5, 0.0)) for part in others]
+    whole = next(DeviceLoader(tiny, backend, 140).batches(np.arange(70, 210)))
+    expected = backend.to_numpy(differentiate(theta, whole, 1.0, 0.0))
+    assert relative_error(sum(parts), expected) <= bound
 
 
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
@@ -656,3 +695,39 @@ def test_a_center_makes_the_steps_of_centred_inputs(backend, tiny, momentum, nes
     b1 -= center * W1.sum(axis=0)
     assert relative_error(backend.to_numpy(theta), expected) <= 1e-11
     assert relative_error(expected, start) > 0.1
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("with_kernels", ["numpy", "numba"])
+def test_a_step_on_numpy_allocates_no_vector_but_the_gradient(with_kernels, optimizer):
+    """What makes it fast: the update is in place, and the gradient is written where it stays."""
+    if with_kernels == "numba":
+        pytest.importorskip("numba", reason="numba is not installed")
+    import tracemalloc
+
+    backend, layout, rule = NumpyBackend(), Layout((784, 512, 10)), make_optimizer(TrainConfig(optimizer=optimizer))
+    theta = init(layout, np.random.default_rng(0))
+    state, totals = rule.init(theta), zero_totals(backend, "float32")
+    step = backend.compile(make_train_step(layout, rule, 255))
+    batch = np.zeros((4, 784), np.uint8), np.arange(4, dtype=np.int32)
+    with kernels(with_kernels):
+        theta, state, totals = step(theta, state, totals, batch, rule.scalars(1, 0.1))  # compiles, makes the scratch
+        tracemalloc.start()
+        try:
+            step(theta, state, totals, batch, rule.scalars(2, 0.1))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert theta.nbytes < peak < 1.1 * theta.nbytes
+
+
+def test_a_resident_batch_is_gathered_in_the_step(backend, tiny):
+    """So that a compiled step can do it; the loader hands on the same arrays and the number of a line each time."""
+    batches = list(DeviceLoader(tiny, backend, 50, "resident").batches(np.arange(240)[::-1]))
+    assert len(batches) == 5
+    images, labels, table, _ = batches[0]
+    assert all(batch[0] is images and batch[1] is labels for batch in batches)
+    assert all(batch[2] is table and batch[3] == k for k, batch in enumerate(batches[:4]))
+    read = [[backend.to_numpy(part) for part in read_batch(batch)] for batch in batches]
+    assert np.array_equal(np.concatenate([images for images, _ in read]), tiny.images[::-1].reshape(240, 20))
+    assert np.array_equal(np.concatenate([labels for _, labels in read]), tiny.labels[::-1])

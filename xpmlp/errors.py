@@ -31,3 +31,7 @@ class CheckpointError(XpmlpError):
 
 class TrainingError(XpmlpError):
     """A training run that cannot go on, such as one whose loss is no longer finite."""
+
+
+class CommunicationError(XpmlpError):
+    """Ranks of one run that do not find each other, or that are not at the same work."""

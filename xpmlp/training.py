@@ -1,6 +1,8 @@
 """The training loop, and nothing that draws or prints."""
 
 import dataclasses
+import hashlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,16 +11,17 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from xpmlp.backends.base import Backend, computing, format_bytes, free_host_memory
+from xpmlp.communication import Alone, Communicator, part_of, those_that_differ
 from xpmlp.config import TrainConfig, continued, make_optimizer, make_schedule, resolved, resolved_rate, usual_rate
 from xpmlp.data.datasets import Dataset
 from xpmlp.data.deformation import Deformation
 from xpmlp.data.loading import Batch, DeviceLoader, read_batch, row_dtype
 from xpmlp.dropout import Dropout
-from xpmlp.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
-from xpmlp.namespaces import Array
+from xpmlp.errors import BackendError, CheckpointError, CommunicationError, ConfigError, DataError, TrainingError
+from xpmlp.namespaces import Array, array_namespace
 from xpmlp.network import Layer, Layout, backpropagate, center_gradients, forward, gradient_vector, init, score, smooth
 from xpmlp.optimizers import Optimizer, Scalars, State
-from xpmlp.primitives import accumulate, kernels, scaled
+from xpmlp.primitives import accumulate, join, kernels, scaled
 from xpmlp.records import Checkpoint, EpochMetrics, History, Plan
 from xpmlp.schedules import fading
 
@@ -63,14 +66,23 @@ class Totals(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """What was drawn for one step, each as its `epoch` yields it; None where nothing is."""
+    """What was drawn for one step, each as its `epoch` yields it: a table, and which line of it; None where nothing."""
 
-    deformation: Any = None
-    dropout: Any = None
+    deformation: tuple[Array, int] | None = None
+    dropout: tuple[Array, int] | None = None
+
+    def of(self, rows: slice) -> "Noise":
+        """Return what was drawn for a part of the batch."""
+        return Noise(*(drawn and (drawn[0][drawn[1] : drawn[1] + 1, rows, ...], 0) for drawn in self))
 
 
 TrainStep: TypeAlias = Callable[..., tuple[Array, State, Totals]]
+GradientStep: TypeAlias = Callable[..., Array]
+UpdateStep: TypeAlias = Callable[[Array, State, Totals, Array, Scalars], tuple[Array, State, Totals]]
 EvaluationStep: TypeAlias = Callable[[Totals, Array, Batch], Totals]
+
+_TAIL = 3
+"""What the ranks sum behind the gradient: the losses, the number correct, and the wishes to stop."""
 
 
 def make_train_step(
@@ -89,20 +101,92 @@ def make_train_step(
     n × d) and labels (int32, n), the step's scalars and, with a deformation or dropout, the step's `Noise`; the first
     three are handed over, and their successors returned. The totals are of the loss without smoothing.
     """
+    differentiate = _make_differentiation(layout, max_value, center, deformation, dropout, smoothing)
 
     def step(
         theta: Array, state: State, totals: Totals, batch: Batch, scalars: Scalars, noise: Noise | None = None
     ) -> tuple[Array, State, Totals]:
+        gradient, loss, correct, n = differentiate(theta, batch, noise)
+        totals = Totals(*accumulate(*totals, loss, correct, n))
+        theta, state = optimizer.update(theta, state, gradient, scalars)
+        return theta, state, totals
+
+    return step
+
+
+def make_gradient_step(
+    layout: Layout,
+    max_value: int,
+    center: float = 0.0,
+    *,
+    deformation: Deformation | None = None,
+    dropout: Dropout | None = None,
+    smoothing: float = 0.0,
+) -> GradientStep:
+    """Return the first half of a step of several ranks: what one rank adds to the vector that they sum.
+
+    The function takes theta, the rank's part of a batch, how great a part of it that is (0 to 1), 1.0 where the rank
+    wishes to stop, else 0.0, and with a deformation or dropout the part's noise. The vector is the part's gradient,
+    times its share; the sum of its images' losses; how many are correct; and the wish. A loss that is not finite makes
+    the sum of losses so.
+    """
+    differentiate = _make_differentiation(layout, max_value, center, deformation, dropout, smoothing)
+
+    def step(theta: Array, batch: Batch, share: float, wish: float, noise: Noise | None = None) -> Array:
+        gradient, loss, correct, n = differentiate(theta, batch, noise, share)
+        xp = array_namespace(theta=theta)
+        return join((gradient, loss * n, xp.astype(xp.asarray(correct), theta.dtype), xp.zeros_like(loss) + wish))
+
+    return step
+
+
+def make_update_step(layout: Layout, optimizer: Optimizer) -> UpdateStep:
+    """Return the second half of a step of several ranks: the update by the sum of their vectors.
+
+    The function takes theta, the optimizer's state, the totals, the sum, and the step's scalars; the first three are
+    handed over, and their successors returned.
+    """
+
+    def step(
+        theta: Array, state: State, totals: Totals, summed: Array, scalars: Scalars
+    ) -> tuple[Array, State, Totals]:
+        xp = array_namespace(theta=theta)
+        n = layout.size
+        loss, correct = (xp.reshape(summed[k : k + 1], ()) for k in (n, n + 1))
+        totals = Totals(*accumulate(*totals, loss, xp.astype(correct, xp.int32), 1))
+        theta, state = optimizer.update(theta, state, summed[:n], scalars)
+        return theta, state, totals
+
+    return step
+
+
+def _make_differentiation(
+    layout: Layout,
+    max_value: int,
+    center: float,
+    deformation: Deformation | None,
+    dropout: Dropout | None,
+    smoothing: float,
+) -> Callable[..., tuple[Array, Array, Array, int]]:
+    """Return the function of theta and a batch that returns gradient, mean loss, number correct and number of images.
+
+    Its third argument is the batch's noise, where there is some; its fourth multiplies the gradient.
+    """
+
+    def differentiate(
+        theta: Array, batch: Batch, noise: Noise | None, share: float | None = None
+    ) -> tuple[Array, Array, Array, int]:
         images, labels = read_batch(batch)
         layers = layout.unflatten(theta)
-        noise = noise or Noise()
-        X = deformation(images, noise.deformation) if deformation else scaled(images, theta, max_value)
-        masks = dropout.masks(theta, X.shape[0], noise.dropout) if dropout else None
+        drawn, left_out = noise or Noise()
+        X = deformation(images, drawn) if deformation and drawn else scaled(images, theta, max_value)
+        masks = dropout.masks(theta, X.shape[0], left_out) if dropout and left_out else None
         S, activations = forward(layers, X, masks=masks)
         delta, loss, correct = score(S, labels)
-        totals = Totals(*accumulate(*totals, loss, correct, S.shape[0]))
         if smoothing:
             delta = smooth(delta, labels, smoothing)
+        if share is not None:
+            delta *= share  # all gradients are linear in it, and it is the smallest of them
 
         def compute(into: Sequence[Layer] | None) -> Sequence[Layer]:
             if not center:
@@ -112,11 +196,9 @@ def make_train_step(
             centred = backpropagate(layers, (X, *activations[1:]), delta, masks=masks, into=into)
             return center_gradients(centred, center)
 
-        gradient = gradient_vector(layout, theta, compute)
-        theta, state = optimizer.update(theta, state, gradient, scalars)
-        return theta, state, totals
+        return gradient_vector(layout, theta, compute), loss, correct, S.shape[0]
 
-    return step
+    return differentiate
 
 
 def make_evaluation_step(layout: Layout, max_value: int) -> EvaluationStep:
@@ -145,6 +227,7 @@ def train(
     start: Checkpoint | None = None,
     checkpoint_steps: int | None = None,
     should_stop: Callable[[], bool] | None = None,
+    communicator: Communicator | None = None,
 ) -> tuple[Array, History]:
     """Train a perceptron.
 
@@ -165,6 +248,10 @@ def train(
         Steps between two checkpoints within an epoch; None: there is one after each epoch.
     should_stop : callable or None
         Asked after each step; where it returns true, the run ends with a checkpoint, and the history is not complete.
+        Where one of several ranks wishes to stop, all do, after the same step.
+    communicator : Communicator or None
+        The ranks that train one model together, all of them calling this with the same arguments, callbacks aside;
+        None: this process alone. Each takes its part of every batch, and all return the same parameters.
 
     Returns
     -------
@@ -183,11 +270,15 @@ def train(
         If the device's memory runs out.
     TrainingError
         If the loss is no longer finite.
+    CommunicationError
+        If the ranks see different data or settings, or their parameters come apart.
     """
     _require_kinds(dataset, backend)
     config = config.resolve(len(dataset))
     with computing(backend, resolved(config.batch_size)), kernels(config.kernels):
-        return _train(config, dataset, backend, callbacks, start, checkpoint_steps, should_stop)
+        return _train(
+            config, dataset, backend, callbacks, start, checkpoint_steps, should_stop, communicator or Alone()
+        )
 
 
 def evaluate(
@@ -197,6 +288,7 @@ def evaluate(
     backend: Backend,
     batch_size: int = 1024,
     transfer: str = "auto",
+    communicator: Communicator | None = None,
 ) -> Evaluation:
     """Return the mean loss and the accuracy of a network over a data set.
 
@@ -214,6 +306,8 @@ def evaluate(
         Images at a time.
     transfer : {"auto", "resident", "stream"}
         How they come to the device.
+    communicator : Communicator or None
+        The ranks that share the work, all of them calling this; None: this process alone.
 
     Raises
     ------
@@ -234,7 +328,7 @@ def evaluate(
     with computing(backend, batch_size):
         step = backend.compile(make_evaluation_step(layout, dataset.max_value), donate=(0,))
         loader = DeviceLoader(dataset, backend, batch_size, transfer, reuse_buffers=True)
-        evaluation = _evaluate(step, theta, loader, _all_rows(dataset), backend)
+        evaluation = _evaluate(step, theta, loader, _all_rows(dataset), backend, communicator or Alone())
     if not math.isfinite(evaluation.loss):
         raise TrainingError(
             f"{dataset.provenance}: the loss is {evaluation.loss}: the parameters are too great or not finite"
@@ -258,6 +352,7 @@ def _train(
     start: Checkpoint | None,
     checkpoint_steps: int | None,
     should_stop: Callable[[], bool] | None,
+    communicator: Communicator,
 ) -> tuple[Array, History]:
     began = time.perf_counter() - (start.seconds if start else 0.0)
     n_val, batch_size, epochs = (resolved(value) for value in (config.val_size, config.batch_size, config.epochs))
@@ -270,6 +365,9 @@ def _train(
     if start:
         _require_same_run(start, config, layout, len(dataset))
     _require_memory(config, layout, backend)
+    if communicator.size > 1:
+        _require_same_work(communicator, config, dataset, start)
+        _require_rows_for_all(communicator, batch_size)
 
     rng = np.random.default_rng(config.seed)
     theta = backend.asarray(init(layout, rng, config.dtype), copy=True)
@@ -284,23 +382,35 @@ def _train(
         state = {name: backend.asarray(vector, copy=True) for name, vector in start.state.items()}
         totals = Totals(**{name: backend.asarray(total, copy=True) for name, total in start.totals.items()})
         rng.bit_generator.state = start.generator
-    loader = DeviceLoader(dataset, backend, batch_size, config.transfer, reuse_buffers=True)
+    n_own = len(range(batch_size)[part_of(batch_size, communicator)])
+    loader = DeviceLoader(dataset, backend, n_own, config.transfer, reuse_buffers=True)
     step, done = (start.step, list(start.epochs)) if start else (0, [])
     plan = Plan(dataclasses.replace(config, transfer=loader.transfer), layout, n_train, n_val, steps_per_epoch, step)
     strength = fading(config.deform, epochs * steps_per_epoch, config.deform_fade)
     shape, max_value = dataset.image_shape, dataset.max_value
     deformation = Deformation(strength, shape, max_value, batch_size, backend, config.dtype) if config.deform else None
     dropout = Dropout(config.dropout, config.hidden, batch_size, backend) if config.dropout else None
-    step_function = make_train_step(
-        layout,
-        optimizer,
-        max_value,
-        config.center,
-        deformation=deformation,
-        dropout=dropout,
-        smoothing=config.label_smoothing,
-    )
-    train_step = backend.compile(step_function, donate=(0, 1, 2))
+    of_the_math: dict[str, Any] = {
+        "max_value": max_value,
+        "center": config.center,
+        "deformation": deformation,
+        "dropout": dropout,
+        "smoothing": config.label_smoothing,
+    }
+    wants_to_stop = should_stop or _never
+    train_step: Callable[..., tuple[Array, State, Totals]]
+    if communicator.size == 1:
+        train_step = backend.compile(make_train_step(layout, optimizer, **of_the_math), donate=(0, 1, 2))
+    else:
+        train_step = together = StepOfAll(
+            communicator,
+            backend,
+            backend.compile(make_gradient_step(layout, **of_the_math)),
+            backend.compile(make_update_step(layout, optimizer), donate=(0, 1, 2)),
+            wants_to_stop,
+        )
+        wants_to_stop = together.is_to_stop
+        _require_same_parameters(communicator, theta, backend, "before the first step")
     evaluation_step = backend.compile(make_evaluation_step(layout, dataset.max_value), donate=(0,))
     generator, epoch_began = rng.bit_generator.state, time.perf_counter() - (start.epoch_seconds if start else 0.0)
 
@@ -333,15 +443,15 @@ def _train(
             break
         last_step = epoch * steps_per_epoch
         before = last_step - steps_per_epoch
-        order = rng.permutation(train_rows)
-        noise = _noise(rng, deformation, dropout, step - before, before)
-        for batch, drawn in zip(loader.batches(order, step - before), noise, strict=False):
+        order, first = rng.permutation(train_rows), step - before
+        noise = _noise(rng, deformation, dropout, first, before)
+        for batch, drawn in zip(_batches(loader, order, first, batch_size, communicator), noise, strict=False):
             step += 1
             scalars = optimizer.scalars(step, schedule(step))
             theta, state, totals = train_step(theta, state, totals, batch, scalars, drawn)
             for callback in callbacks:
                 callback.on_step(step)
-            if should_stop and should_stop():
+            if wants_to_stop():
                 _offer(take, callbacks)
                 return state.get("average", theta), History(plan, tuple(done), is_complete=False)
             if checkpoint_steps and step % checkpoint_steps == 0 and step < last_step:
@@ -350,8 +460,10 @@ def _train(
         seconds = time.perf_counter() - epoch_began
         loss, correct = _read(totals, backend, plan, epoch)
         shown = state.get("average", theta)
-        validation = _evaluate(evaluation_step, shown, loader, val_rows, backend) if n_val else None
+        validation = _evaluate(evaluation_step, shown, loader, val_rows, backend, communicator) if n_val else None
         _require_finite(theta, validation, backend, plan, epoch)
+        if communicator.size > 1:
+            _require_same_parameters(communicator, theta, backend, f"after epoch {epoch}")
         metrics = EpochMetrics(
             epoch=epoch,
             train_loss=loss / n_train,
@@ -392,6 +504,105 @@ def _noise(
             yield None
 
 
+class StepOfAll:
+    """A step that several ranks make together: each one's gradient, the sum of them, the same update on all.
+
+    It is called as what `make_train_step` returns, with a batch as `_batches` yields it.
+
+    Parameters
+    ----------
+    communicator : Communicator
+        The ranks.
+    backend : Backend
+        Whose arrays they compute with.
+    gradient_step, update_step : callable
+        What `make_gradient_step` and `make_update_step` return, compiled.
+    wishes_to_stop : callable
+        Whether this rank does.
+    """
+
+    def __init__(
+        self,
+        communicator: Communicator,
+        backend: Backend,
+        gradient_step: GradientStep,
+        update_step: UpdateStep,
+        wishes_to_stop: Callable[[], bool],
+    ) -> None:
+        self._communicator, self._backend = communicator, backend
+        self._gradient_step, self._update_step, self._wishes_to_stop = gradient_step, update_step, wishes_to_stop
+        self._steps, self._is_to_stop = 0, False
+
+    def __call__(
+        self,
+        theta: Array,
+        state: State,
+        totals: Totals,
+        part: "Part",
+        scalars: Scalars,
+        noise: Noise | None = None,
+    ) -> tuple[Array, State, Totals]:
+        """Make the step; all ranks call it, those that have no row of the batch too."""
+        wish = 1.0 if self._wishes_to_stop() else 0.0
+        if part.batch is None:
+            vector = np.zeros(theta.shape[0] + _TAIL, str(theta.dtype).rpartition(".")[2])
+            vector[-1] = wish
+            vector = self._backend.asarray(vector)
+        else:
+            noise = noise and noise.of(part.rows)
+            vector = self._gradient_step(theta, part.batch, part.share, wish, noise)
+        vector, wishes = self._sum(vector)
+        self._steps += 1
+        if self._steps % self._communicator.steps_between_looks == 0:  # the same steps on all ranks
+            self._is_to_stop = float(wishes) > 0
+        return self._update_step(theta, state, totals, vector, scalars)
+
+    def is_to_stop(self) -> bool:
+        """Return whether a rank has wished to stop, which all ranks learn of after the same step."""
+        return self._is_to_stop
+
+    def _sum(self, vector: Array) -> tuple[Array, Array]:
+        """Return the sum of the ranks' vectors and its last number, which costs nothing to look at on the host."""
+        backend, communicator = self._backend, self._communicator
+        if communicator.library == backend.library:
+            vector = communicator.sum(vector)
+            return vector, vector[-1]
+        host = communicator.sum(backend.to_numpy(vector))
+        return backend.asarray(host), host[-1]
+
+
+class Part(NamedTuple):
+    """One rank's part of a batch."""
+
+    batch: Batch | None
+    """Its rows; None where it has none."""
+    share: float
+    """How great a part of the batch they are."""
+    rows: slice
+    """Which."""
+
+
+def _batches(
+    loader: DeviceLoader, order: np.ndarray, first: int, batch_size: int, communicator: Communicator
+) -> Iterable[Any]:
+    """Return an epoch's batches from the first on, or this rank's `Part` of each."""
+    if communicator.size == 1:
+        return loader.batches(order, first)
+    n_whole = len(order) - len(order) % batch_size
+    whole, rest = order[:n_whole].reshape(-1, batch_size), order[n_whole:]
+    in_whole, in_rest = part_of(batch_size, communicator), part_of(len(rest), communicator)
+    own, own_rest = whole[:, in_whole], rest[in_rest]
+    shares = [own.shape[1] / batch_size] * len(whole) + [len(own_rest) / len(rest)] * (len(rest) > 0)
+    places = [in_whole] * len(whole) + [in_rest] * (len(rest) > 0)
+    rows = np.concatenate([own.reshape(-1), own_rest])
+    # Each of its parts is a batch of the loader's own size, save the last one, which may be shorter or empty.
+    return itertools.starmap(Part, itertools.zip_longest(loader.batches(rows, first), shares[first:], places[first:]))
+
+
+def _never() -> bool:
+    return False
+
+
 def _offer(take: Callable[[], Checkpoint], callbacks: Sequence[Callback]) -> None:
     for callback in callbacks:
         callback.on_checkpoint(take)
@@ -421,13 +632,61 @@ def _all_rows(dataset: Dataset) -> np.ndarray:
 
 
 def _evaluate(
-    step: EvaluationStep, theta: Array, loader: DeviceLoader, rows: np.ndarray, backend: Backend
+    step: EvaluationStep,
+    theta: Array,
+    loader: DeviceLoader,
+    rows: np.ndarray,
+    backend: Backend,
+    communicator: Communicator,
 ) -> Evaluation:
     totals = zero_totals(backend, "float64" if "float64" in str(theta.dtype) else "float32")
-    for batch in loader.batches(rows):
+    for batch in loader.batches(rows[part_of(len(rows), communicator)]):
         totals = step(totals, theta, batch)
-    loss, correct = float(backend.to_numpy(totals.loss)), int(backend.to_numpy(totals.correct))
+    found = communicator.gather((float(backend.to_numpy(totals.loss)), int(backend.to_numpy(totals.correct))))
+    loss, correct = sum(loss for loss, _ in found), sum(correct for _, correct in found)
     return Evaluation(loss / len(rows), correct / len(rows))
+
+
+def _require_rows_for_all(communicator: Communicator, batch_size: int) -> None:
+    if batch_size < communicator.size:
+        raise ConfigError(
+            f"batch size {batch_size}: {communicator.size} ranks share each batch; "
+            f"make it at least {communicator.size}, or start fewer ranks"
+        )
+
+
+def _require_same_work(
+    communicator: Communicator, config: TrainConfig, dataset: Dataset, start: Checkpoint | None
+) -> None:
+    """Refuse ranks that would train on other data, with other settings or from elsewhere than rank 0."""
+    arrays = (start.theta, *(start.state[name] for name in sorted(start.state))) if start else ()
+    begun = start and (start.step, [hashlib.sha256(array.data).hexdigest() for array in arrays])
+    for what, content in (
+        ("other settings", dataclasses.asdict(dataclasses.replace(config, transfer="auto"))),
+        ("another training set", dataset.fingerprint),
+        ("another checkpoint", begun),
+    ):
+        differ = those_that_differ(communicator, content)
+        if differ:
+            raise CommunicationError(
+                f"{_ranks(differ)} {what} than rank 0: all ranks need the same command and the same data"
+            )
+
+
+def _require_same_parameters(communicator: Communicator, theta: Array, backend: Backend, when: str) -> None:
+    """Refuse ranks whose parameters are not rank 0's, bit for bit."""
+    differ = those_that_differ(communicator, hashlib.sha256(backend.to_numpy(theta).data).digest())
+    if differ:
+        raise CommunicationError(
+            f"{_ranks(differ)} other parameters than rank 0 {when}: their results differ, as those of other processors "
+            "or libraries do; start the ranks on machines that are alike"
+        )
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    """Return which ranks have something, as the beginning of a sentence."""
+    names = ", ".join(map(str, ranks[:5])) + (f" and {len(ranks) - 5} more" if len(ranks) > 5 else "")
+    return f"rank {names} has" if len(ranks) == 1 else f"ranks {names} have"
 
 
 def _read(totals: Totals, backend: Backend, plan: Plan, epoch: int) -> tuple[float, int]:

@@ -16,6 +16,7 @@ from xpmlp.commands.data import data
 from xpmlp.commands.evaluate import evaluate
 from xpmlp.commands.predict import predict
 from xpmlp.commands.train import train
+from xpmlp.communication import abort, wait_for_rank_0
 from xpmlp.errors import XpmlpError
 
 
@@ -35,7 +36,8 @@ for _command in (train, evaluate, predict, compare, data, backends, check, bench
 def main(arguments: Sequence[str] | None = None, *, command: click.Command = cli, program: str | None = None) -> int:
     """Run a command and return its exit code.
 
-    What a user can cause is one line on stderr and exit code 2; Ctrl-C is 130, SIGTERM 143.
+    What a user can cause is one line on stderr and exit code 2; Ctrl-C is 130, SIGTERM 143. Of several ranks one says
+    it, and ends the others.
 
     Parameters
     ----------
@@ -61,19 +63,20 @@ def main(arguments: Sequence[str] | None = None, *, command: click.Command = cli
     except XpmlpError as error:
         return _fail(program, str(error))
     except Interrupted as interrupted:
-        _fail(program, str(interrupted))
-        return interrupted.exit_code
+        return _fail(program, str(interrupted), interrupted.exit_code)
     except (KeyboardInterrupt, click.Abort):  # where no handler could be set
-        _fail(program, "interrupted")
-        return 130
+        return _fail(program, "interrupted", 130)
     except (BrokenPipeError, SystemExit):  # the reader of our output has gone (click then exits with 1): say no more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abort(141)
         return 141
     except OSError as error:
         return _fail(program, f"{error.filename or 'writing failed'}: {error.strerror or error}")
     return code if isinstance(code, int) else 0
 
 
-def _fail(who: str, message: str) -> int:
+def _fail(who: str, message: str, code: int = 2) -> int:
+    wait_for_rank_0()
     click.echo(f"{who}: {' '.join(message.split())}", err=True)
-    return 2
+    abort(code)
+    return code

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import click
 
+from xpmlp.communication import find_launch
 from xpmlp.data.download import Progress
 from xpmlp.records import EpochMetrics, Plan
 from xpmlp.training import Callback
@@ -54,7 +55,8 @@ def make_progress() -> "PlainProgress | BarProgress":
 
 
 def _is_terminal() -> bool:
-    return sys.stdout is not None and sys.stdout.isatty()  # None where it was closed
+    """Return whether a bar would be seen; a launcher gives its ranks terminals that are none."""
+    return sys.stdout is not None and sys.stdout.isatty() and find_launch() is None  # None where it was closed
 
 
 def epoch_line(metrics: EpochMetrics, epochs: int) -> str:

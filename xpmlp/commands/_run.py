@@ -19,11 +19,13 @@ import threadpoolctl
 
 import xpmlp
 from xpmlp.backends import Backend, get_backend
+from xpmlp.backends._driver import ask_driver
 from xpmlp.commands._progress import Say, make_download_progress, make_progress, say, say_nothing
 from xpmlp.commands._signals import Interrupted, StopRequest
+from xpmlp.communication import Communicator, abort, join, join_gpus, leave, those_that_differ
 from xpmlp.config import RECIPES, TrainConfig, continued
 from xpmlp.data import LoadedData, load_dataset
-from xpmlp.errors import CheckpointError, ConfigError, TrainingError, XpmlpError
+from xpmlp.errors import CheckpointError, CommunicationError, ConfigError, TrainingError, XpmlpError
 from xpmlp.models import ModelInfo
 from xpmlp.plotting import plot_history
 from xpmlp.records import Checkpoint, EpochMetrics, History, Plan
@@ -38,19 +40,50 @@ FORMAT_VERSION = 1
 
 
 @dataclasses.dataclass
-class Job:
-    """A run that is about to be carried out."""
+class Task:
+    """What is to be computed, and with what; rank 0 tells the others."""
 
-    folder: RunFolder
+    config: TrainConfig
+    backend: str
+    precision: str | None
+    dataset: str
+    data_dir: str | None
+    start: Checkpoint | None
+    threads: int | None
+
+
+@dataclasses.dataclass
+class Draft:
+    """A run as rank 0 knows it before its data are loaded."""
+
+    task: Task
+    folder: RunFolder | None
+    """None where the default name is still to be made of data and backend."""
+    record: dict[str, Any]
+    additions: dict[str, Any]
+
+
+@dataclasses.dataclass
+class Work:
+    """One rank's share of a run."""
+
     config: TrainConfig
     data: LoadedData
     device: Backend
+    start: Checkpoint | None
+    threads: int | None
+    ranks: Communicator
+
+
+@dataclasses.dataclass
+class Job(Work):
+    """A run that is about to be carried out, on rank 0, which alone writes and speaks."""
+
+    folder: RunFolder
     record: dict[str, Any]
     """What ``config.json`` holds already, nothing where the run is new."""
     additions: dict[str, Any]
     """What it is to hold beside the settings."""
-    start: Checkpoint | None
-    threads: int | None
 
     @property
     def is_new(self) -> bool:
@@ -58,7 +91,7 @@ class Job:
         return not self.record
 
 
-def run(*, resume: str | None, given: set[str], plot: bool, quiet: bool, **options: Any) -> None:
+def run(*, resume: str | None, given: set[str], plot: bool, quiet: bool, distributed: str, **options: Any) -> None:
     """Train as the command line says.
 
     Parameters
@@ -67,46 +100,87 @@ def run(*, resume: str | None, given: set[str], plot: bool, quiet: bool, **optio
         The folder of a run that goes on.
     given : set of str
         Which of the options the user has written.
-    plot, quiet, options
+    plot, quiet, distributed, options
         The options.
     """
     began = time.perf_counter()
+    ranks = join(distributed)
+    is_first = ranks.rank == 0
+    quiet = quiet or not is_first
     tell = say_nothing if quiet else say
     progress = None if quiet else make_download_progress()
-    job = _begin(options, given, progress) if resume is None else _take_up(resume, given, options, plot, progress, tell)
-    if job is None:
-        return
+    _require_same_command(ranks, {**options, "resume": resume, "given": sorted(given), "xpmlp": xpmlp.__version__})
+    draft = None
+    if is_first:
+        draft = _begin(options, given) if resume is None else _take_up(resume, given, options, plot, tell, ranks.size)
     try:
-        _carry_out(job, began, plot, quiet, tell)
+        task: Task | None = ranks.broadcast(draft and draft.task)
+        if task is None:  # of a run that is finished
+            leave()
+            return
+        device = _equip(task, ranks)
+        data = _load(task, ranks, progress)
+        ranks = join_gpus(ranks) if device.name == "cupy" else ranks
+        work = Work(task.config, data, device, task.start, task.threads, ranks)
+        if draft:
+            _carry_out(_settle(draft, work), began, plot, quiet, tell)
+        else:
+            _assist(work)
     finally:
-        job.folder.close()
+        if draft and draft.folder:
+            draft.folder.close()
 
 
-def _begin(options: Mapping[str, Any], given: set[str], progress: Any) -> Job:
+def _require_same_command(ranks: Communicator, command: dict[str, Any]) -> None:
+    """Refuse ranks that were started with other options than rank 0, which speaks for all."""
+    own = ("data_dir", "threads")  # may be each host's
+    command = {name: value for name, value in command.items() if name not in own}
+    if ranks.size > 1 and (differ := those_that_differ(ranks, command)):
+        raise CommunicationError(
+            f"rank {differ[0]} was started with another command or another version of xpmlp than rank 0: "
+            "all ranks of a run need the same"
+        )
+
+
+def _begin(options: Mapping[str, Any], given: set[str]) -> Draft:
     """Return a new run."""
     config = TrainConfig(**{**_settings(options), **_recipe(options["recipe"], given)})
-    out, keep = options["out"], options["keep"]
-    RunFolder("runs" if out is None else out, is_default=out is None)  # one that cannot be is refused before the work
-    device = get_backend(options["backend"], config.dtype, options["precision"])
-    data = load_dataset(options["dataset"], options["data_dir"], progress=progress)
-    folder = RunFolder(_default_name(data, device) if out is None else out, is_default=out is None)
-    kind, _, own = data.name.partition(":")
+    out, keep, data_dir = options["out"], options["keep"], options["data_dir"]
+    # One that cannot be is refused before the work.
+    folder = RunFolder("runs" if out is None else out, is_default=out is None)
     additions = {
         "recipe": options["recipe"],
         "precision": options["precision"],
-        "dataset_spec": f"{kind}:{Path(own).absolute()}" if own else kind,
-        "data_dir": options["data_dir"] and str(Path(options["data_dir"]).absolute()),
-        "backend_spec": device.name if options["backend"] == "auto" else options["backend"],
+        "dataset_spec": None,
+        "data_dir": data_dir and str(Path(data_dir).absolute()),
+        "backend_spec": options["backend"],
         "checkpoint_steps": options["checkpoint_steps"],
         "keep": KEEP if keep is None else keep,
     }
-    return Job(folder, config, data, device, {}, additions, None, options["threads"])
+    names = ("backend", "precision", "dataset", "data_dir")
+    task = Task(config, **{name: options[name] for name in names}, start=None, threads=options["threads"])
+    return Draft(task, None if out is None else folder, {}, additions)
+
+
+def _settle(draft: Draft, work: Work) -> Job:
+    """Return a run with what its data and its backend have decided."""
+    data, device, folder, additions = work.data, work.device, draft.folder, draft.additions
+    if draft.record:
+        assert folder is not None
+        _require_same_data(draft.record, data, folder)
+    else:
+        kind, _, own = data.name.partition(":")
+        additions["dataset_spec"] = f"{kind}:{Path(own).absolute()}" if own else kind
+        if additions["backend_spec"] == "auto":
+            additions["backend_spec"] = device.name
+        folder = draft.folder = folder or RunFolder(_default_name(data, device), is_default=True)
+    return Job(**vars(work), folder=folder, record=draft.record, additions=additions)
 
 
 def _take_up(
-    resume: str, given: set[str], options: Mapping[str, Any], plot: bool, progress: Any, tell: Say
-) -> Job | None:
-    """Return a run that goes on, or None where it is finished, which is said."""
+    resume: str, given: set[str], options: Mapping[str, Any], plot: bool, tell: Say, size: int
+) -> Draft | None:
+    """Return a run that goes on, on so many ranks, or None where it is finished, which is said."""
     if "out" in given:
         raise ConfigError(f"--out {options['out']}: a run that goes on stays in its folder {resume}; leave it out")
     if "recipe" in given:
@@ -124,23 +198,50 @@ def _take_up(
             _tell_finished(folder, record, plot, tell)
             folder.close()
             return None
-
-        def option(name: str, recorded: str) -> Any:
-            return options[name] if name in given else record.get(recorded)
-
-        device = get_backend(option("backend", "backend_spec"), config.dtype, option("precision", "precision"))
-        spec, data_dir = option("dataset", "dataset_spec"), options["data_dir"]
-        if "data_dir" not in given and "dataset" not in given:
-            data_dir = record.get("data_dir")
-        data = load_dataset(spec, data_dir, progress=progress)
-        _require_same_data(record, data, folder)
     except BaseException:
         folder.close()
         raise
+
+    def option(name: str, recorded: str) -> Any:
+        return options[name] if name in given else record.get(recorded)
+
+    data_dir = options["data_dir"]
+    if "data_dir" not in given and "dataset" not in given:
+        data_dir = record.get("data_dir")
+    threads = options["threads"] or _threads(record, size)
+    backend, dataset = option("backend", "backend_spec"), option("dataset", "dataset_spec")
+    task = Task(config, backend, option("precision", "precision"), dataset, data_dir, start, threads)
     names = ("checkpoint_steps", "keep", "precision")
-    additions = {name: options[name] for name in names if name in given}
-    threads = options["threads"] or _threads(record)
-    return Job(folder, config, data, device, record, additions, start, threads)
+    return Draft(task, folder, record, {name: options[name] for name in names if name in given})
+
+
+def _equip(task: Task, ranks: Communicator) -> Backend:
+    """Return the backend that all ranks compute with; of CuPy's GPUs each rank of a host takes one of its own."""
+    dtype, precision = task.config.dtype, task.precision
+    first = get_backend(task.backend, dtype, precision) if ranks.rank == 0 else None
+    if ranks.size == 1:
+        assert first is not None
+        return first
+    spec = ranks.broadcast(first and (first.name if task.backend == "auto" else task.backend))
+    if spec == "cupy":
+        n = ask_driver().devices
+        if n < ranks.local_size:
+            raise ConfigError(
+                f"{ranks.local_size} ranks on a host with {n} GPU{'' if n == 1 else 's'}: start as many as it has, or "
+                "name the GPU, as --backend cupy:0, where each rank sees one of its own"
+            )
+        spec = f"cupy:{ranks.local_rank}"
+    return first or get_backend(spec, dtype, precision)
+
+
+def _load(task: Task, ranks: Communicator, progress: Any) -> LoadedData:
+    """Return the data; where they are downloaded, the first rank of a host does so for the others."""
+    data = load_dataset(task.dataset, task.data_dir, progress=progress) if ranks.rank == 0 else None
+    name = ranks.broadcast(data and data.name)
+    if data is None and ranks.local_rank == 0:
+        data = load_dataset(name, task.data_dir)
+    ranks.barrier()
+    return data or load_dataset(name, task.data_dir)
 
 
 def _recipe(name: str, given: set[str]) -> dict[str, Any]:
@@ -170,24 +271,12 @@ def _carry_out(job: Job, began: float, plot: bool, quiet: bool, tell: Say) -> No
     recorder = Recorder(job)
     progress = None if quiet else make_progress()
     callbacks = [recorder, Heading(job, recorder, tell), *([progress] if progress else [])]
-    stop = StopRequest()
-    checkpoint_steps = recorder.settings.get("checkpoint_steps")
-    with threadpoolctl.threadpool_limits(job.threads, user_api="blas"), _explaining(job, recorder, progress):
-        with stop.listening():
-            theta, history = train(
-                job.config,
-                data.train,
-                device,
-                callbacks,
-                start=job.start,
-                checkpoint_steps=checkpoint_steps,
-                should_stop=stop,
-            )
-        if stop.signum is not None:
-            raise Interrupted(stop.signum)
+    with _limited_threads(job), _explaining(job, recorder, progress):
+        theta, history = _train(job, callbacks, recorder.settings.get("checkpoint_steps"))
         plan = history.plan
         folder.write_model(device.to_numpy(theta), _info(plan, data))
-        test = evaluate(theta, plan.layout, data.test, device, plan.batch_size, job.config.transfer)
+        test = _test(job, theta, plan)
+        leave()  # the others have nothing left to do
         seconds = time.perf_counter() - began + (job.start.seconds if job.start else 0.0)
         folder.write_json("summary.json", summary(history, test, data, device, seconds))
         if progress:
@@ -200,6 +289,57 @@ def _carry_out(job: Job, began: float, plot: bool, quiet: bool, tell: Say) -> No
             names = {"dataset": data.name, "backend": device.name}
             _draw(folder, epochs, _sizes(plan), names, test.accuracy)
     tell("run", f"{folder.path}{', its curves in history.png' if plot else ''}")
+
+
+def _assist(work: Work) -> None:
+    """Do what rank 0 does, and write and say nothing."""
+    with _limited_threads(work):
+        try:
+            theta, history = _train(work, (), None)
+        except Interrupted as interrupted:
+            if not interrupted.is_of_all:
+                raise
+            leave()
+            raise click.exceptions.Exit(interrupted.exit_code) from None
+        _test(work, theta, history.plan)
+    leave()
+
+
+def _train(work: Work, callbacks: Sequence[Callback], checkpoint_steps: int | None) -> tuple[Any, History]:
+    """Train until the end, or until a signal has come to any rank, which all learn of."""
+    stop = StopRequest()
+    with stop.listening():
+        theta, history = train(
+            work.config,
+            work.data.train,
+            work.device,
+            callbacks,
+            start=work.start,
+            checkpoint_steps=checkpoint_steps,
+            should_stop=stop,
+            communicator=work.ranks,
+        )
+    signum = next(filter(None, work.ranks.gather(stop.signum)), None)
+    if signum is not None:
+        raise Interrupted(signum, is_of_all=True)
+    return theta, history
+
+
+def _test(work: Work, theta: Any, plan: Plan) -> Evaluation:
+    return evaluate(theta, plan.layout, work.data.test, work.device, plan.batch_size, work.config.transfer, work.ranks)
+
+
+def _limited_threads(work: Work) -> threadpoolctl.threadpool_limits:
+    """Return what limits the BLAS library's threads: as the user says, else to the rank's part of its host's cores."""
+    if work.ranks.size == 1:
+        return threadpoolctl.threadpool_limits(work.threads, user_api="blas")
+    share = max(1, min(_blas_threads(), work.ranks.cores // work.ranks.local_size))
+    return threadpoolctl.threadpool_limits(work.threads or share)  # with OpenMP's, which are PyTorch's
+
+
+def _blas_threads() -> int:
+    pools = threadpoolctl.threadpool_info()
+    return max((int(pool["num_threads"]) for pool in pools if pool["user_api"] == "blas"), default=1)
 
 
 @contextmanager
@@ -223,6 +363,9 @@ def _explaining(job: Job, recorder: "Recorder", progress: Any) -> Iterator[None]
         elif isinstance(error, Interrupted | KeyboardInterrupt):
             interrupted = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
             click.echo(f"{_command()}: {interrupted}{recorder.where}; go on with: {_way_on(folder)}", err=True)
+            if interrupted.is_of_all:
+                leave()
+            abort(interrupted.exit_code)
             raise click.exceptions.Exit(interrupted.exit_code) from None
         raise
     finally:
@@ -291,15 +434,13 @@ class Recorder(Callback):
             folder.write_json("config.json", self.settings)
         else:
             self.note = folder.restore_metrics(self.job.start.epochs if self.job.start else ())
-            self.settings.update(settings)
+            self.settings.update({**settings, **self._processes()})
             if (folder.path / "summary.json").exists():
                 folder.remove("summary.json")  # it is of an end that is none any more
             if self.settings != self.job.record:
                 folder.write_json("config.json", self.settings)
 
     def _first_record(self, plan: Plan, settings: Mapping[str, Any]) -> dict[str, Any]:
-        pools = threadpoolctl.threadpool_info()
-        threads = max((pool["num_threads"] for pool in pools if pool["user_api"] == "blas"), default=1)
         data, device = self.job.data, self.job.device
         return {
             "xpmlp": xpmlp.__version__,
@@ -317,12 +458,17 @@ class Recorder(Callback):
             "n_val": plan.n_val,
             "n_test": len(data.test),
             "steps_per_epoch": plan.steps_per_epoch,
-            "threads": threads,
+            **self._processes(),
             "backend": device.name,
             "device": str(device.device),
             "backend_note": device.note,
             **{f"backend_{key}": value for key, value in device.describe().items()},
         }
+
+    def _processes(self) -> dict[str, Any]:
+        """Return on what the run is computed, which may be another thing where it goes on."""
+        ranks = self.job.ranks
+        return {"threads": _blas_threads(), "ranks": ranks.size, "hosts": ranks.hosts, "engine": ranks.engine}
 
     def on_step(self, step: int) -> None:
         """Remember how far the run is."""
@@ -358,6 +504,11 @@ class Heading(Callback):
         self.say("data", f"{data.name}: {counts} of {height} × {width}")
         kernels = ", kernels numba" if device.name == "numpy" and config.kernels == "numba" else ""
         self.say("backend", f"{device}{kernels}{', since ' if device.note else ''}{device.note}")
+        if (ranks := self.job.ranks).size > 1:
+            hosts = f"{ranks.hosts} host{'' if ranks.hosts == 1 else 's'}"
+            threads = _blas_threads()
+            each = f"{threads} BLAS thread{'' if threads == 1 else 's'} each"
+            self.say("ranks", f"{ranks.size} on {hosts}, {ranks.engine}, {each}")
         self.say("network", f"{_sizes(plan)}, {plan.layout.size:,} parameters, {config.dtype}")
         how = [config.optimizer]
         if config.momentum is not None:
@@ -477,10 +628,14 @@ def _number(record: Mapping[str, Any], name: str, folder: RunFolder) -> int:
     return value
 
 
-def _threads(record: Mapping[str, Any]) -> int | None:
-    """Return the BLAS threads of the run so far, which decide its last bits, where this machine has as many cores."""
+def _threads(record: Mapping[str, Any], size: int) -> int | None:
+    """Return the BLAS threads of the run so far, which decide its last bits, where this machine has as many cores.
+
+    With another number of ranks there are other last bits, and another number of threads suits them.
+    """
     threads = record.get("threads")
-    return threads if isinstance(threads, int) and threads <= (os.cpu_count() or 1) else None
+    fits = isinstance(threads, int) and threads <= (os.cpu_count() or 1) and record.get("ranks", 1) == size
+    return threads if isinstance(threads, int) and fits else None
 
 
 def _default_name(data: LoadedData, backend: Backend) -> str:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: an exception at most times, a wish to stop while a run trains."""
+"""SIGINT, SIGTERM and SIGUSR1: an exception at most times, a wish to stop while a run trains."""
 
 import contextlib
 import os
@@ -14,10 +14,18 @@ SHOW_CURSOR = b"\x1b[?25h"
 
 
 class Interrupted(BaseException):
-    """A signal has come whose default action is to end the process."""
+    """A signal has come whose default action is to end the process.
 
-    def __init__(self, signum: int) -> None:
-        self.signum = signum
+    Parameters
+    ----------
+    signum : int
+        Which.
+    is_of_all : bool
+        Whether all ranks of a run are about to end for it, after the same step.
+    """
+
+    def __init__(self, signum: int, *, is_of_all: bool = False) -> None:
+        self.signum, self.is_of_all = signum, is_of_all
 
     @property
     def exit_code(self) -> int:
@@ -25,7 +33,8 @@ class Interrupted(BaseException):
         return 128 + self.signum
 
     def __str__(self) -> str:
-        return "interrupted" if self.signum == signal.SIGINT else "terminated"
+        words = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+        return words.get(signal.Signals(self.signum), f"stopped by {signal.Signals(self.signum).name}")
 
 
 def _raise(signum: int, frame: FrameType | None) -> None:
@@ -34,13 +43,13 @@ def _raise(signum: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def raising() -> Iterator[None]:
-    """Let SIGINT and SIGTERM raise `Interrupted`: also as a container's first process, which has no default action."""
+    """Let these signals raise `Interrupted`: also as a container's first process, which has no default action."""
     with _handling(_raise):
         yield
 
 
 class StopRequest:
-    """A wish to stop, asked by calling it: true after the first SIGINT or SIGTERM. A second one ends the process.
+    """A wish to stop, asked by calling it: true after the first of these signals. A second one ends the process.
 
     Attributes
     ----------
@@ -74,7 +83,9 @@ def _handling(handler: Any) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # another thread can set no handler, and gets none
         yield
         return
-    signals = (signal.SIGINT, signal.SIGTERM)
+    # Of the three, mpiexec passes SIGUSR1 on and lets the ranks end in their own time; so do job schedulers.
+    names = ("SIGINT", "SIGTERM", "SIGUSR1")
+    signals = [getattr(signal, name) for name in names if hasattr(signal, name)]  # Windows has no third
     # One that is ignored, as nohup and `&` in a script leave SIGINT, stays ignored.
     before = {signum: signal.getsignal(signum) for signum in signals}
     heard = [signum for signum in signals if before[signum] not in (signal.SIG_IGN, None)]

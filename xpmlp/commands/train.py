@@ -56,6 +56,12 @@ def widths(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option(
     "--threads", type=click.IntRange(1, 1024), help="Of the BLAS library (PyTorch and JAX have their own). [its choice]"
 )
+@click.option(
+    "--distributed",
+    default="auto",
+    show_default=True,
+    help="One model on the processes that mpiexec has started: auto, off (each trains its own) or mpi.",
+)
 @click.option("--resume", type=click.Path(), metavar="RUN", help="Go on with the run in that folder, where it stopped.")
 @click.option("--checkpoint-steps", type=click.IntRange(1), help="Also write a checkpoint every so many steps.")
 @click.option("--keep", type=click.IntRange(1), help="How many of the last checkpoints stay. [2]")
@@ -66,7 +72,8 @@ def widths(context: click.Context, parameter: click.Parameter, value: str) -> tu
 def train(context: click.Context, /, **options: Any) -> None:
     """Train a multilayer perceptron, and leave a folder with its config, metrics, summary, model and curves.
 
-    After each epoch there is a checkpoint; Ctrl-C and SIGTERM leave one too, and --resume goes on from it exactly.
+    After each epoch there is a checkpoint; Ctrl-C, SIGTERM and SIGUSR1 leave one too, and --resume goes on from it
+    exactly. After `mpiexec -n 4` all four processes train one model.
     """
     from xpmlp.commands._run import run  # with NumPy and the rest, which --help does without
 

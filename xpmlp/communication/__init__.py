@@ -1,0 +1,218 @@
+"""One model on many processes: a rank's way to the others, each kind in a file of its own.
+
+The engine is one that exists: MPI for arrays on the host, NCCL for arrays on GPUs; nothing here opens a connection. The
+math, the optimizers, the primitives and the backends know nothing of it. A process that no MPI launcher started is
+alone, and pays nothing: neither mpi4py nor CuPy is imported for it.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+from xpmlp.communication.alone import Alone
+from xpmlp.errors import CommunicationError, ConfigError
+
+__all__ = [
+    "Alone",
+    "Communicator",
+    "Launch",
+    "abort",
+    "find_launch",
+    "join",
+    "join_gpus",
+    "leave",
+    "part_of",
+    "those_that_differ",
+    "wait_for_rank_0",
+]
+
+WAYS = ("auto", "off", "mpi")
+"""How a process may be joined to others."""
+
+_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")
+_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK")
+"""What Open MPI's, MPICH's, Intel's and Slurm's launchers tell a process of itself."""
+
+_GRACE = 1.0
+"""Seconds that rank 1 leaves rank 0 to say first what both have met; the others leave more, each its own."""
+
+_TO_FORWARD = 0.2
+"""Seconds that the launcher is left to pass on what this process has said, before lines of its own."""
+
+_joined: "Communicator | None" = None
+"""What this process was joined to and has not left, so that its end is that of all."""
+
+
+class Communicator(Protocol):
+    """The ranks of one launch, seen from one of them. Every method but `abort` is called by all ranks, in one order."""
+
+    @property
+    def rank(self) -> int:
+        """The process's number, from 0."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+    @property
+    def local_rank(self) -> int:
+        """Its number among those of its host."""
+
+    @property
+    def local_size(self) -> int:
+        """How many there are on its host."""
+
+    @property
+    def cores(self) -> int:
+        """The processor cores that the ranks of its host may use, all of them together."""
+
+    @property
+    def hosts(self) -> int:
+        """How many hosts there are."""
+
+    @property
+    def engine(self) -> str | None:
+        """What moves the numbers, and its version; None where nothing does."""
+
+    @property
+    def library(self) -> str | None:
+        """The library whose arrays `sum` takes; None where it takes any."""
+
+    @property
+    def steps_between_looks(self) -> int:
+        """After how many steps a sum's numbers are looked at, which on a GPU waits for it."""
+
+    def sum(self, vector: Any) -> Any:
+        """Return the sum of the ranks' vectors, the same bits on all; the vector is handed over."""
+
+    def broadcast(self, content: Any) -> Any:
+        """Return rank 0's content, whatever the others give."""
+
+    def gather(self, content: Any) -> list[Any]:
+        """Return every rank's content, in their order, on all of them."""
+
+    def barrier(self) -> None:
+        """Return when all ranks have come here."""
+
+    def leave(self) -> None:
+        """Return when all ranks have come here, and let each go on and end alone."""
+
+    def abort(self, code: int) -> None:
+        """End all ranks at once, wherever they are."""
+
+
+class Launch(NamedTuple):
+    """What an MPI launcher has told a process."""
+
+    rank: int
+    size: int | None
+    """None where it did not say."""
+
+
+def find_launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
+    """Return what an MPI launcher has told this process, None where none has started it."""
+    sizes = [int(environment[name]) for name in _SIZES if environment.get(name, "").isdecimal()]
+    ranks = [int(environment[name]) for name in _RANKS if environment.get(name, "").isdecimal()]
+    if not sizes and not ranks:
+        return None
+    return Launch(ranks[0] if ranks else 0, sizes[0] if sizes else None)
+
+
+def join(way: str = "auto") -> Communicator:
+    """Return the way to the ranks that were started together with this one.
+
+    Parameters
+    ----------
+    way : {"auto", "off", "mpi"}
+        ``auto``: to all of a launch by MPI, where that has more than one rank. ``off``: to none. ``mpi``: to all, one
+        included, and an error where no launcher has started this process.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such way, or no launcher.
+    CommunicationError
+        If a launcher has started ranks that do not find each other.
+    """
+    global _joined
+    if way not in WAYS:
+        raise ConfigError(f"unknown distributed {way!r}: expected {', '.join(WAYS[:-1])} or {WAYS[-1]}")
+    launch = find_launch()
+    if launch is None and way == "mpi":
+        raise ConfigError(
+            "distributed mpi: no MPI launcher has started this process; "
+            "begin the command with one, such as mpiexec -n 4, or leave it out"
+        )
+    if launch is None or way == "off" or (way == "auto" and launch.size == 1):
+        return Alone()
+    from xpmlp.communication._mpi import MpiCommunicator  # MPI starts with this import
+
+    communicator = MpiCommunicator()
+    expected = max(launch.size or 1, launch.rank + 1)
+    if communicator.size == 1 and expected > 1:
+        raise CommunicationError(
+            f"the launcher has started {launch.size or 'several'} ranks, and mpi4py with {communicator.engine} finds "
+            "itself alone: they are of two MPIs; take the mpiexec of mpi4py's own, or --distributed off"
+        )
+    _joined = communicator
+    if communicator.size == 1 and way == "auto":
+        leave()
+        return Alone()
+    return communicator
+
+
+def join_gpus(communicator: Communicator) -> Communicator:
+    """Return the way to the same ranks whose sums are CuPy's, each rank on its current GPU.
+
+    Raises
+    ------
+    CommunicationError
+        If NCCL is missing or cannot start.
+    """
+    if communicator.size == 1:
+        return communicator
+    global _joined
+    from xpmlp.communication._nccl import NcclCommunicator
+
+    _joined = NcclCommunicator(communicator)
+    return _joined
+
+
+def leave() -> None:
+    """Go on alone, when all ranks have come here."""
+    global _joined
+    if _joined:
+        _joined.leave()
+        _joined = None
+
+
+def abort(code: int) -> None:
+    """End all ranks that this process is joined to; nothing happens where it is alone, or has left them."""
+    if _joined:
+        time.sleep(_TO_FORWARD)
+        _joined.abort(code)
+
+
+def wait_for_rank_0() -> None:
+    """Return at once on rank 0, and on another after a while, in which an error that both have met has ended both.
+
+    So it is said once: by the lowest rank that has met it.
+    """
+    launch = find_launch()
+    if launch and launch.rank > 0:
+        time.sleep(_GRACE + min(3.0, 0.3 * (launch.rank - 1)))
+
+
+def those_that_differ(communicator: Communicator, content: Any) -> list[int]:
+    """Return the ranks whose content is not rank 0's; all ranks learn of them."""
+    first, *others = communicator.gather(content)
+    return [rank for rank, other in enumerate(others, start=1) if other != first]
+
+
+def part_of(n: int, communicator: Communicator) -> slice:
+    """Return which of n rows are a rank's: contiguous parts, as even as can be, the first ones one row longer."""
+    size, rank = communicator.size, communicator.rank
+    share, rest = divmod(n, size)
+    first = rank * share + min(rank, rest)
+    return slice(first, first + share + (rank < rest))

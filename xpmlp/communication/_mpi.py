@@ -1,0 +1,72 @@
+"""MPI, through mpi4py: sums of NumPy's arrays."""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from xpmlp.communication.alone import usable_cores
+from xpmlp.errors import CommunicationError
+
+_was_running = "mpi4py.MPI" in sys.modules
+"""Whether the user's own program has started MPI, which then is theirs to end."""
+
+try:
+    import mpi4py
+
+    if not _was_running:
+        # A process that ends without finalising MPI is one that has failed, and the launcher then ends the others. The
+        # usual finalising at exit would wait instead for ranks that wait for this one.
+        mpi4py.rc.finalize = False
+        mpi4py.rc.thread_level = "funneled"  # the loader's thread calls nothing of MPI
+    from mpi4py import MPI
+except (ImportError, RuntimeError) as error:
+    raise CommunicationError(
+        f"an MPI launcher has started this process, and mpi4py cannot be imported ({str(error).splitlines()[0]}): "
+        "pip install 'xpmlp[mpi]', or --distributed off for a run of one process"
+    ) from None
+
+
+class MpiCommunicator:
+    """All ranks that one launcher has started. See `xpmlp.communication.Communicator`."""
+
+    library: str | None = "numpy"
+    steps_between_looks = 1
+
+    def __init__(self) -> None:
+        self._world = MPI.COMM_WORLD
+        local = self._world.Split_type(MPI.COMM_TYPE_SHARED)
+        self.rank, self.size = self._world.Get_rank(), self._world.Get_size()
+        self.local_rank, self.local_size = local.Get_rank(), local.Get_size()
+        self.cores = len(set().union(*local.allgather(usable_cores())))
+        self.hosts = self._world.allreduce(int(self.local_rank == 0))
+        local.Free()
+        name, version = MPI.get_vendor()
+        self.engine: str | None = f"{name} {'.'.join(map(str, version))}, mpi4py {mpi4py.__version__}"
+
+    def sum(self, vector: np.ndarray) -> np.ndarray:
+        """Return the sum, in the vector itself."""
+        self._world.Allreduce(MPI.IN_PLACE, vector)
+        return vector
+
+    def broadcast(self, content: Any) -> Any:
+        """Return rank 0's content."""
+        return self._world.bcast(content)
+
+    def gather(self, content: Any) -> list[Any]:
+        """Return every rank's content."""
+        return list(self._world.allgather(content))
+
+    def barrier(self) -> None:
+        """Wait for all."""
+        self._world.Barrier()
+
+    def leave(self) -> None:
+        """Wait for all, and end MPI where it was started here."""
+        self._world.Barrier()
+        if not _was_running:
+            MPI.Finalize()
+
+    def abort(self, code: int) -> None:
+        """Let the launcher end all ranks; it says so in lines of its own."""
+        self._world.Abort(code)

@@ -1,0 +1,76 @@
+"""NCCL, through CuPy: sums of arrays on GPUs, a GPU a rank, queued behind the work that makes them.
+
+It has never been run: where this was written there was no machine with two GPUs.
+"""
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import cupy
+
+from xpmlp.errors import CommunicationError
+
+with warnings.catch_warnings():  # CuPy's, in many lines, where NCCL is missing; ours is one
+    warnings.simplefilter("ignore")
+    from cupy.cuda import nccl
+
+if TYPE_CHECKING:
+    from xpmlp.communication import Communicator
+
+
+class NcclCommunicator:
+    """The ranks of an MPI launch, whose sums go from GPU to GPU. See `xpmlp.communication.Communicator`.
+
+    Parameters
+    ----------
+    host : Communicator
+        The way to the same ranks on the host, by which NCCL's id is sent, and all that is no array on a GPU.
+    """
+
+    library: str | None = "cupy"
+    steps_between_looks = 16
+
+    def __init__(self, host: "Communicator") -> None:
+        if not nccl.available:
+            raise CommunicationError(
+                f"{host.size} ranks on GPUs, and NCCL is missing: pip install 'xpmlp[nccl]' "
+                "(for CUDA 12: pip install nvidia-nccl-cu12)"
+            )
+        self._host = host
+        self.rank, self.size, self.hosts, self.cores = host.rank, host.size, host.hosts, host.cores
+        self.local_rank, self.local_size = host.local_rank, host.local_size
+        identity = host.broadcast(nccl.get_unique_id() if host.rank == 0 else None)
+        try:
+            self._ranks = nccl.NcclCommunicator(host.size, identity, host.rank)
+        except nccl.NcclError as error:
+            raise CommunicationError(f"NCCL cannot join rank {host.rank}: {str(error).splitlines()[0]}") from None
+        version = nccl.get_version()
+        self.engine: str | None = f"NCCL {version // 10000}.{version // 100 % 100}.{version % 100}, {host.engine}"
+
+    def sum(self, vector: Any) -> Any:
+        """Queue the sum behind what makes the vector, and return that, which holds the sum for what is queued next."""
+        kinds = {"float32": nccl.NCCL_FLOAT32, "float64": nccl.NCCL_FLOAT64}
+        pointer, stream = vector.data.ptr, cupy.cuda.get_current_stream().ptr
+        self._ranks.allReduce(pointer, pointer, vector.size, kinds[vector.dtype.name], nccl.NCCL_SUM, stream)
+        return vector
+
+    def broadcast(self, content: Any) -> Any:
+        """Return rank 0's content, by MPI."""
+        return self._host.broadcast(content)
+
+    def gather(self, content: Any) -> list[Any]:
+        """Return every rank's content, by MPI."""
+        return self._host.gather(content)
+
+    def barrier(self) -> None:
+        """Wait for all, by MPI."""
+        self._host.barrier()
+
+    def leave(self) -> None:
+        """Wait for all, and end NCCL and MPI."""
+        self._ranks.destroy()
+        self._host.leave()
+
+    def abort(self, code: int) -> None:
+        """Let the launcher end all ranks."""
+        self._host.abort(code)
