@@ -215,12 +215,25 @@ class TestTrain:
         assert "epoch 100/100" in text
 
 
+def test_what_makes_a_run_harder_is_said_and_recorded(train, at_home, capsys):
+    options = {"deform": 1.0, "deform_fade": 0.5, "dropout": 0.25, "label_smoothing": 0.1, "average": 0.9}
+    given = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    assert train("--out", "run", "--no-plot", *given) == 0
+    said = capsys.readouterr().out
+    assert "images deformed with strength 1, fading over 0.5 of the run, dropout 0.25, label smoothing 0.1" in said
+    config = read(at_home / "run" / "config.json")
+    assert {name: config[name] for name in options} == options
+
+
 BAD = {
     "an unknown backend": (["--backend", "cudy"], "unknown backend 'cudy': did you mean"),
     "an unknown data set": (["--dataset", "minst"], "unknown data set 'minst': did you mean mnist?"),
     "an unknown optimizer": (["--optimizer", "adamm"], "unknown optimizer 'adamm': expected sgd, adam or adamw"),
     "an unknown schedule": (["--schedule", "linear"], "unknown schedule 'linear'"),
     "an unknown recipe": (["--recipe", "slow"], "unknown recipe 'slow': expected quick, best or default"),
+    "a negative deformation": (["--deform", "-1"], "deform -1.0: expected a strength of at least 0 (off), at most 10"),
+    "a deformation that is no number": (["--deform", "nan"], "deform nan: expected a strength of at least 0 (off)"),
+    "a dropout of everything": (["--dropout", "1"], "dropout 1.0: expected at least 0 (off) and below 1"),
     "an unknown precision": (["--precision", "half"], "precision 'half': expected float32 or tf32"),
     "TF32 on a CPU": (["--precision", "tf32"], "numpy on cpu has no TF32, a precision of NVIDIA's GPUs"),
     "unknown kernels": (["--kernels", "fast"], "unknown kernels 'fast': expected auto, numpy or numba"),

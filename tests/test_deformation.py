@@ -15,6 +15,7 @@ from xpmlp.data import Dataset
 from xpmlp.data.deformation import COUNT, Deformation, basis, deformed, draw
 from xpmlp.errors import ArrayError, ConfigError, DataError
 from xpmlp.primitives import kernels, sampled, scaled
+from xpmlp.schedules import constant, fading
 from xpmlp.training import train
 
 SHAPES = [(28, 28), (8, 8), (5, 9), (2, 3)]
@@ -131,7 +132,7 @@ class TestTheNumbers:
         assert 0.19 < np.abs(slant).max() <= 0.2 + 1e-6
 
     def test_an_epochs_numbers_are_the_same_wherever_it_is_taken_up(self, backend):
-        deformation = Deformation(1.0, (5, 4), 255, 3000, backend)
+        deformation = Deformation(constant(1.0), (5, 4), 255, 3000, backend)
         images = backend.asarray(make_images(3000, (5, 4)).reshape(3000, -1))
         whole = [
             backend.to_numpy(deformation(images, numbers)) for numbers in itertools.islice(deformation.epoch(7), 8)
@@ -143,7 +144,7 @@ class TestTheNumbers:
         assert not np.array_equal(backend.to_numpy(deformation(images, next(deformation.epoch(8)))), whole[0])
 
     def test_a_shorter_last_batch_takes_the_first_numbers(self, backend):
-        deformation = Deformation(1.0, (5, 4), 255, 16, backend, "float64")
+        deformation = Deformation(constant(1.0), (5, 4), 255, 16, backend, "float64")
         images, numbers = make_images(16, (5, 4)).reshape(16, -1), next(deformation.epoch(0))
         whole, part = (backend.to_numpy(deformation(backend.asarray(images[:n]), numbers)) for n in (16, 5))
         np.testing.assert_allclose(part, whole[:5], rtol=0, atol=1e-13)
@@ -170,6 +171,21 @@ class TestARun:
         backend = find_backend("numpy")
         thetas = [train(dataclasses.replace(CONFIG, deform=strength), tiny, backend)[0] for strength in (0.0, 0.5, 1.0)]
         assert not any(np.array_equal(a, b) for a, b in itertools.combinations(thetas, 2))
+
+    def test_that_fades_out_ends_with_the_images_as_they_are(self, find_backend):
+        backend, images = find_backend("numpy"), make_images(16, (5, 4)).reshape(16, -1)
+        deformation = Deformation(fading(1.0, 8, 0.5), (5, 4), 255, 16, backend)
+        steady = Deformation(constant(1.0), (5, 4), 255, 16, backend)
+        as_they_are = scaled(images, np.zeros(1, np.float32), 255)
+        faded, whole = (
+            [of(images, numbers) for numbers in itertools.islice(of.epoch(0, before=2), 6)]
+            for of in (deformation, steady)
+        )
+        distances = [np.abs(X - as_they_are).mean() for X in faded]
+        assert np.array_equal(faded[0], whole[0]), "step 3 of 8 is before the last half"
+        assert np.array_equal(faded[1], whole[1])
+        assert all(np.abs(X - as_they_are).mean() > distances[4] > 0 for X in whole)
+        assert np.array_equal(faded[5], as_they_are)
 
     def test_sees_the_images_that_its_seed_draws(self, tiny, find_backend):
         """One step of plain SGD, written out."""

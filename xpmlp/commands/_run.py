@@ -518,7 +518,11 @@ class Heading(Callback):
         if config.center:
             how.append(f"inputs centred at {config.center:g}")
         if config.deform:
-            how.append(f"images deformed with strength {config.deform:g}")
+            fade = f", fading over {config.deform_fade:g} of the run" if config.deform_fade else ""
+            how.append(f"images deformed with strength {config.deform:g}{fade}")
+        for name in ("dropout", "label_smoothing", "average"):
+            if getattr(config, name):
+                how.append(f"{name.replace('_', ' ')} {getattr(config, name):g}")
         how += [f"{config.schedule} learning rate {config.learning_rate:g}", f"batch size {config.batch_size}"]
         epochs = f"{config.epochs} epoch{'s' if plan.epochs > 1 else ''}"
         recipe = self.recorder.settings.get("recipe", "default")

@@ -72,7 +72,7 @@ def _deformed(part: "Dataset", strength: float) -> tuple["np.ndarray", "np.ndarr
     labels, first = np.unique(part.labels, return_index=True)
     labels, images = np.repeat(labels, 1 + DEFORMATIONS), np.repeat(part.images[first], 1 + DEFORMATIONS, axis=0)
     n = len(images)
-    deformation = Deformation(strength, part.image_shape, part.max_value, n, get_backend("numpy"))
+    deformation = Deformation(lambda step: strength, part.image_shape, part.max_value, n, get_backend("numpy"))
     X = deformation(images.reshape(n, -1), next(deformation.epoch(0)))
     drawn = np.rint(X * part.max_value).astype(np.uint8).reshape(images.shape)
     drawn[:: 1 + DEFORMATIONS] = part.images[first]

@@ -10,7 +10,7 @@ and shears), and hills around the knots of a coarse grid (what bends). So a batc
 product, of numbers that are drawn for each image with a basis that is the same for all.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -65,7 +65,7 @@ def draw(rng: np.random.Generator, n: int, strength: Any, image_shape: tuple[int
     n : int
         How many images.
     strength : float or array, shape (n,)
-        How much, at least 0; with 0 the numbers are 0. Of 1 the digits are as hard to read as a hasty writer's.
+        How much, at least 0; with 0 the numbers are 0.
     image_shape : (int, int)
         The images' height and width.
     """
@@ -126,8 +126,8 @@ class Deformation:
 
     Parameters
     ----------
-    strength : float
-        How much, above 0.
+    strength : callable
+        How much at a step of the run, counted from 1: at least 0.
     image_shape : (int, int)
         The images' height and width.
     max_value : int
@@ -147,7 +147,7 @@ class Deformation:
 
     def __init__(
         self,
-        strength: float,
+        strength: Callable[[int], float],
         image_shape: tuple[int, int],
         max_value: int,
         batch_size: int,
@@ -168,7 +168,7 @@ class Deformation:
         table, line = numbers
         return deformed(images, table[line, : images.shape[0], :, :], self._basis, self.image_shape, self.max_value)
 
-    def epoch(self, seed: int, start: int = 0) -> Iterator[Numbers]:
+    def epoch(self, seed: int, start: int = 0, before: int = 0) -> Iterator[Numbers]:
         """Yield an epoch's numbers, batch by batch and without an end.
 
         The epoch's seed decides them alone, and a batch has the same wherever the epoch is taken up.
@@ -179,12 +179,16 @@ class Deformation:
             Of the epoch, at least 0.
         start : int
             The batch to begin with.
+        before : int
+            Steps of the run before the epoch.
         """
         batches = max(1, _BLOCK // self.batch_size)
         block, line = divmod(start, batches)
         while True:
             rng = np.random.default_rng((seed, block))
-            numbers = draw(rng, batches * self.batch_size, self.strength, self.image_shape).astype(self._dtype)
+            first = before + block * batches + 1
+            strengths = np.repeat([self.strength(first + k) for k in range(batches)], self.batch_size)
+            numbers = draw(rng, len(strengths), strengths, self.image_shape).astype(self._dtype)
             table = self._backend.asarray(numbers.reshape(batches, self.batch_size, 2, COUNT))
             for k in range(line, batches):
                 yield table, k
