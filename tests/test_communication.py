@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -22,10 +23,10 @@ from xpmlp.checking import relative_error
 from xpmlp.communication import Alone, Launch, find_launch, join, part_of
 from xpmlp.config import TrainConfig
 from xpmlp.data import idx
-from xpmlp.errors import ConfigError
+from xpmlp.errors import CommunicationError, ConfigError
 from xpmlp.models import load
 from xpmlp.runs import read_checkpoint
-from xpmlp.training import evaluate, train
+from xpmlp.training import Callback, evaluate, train
 
 MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
 LAUNCH_ENV = environment(
@@ -373,6 +374,75 @@ class TestTheCommand:
         ranks.local_size, ranks.local_rank = 2, 1
         ranks.broadcast = lambda content: "cupy"
         assert _run._equip(task, ranks) == "cupy:1"
+
+
+class TestNccl:
+    """What can be held without two GPUs: the refusal, and what NCCL would be told."""
+
+    @pytest.fixture
+    def module(self):
+        pytest.importorskip("cupy", reason="CuPy is not installed")
+        from xpmlp.communication import _nccl
+
+        return _nccl
+
+    def test_that_is_missing_is_named_with_its_extra(self, module, monkeypatch):
+        monkeypatch.setattr(module.nccl, "available", False)
+        with pytest.raises(CommunicationError, match=r"2 ranks on GPUs, and NCCL is missing: pip .* 'xpmlp\[nccl\]'"):
+            module.NcclCommunicator(Ranks(0, 2))
+
+    def test_is_given_the_vector_on_the_current_stream(self, module, monkeypatch):
+        calls = []
+
+        class Communicator:
+            def __init__(self, size, identity, rank):
+                calls.append((size, identity, rank))
+
+            def allReduce(self, *arguments):
+                calls.append(arguments)
+
+        nccl = SimpleNamespace(
+            available=True, get_unique_id=lambda: b"id", get_version=lambda: 22707, NcclCommunicator=Communicator,
+            NcclError=RuntimeError, NCCL_FLOAT32=7, NCCL_FLOAT64=8, NCCL_SUM=0,
+        )  # fmt: skip
+        monkeypatch.setattr(module, "nccl", nccl)
+        monkeypatch.setattr(module.cupy.cuda, "get_current_stream", lambda: SimpleNamespace(ptr=99))
+        ranks = module.NcclCommunicator(Ranks(0, 2))
+        vector = SimpleNamespace(data=SimpleNamespace(ptr=1234), size=10, dtype=np.dtype("float64"))
+        assert ranks.sum(vector) is vector
+        assert calls == [(2, b"id", 0), (1234, 1234, 10, 8, 0, 99)]
+        assert ranks.engine == "NCCL 2.27.7, None"
+        assert ranks.library == "cupy"
+
+    def test_has_the_names_that_are_used(self, module):
+        if not module.nccl.available:
+            pytest.skip("NCCL is not installed")
+        for name in ("get_unique_id", "get_version", "NcclError", "NCCL_FLOAT32", "NCCL_FLOAT64", "NCCL_SUM"):
+            assert hasattr(module.nccl, name)
+        assert hasattr(module.nccl.NcclCommunicator, "allReduce")
+        assert len(module.nccl.get_unique_id()) == 128
+
+    def test_looks_at_its_sums_every_sixteen_steps_at_the_same_ones_on_all_ranks(self, tiny_steps):
+        """So a wish to stop after step 20 is met after step 32."""
+        assert tiny_steps(looks=16, wish_after=20) == 32
+        assert tiny_steps(looks=1, wish_after=20) == 21
+
+    @pytest.fixture
+    def tiny_steps(self):
+        def run(looks, wish_after):
+            ranks, made = Ranks(0, 2), []
+            ranks.steps_between_looks = looks
+            counter = Callback()
+            counter.on_step = made.append
+            config = TrainConfig(hidden=(4,), epochs=9, batch_size=16, kernels="numpy")
+            _, history = train(
+                config, make_dataset(240), NumpyBackend(), [counter],
+                should_stop=lambda: len(made) >= wish_after, communicator=ranks,
+            )  # fmt: skip
+            assert not history.is_complete
+            return made[-1]
+
+        return run
 
 
 class TestComingApart:
