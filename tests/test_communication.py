@@ -23,8 +23,9 @@ from xpmlp.checking import relative_error
 from xpmlp.communication import Alone, Launch, find_launch, join, part_of
 from xpmlp.config import TrainConfig
 from xpmlp.data import idx
-from xpmlp.errors import CommunicationError, ConfigError
+from xpmlp.errors import CommunicationError, ConfigError, TrainingError
 from xpmlp.models import load
+from xpmlp.network import Layout, backward, cross_entropy, forward, init
 from xpmlp.runs import read_checkpoint
 from xpmlp.training import Callback, evaluate, train
 
@@ -230,6 +231,103 @@ class TestTheSameWork:
         assert max(map(len, seen)) <= 90
 
 
+class TestRounds:
+    """Steps that each rank makes alone, and an average after some of them."""
+
+    SETTINGS: ClassVar = {
+        "hidden": [16, 8],
+        "epochs": 3,
+        "batch_size": 26,
+        "dtype": "float64",
+        "kernels": "numpy",
+        "average_every": 4,
+        "schedule": "constant",
+        "learning_rate": 0.05,
+    }
+
+    @pytest.mark.parametrize("n", [1, 3])
+    def test_are_this_loop(self, launch, tmp_path, n):
+        """The ranks written out in one process: 9 steps an epoch, in rounds of 4, 4 and 1; the last batch has a row."""
+        size, data = 3 if n > 1 else 1, make_dataset(250)
+        rng = np.random.default_rng(0)
+        layout = Layout((20, 16, 8, 3))
+        theta = init(layout, rng, "float64")
+        rest = np.sort(rng.permutation(np.arange(250, dtype=np.int32))[41:])
+        X = data.images.reshape(250, -1) / 255
+        outer, velocities = np.zeros_like(theta), [np.zeros_like(theta) for _ in range(size)]
+        losses = []
+        for _ in range(3):
+            order, own, epoch_losses = rng.permutation(rest), [theta.copy() for _ in range(size)], 0.0
+            for step in range(1, 10):
+                batch = order[26 * (step - 1) : 26 * step]
+                for rank in range(size):
+                    rows = batch[part_of(len(batch), Ranks(rank, size))]
+                    if len(rows) == 0:
+                        continue
+                    layers = layout.unflatten(own[rank])
+                    S, activations = forward(layers, X[rows])
+                    epoch_losses += float(cross_entropy(S, data.labels[rows])) * len(rows)
+                    g = layout.flatten(backward(layers, activations, S, data.labels[rows]))
+                    velocities[rank] = 0.9 * velocities[rank] + g
+                    own[rank] = own[rank] - 0.05 * (g + 0.9 * velocities[rank])
+                if step in (4, 8, 9):
+                    change = theta - sum(own) / size
+                    outer = 0.5 * outer + change
+                    theta = theta - 0.7 * (change + 0.5 * outer)
+                    own = [theta.copy() for _ in range(size)]
+            velocities = [sum(velocities) / size] * size
+            losses.append(epoch_losses / 209)
+        done = launch(n, sys.executable, "-c", PARITY, json.dumps(self.SETTINGS), "numpy", "rank")
+        assert done.returncode == 0, done.stderr
+        for rank in range(n):
+            found = np.load(tmp_path / f"rank{rank}.npz")
+            assert relative_error(found["theta"], theta) <= 1e-10
+            np.testing.assert_allclose(found["epochs"][:, 0], losses, rtol=1e-10)
+
+    def test_of_every_backend_are_the_same(self, backend, tiny):
+        config = TrainConfig(hidden=(16, 8), epochs=3, batch_size=16, dtype="float64", average_every=5, kernels="numpy")
+        theta, history = train(config, tiny, backend)
+        expected, expected_history = train(config, tiny, NumpyBackend())
+        assert relative_error(backend.to_numpy(theta), expected) <= 1e-10
+        for ours, theirs in zip(history.epochs, expected_history.epochs, strict=True):
+            assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-10)
+            assert ours.train_accuracy == theirs.train_accuracy
+
+    def test_that_were_interrupted_at_a_checkpoint_go_on_exactly(self, launch, data, tmp_path):
+        """A checkpoint ends a round, whether or not the run goes on from it."""
+        options = (
+            *SMALL,
+            "--average-every",
+            "4",
+            "--epochs",
+            "4",
+            "--checkpoint-steps",
+            "6",
+            "--keep",
+            "99",
+            "--quiet",
+        )
+        assert launch(2, *TRAIN, *data, *options, "--out", "run").returncode == 0
+        whole = (tmp_path / "run" / "model.safetensors").read_bytes()
+        (tmp_path / "run" / "summary.json").unlink()
+        for path in (tmp_path / "run" / "checkpoints").iterdir():
+            if int(path.stem.removeprefix("step-")) > 18:
+                path.unlink()
+        done = launch(2, *TRAIN, "--resume", "run", "--quiet", "--no-plot")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (tmp_path / "run" / "model.safetensors").read_bytes() == whole
+
+    def test_of_no_steps_are_refused_once(self, launch, data):
+        done = launch(2, *TRAIN, *data, "--average-every", "0")
+        assert ours(done.stderr) == ["xpmlp: average every 0: expected a whole number of at least 1"]
+        assert done.returncode != 0
+
+    def test_whose_loss_breaks_are_named(self, tiny):
+        config = TrainConfig(hidden=(8,), epochs=2, batch_size=16, average_every=4, learning_rate=1e30)
+        with pytest.raises(TrainingError, match="no longer finite in epoch 1, round 1 of 4 steps: the learning rate"):
+            train(config, tiny, NumpyBackend())
+
+
 class TestTheCommand:
     def test_leaves_one_folder_and_says_everything_once(self, launch, data, tmp_path):
         done = launch(3, *TRAIN, *data, *SMALL, "--epochs", "2", "--out", "run")
@@ -365,7 +463,7 @@ class TestTheCommand:
         found = Driver(None, version=13000, devices=2)
         monkeypatch.setattr(_run, "ask_driver", lambda: found)
         monkeypatch.setattr(_run, "get_backend", lambda spec, *rest: spec)
-        task = _run.Task(TrainConfig(), "cupy", None, "digits", None, None, None)
+        task = _run.Task(TrainConfig(), "cupy", None, "digits", None, None, None, None)
         ranks = Ranks(0, 3)
         ranks.local_size = 3
         with pytest.raises(ConfigError, match="3 ranks on a host with 2 GPUs: start as many as it has"):
