@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -22,10 +23,11 @@ from xpmlp.checking import relative_error
 from xpmlp.communication import Alone, Launch, find_launch, join, part_of
 from xpmlp.config import TrainConfig
 from xpmlp.data import idx
-from xpmlp.errors import ConfigError
+from xpmlp.errors import CommunicationError, ConfigError, TrainingError
 from xpmlp.models import load
+from xpmlp.network import Layout, backward, cross_entropy, forward, init
 from xpmlp.runs import read_checkpoint
-from xpmlp.training import evaluate, train
+from xpmlp.training import Callback, evaluate, train
 
 MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
 LAUNCH_ENV = environment(
@@ -231,6 +233,103 @@ class TestTheSameWork:
         assert max(map(len, seen)) <= 90
 
 
+class TestRounds:
+    """Steps that each rank makes alone, and an average after some of them."""
+
+    SETTINGS: ClassVar = {
+        "hidden": [16, 8],
+        "epochs": 3,
+        "batch_size": 26,
+        "dtype": "float64",
+        "kernels": "numpy",
+        "average_every": 4,
+        "schedule": "constant",
+        "learning_rate": 0.05,
+    }
+
+    @pytest.mark.parametrize("n", [1, 3])
+    def test_are_this_loop(self, launch, tmp_path, n):
+        """The ranks written out in one process: 9 steps an epoch, in rounds of 4, 4 and 1; the last batch has a row."""
+        size, data = 3 if n > 1 else 1, make_dataset(250)
+        rng = np.random.default_rng(0)
+        layout = Layout((20, 16, 8, 3))
+        theta = init(layout, rng, "float64")
+        rest = np.sort(rng.permutation(np.arange(250, dtype=np.int32))[41:])
+        X = data.images.reshape(250, -1) / 255
+        outer, velocities = np.zeros_like(theta), [np.zeros_like(theta) for _ in range(size)]
+        losses = []
+        for _ in range(3):
+            order, own, epoch_losses = rng.permutation(rest), [theta.copy() for _ in range(size)], 0.0
+            for step in range(1, 10):
+                batch = order[26 * (step - 1) : 26 * step]
+                for rank in range(size):
+                    rows = batch[part_of(len(batch), Ranks(rank, size))]
+                    if len(rows) == 0:
+                        continue
+                    layers = layout.unflatten(own[rank])
+                    S, activations = forward(layers, X[rows])
+                    epoch_losses += float(cross_entropy(S, data.labels[rows])) * len(rows)
+                    g = layout.flatten(backward(layers, activations, S, data.labels[rows]))
+                    velocities[rank] = 0.9 * velocities[rank] + g
+                    own[rank] = own[rank] - 0.05 * (g + 0.9 * velocities[rank])
+                if step in (4, 8, 9):
+                    change = theta - sum(own) / size
+                    outer = 0.5 * outer + change
+                    theta = theta - 0.7 * (change + 0.5 * outer)
+                    own = [theta.copy() for _ in range(size)]
+            velocities = [sum(velocities) / size] * size
+            losses.append(epoch_losses / 209)
+        done = launch(n, sys.executable, "-c", PARITY, json.dumps(self.SETTINGS), "numpy", "rank")
+        assert done.returncode == 0, done.stderr
+        for rank in range(n):
+            found = np.load(tmp_path / f"rank{rank}.npz")
+            assert relative_error(found["theta"], theta) <= 1e-10
+            np.testing.assert_allclose(found["epochs"][:, 0], losses, rtol=1e-10)
+
+    def test_of_every_backend_are_the_same(self, backend, tiny):
+        config = TrainConfig(hidden=(16, 8), epochs=3, batch_size=16, dtype="float64", average_every=5, kernels="numpy")
+        theta, history = train(config, tiny, backend)
+        expected, expected_history = train(config, tiny, NumpyBackend())
+        assert relative_error(backend.to_numpy(theta), expected) <= 1e-10
+        for ours, theirs in zip(history.epochs, expected_history.epochs, strict=True):
+            assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-10)
+            assert ours.train_accuracy == theirs.train_accuracy
+
+    def test_that_were_interrupted_at_a_checkpoint_go_on_exactly(self, launch, data, tmp_path):
+        """A checkpoint ends a round, whether or not the run goes on from it."""
+        options = (
+            *SMALL,
+            "--average-every",
+            "4",
+            "--epochs",
+            "4",
+            "--checkpoint-steps",
+            "6",
+            "--keep",
+            "99",
+            "--quiet",
+        )
+        assert launch(2, *TRAIN, *data, *options, "--out", "run").returncode == 0
+        whole = (tmp_path / "run" / "model.safetensors").read_bytes()
+        (tmp_path / "run" / "summary.json").unlink()
+        for path in (tmp_path / "run" / "checkpoints").iterdir():
+            if int(path.stem.removeprefix("step-")) > 18:
+                path.unlink()
+        done = launch(2, *TRAIN, "--resume", "run", "--quiet", "--no-plot")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (tmp_path / "run" / "model.safetensors").read_bytes() == whole
+
+    def test_of_no_steps_are_refused_once(self, launch, data):
+        done = launch(2, *TRAIN, *data, "--average-every", "0")
+        assert ours(done.stderr) == ["xpmlp: average every 0: expected a whole number of at least 1"]
+        assert done.returncode != 0
+
+    def test_whose_loss_breaks_are_named(self, tiny):
+        config = TrainConfig(hidden=(8,), epochs=2, batch_size=16, average_every=4, learning_rate=1e30)
+        with pytest.raises(TrainingError, match="no longer finite in epoch 1, round 1 of 4 steps: the learning rate"):
+            train(config, tiny, NumpyBackend())
+
+
 class TestTheCommand:
     def test_leaves_one_folder_and_says_everything_once(self, launch, data, tmp_path):
         done = launch(3, *TRAIN, *data, *SMALL, "--epochs", "2", "--out", "run")
@@ -366,7 +465,7 @@ class TestTheCommand:
         found = Driver(None, version=13000, devices=2)
         monkeypatch.setattr(_run, "ask_driver", lambda: found)
         monkeypatch.setattr(_run, "get_backend", lambda spec, *rest: spec)
-        task = _run.Task(TrainConfig(), "cupy", None, "digits", None, None, None)
+        task = _run.Task(TrainConfig(), "cupy", None, "digits", None, None, None, None)
         ranks = Ranks(0, 3)
         ranks.local_size = 3
         with pytest.raises(ConfigError, match="3 ranks on a host with 2 GPUs: start as many as it has"):
@@ -375,6 +474,75 @@ class TestTheCommand:
         ranks.local_size, ranks.local_rank = 2, 1
         ranks.broadcast = lambda content: "cupy"
         assert _run._equip(task, ranks) == "cupy:1"
+
+
+class TestNccl:
+    """What can be held without two GPUs: the refusal, and what NCCL would be told."""
+
+    @pytest.fixture
+    def module(self):
+        pytest.importorskip("cupy", reason="CuPy is not installed")
+        from xpmlp.communication import _nccl
+
+        return _nccl
+
+    def test_that_is_missing_is_named_with_its_extra(self, module, monkeypatch):
+        monkeypatch.setattr(module.nccl, "available", False)
+        with pytest.raises(CommunicationError, match=r"2 ranks on GPUs, and NCCL is missing: pip .* 'xpmlp\[nccl\]'"):
+            module.NcclCommunicator(Ranks(0, 2))
+
+    def test_is_given_the_vector_on_the_current_stream(self, module, monkeypatch):
+        calls = []
+
+        class Communicator:
+            def __init__(self, size, identity, rank):
+                calls.append((size, identity, rank))
+
+            def allReduce(self, *arguments):
+                calls.append(arguments)
+
+        nccl = SimpleNamespace(
+            available=True, get_unique_id=lambda: b"id", get_version=lambda: 22707, NcclCommunicator=Communicator,
+            NcclError=RuntimeError, NCCL_FLOAT32=7, NCCL_FLOAT64=8, NCCL_SUM=0,
+        )  # fmt: skip
+        monkeypatch.setattr(module, "nccl", nccl)
+        monkeypatch.setattr(module.cupy.cuda, "get_current_stream", lambda: SimpleNamespace(ptr=99))
+        ranks = module.NcclCommunicator(Ranks(0, 2))
+        vector = SimpleNamespace(data=SimpleNamespace(ptr=1234), size=10, dtype=np.dtype("float64"))
+        assert ranks.sum(vector) is vector
+        assert calls == [(2, b"id", 0), (1234, 1234, 10, 8, 0, 99)]
+        assert ranks.engine == "NCCL 2.27.7, None"
+        assert ranks.library == "cupy"
+
+    def test_has_the_names_that_are_used(self, module):
+        if not module.nccl.available:
+            pytest.skip("NCCL is not installed")
+        for name in ("get_unique_id", "get_version", "NcclError", "NCCL_FLOAT32", "NCCL_FLOAT64", "NCCL_SUM"):
+            assert hasattr(module.nccl, name)
+        assert hasattr(module.nccl.NcclCommunicator, "allReduce")
+        assert len(module.nccl.get_unique_id()) == 128
+
+    def test_looks_at_its_sums_every_sixteen_steps_at_the_same_ones_on_all_ranks(self, tiny_steps):
+        """So a wish to stop after step 20 is met after step 32."""
+        assert tiny_steps(looks=16, wish_after=20) == 32
+        assert tiny_steps(looks=1, wish_after=20) == 21
+
+    @pytest.fixture
+    def tiny_steps(self):
+        def run(looks, wish_after):
+            ranks, made = Ranks(0, 2), []
+            ranks.steps_between_looks = looks
+            counter = Callback()
+            counter.on_step = made.append
+            config = TrainConfig(hidden=(4,), epochs=9, batch_size=16, kernels="numpy")
+            _, history = train(
+                config, make_dataset(240), NumpyBackend(), [counter],
+                should_stop=lambda: len(made) >= wish_after, communicator=ranks,
+            )  # fmt: skip
+            assert not history.is_complete
+            return made[-1]
+
+        return run
 
 
 class TestComingApart:

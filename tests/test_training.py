@@ -731,3 +731,8 @@ def test_a_resident_batch_is_gathered_in_the_step(backend, tiny):
     read = [[backend.to_numpy(part) for part in read_batch(batch)] for batch in batches]
     assert np.array_equal(np.concatenate([images for images, _ in read]), tiny.images[::-1].reshape(240, 20))
     assert np.array_equal(np.concatenate([labels for _, labels in read]), tiny.labels[::-1])
+
+
+def test_two_averages_at_once_are_refused():
+    with pytest.raises(ConfigError, match=r"average 0\.9 with average every 8: .* leave one of the two out"):
+        TrainConfig(average=0.9, average_every=8)

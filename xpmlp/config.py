@@ -104,6 +104,9 @@ class TrainConfig:
         Stop after the first epoch whose validation accuracy, in (0, 1], reaches it.
     transfer : {"auto", "resident", "stream"}
         How images come to the device, as `DeviceLoader` has it; the results are the same.
+    average_every : int
+        Steps that each of several ranks makes alone before their parameters are averaged, which is for slow links; 1:
+        they make every step together, as one process would.
     kernels : {"auto", "numpy", "numba"}
         What computes on the NumPy backend beside its matrix products: NumPy's functions, or kernels that numba
         compiles; auto: the latter where numba is installed. The results differ in their last bits.
@@ -134,6 +137,7 @@ class TrainConfig:
     dtype: str = "float32"
     target_accuracy: float | None = None
     transfer: str = "auto"
+    average_every: int = 1
     kernels: str = "auto"
 
     def __post_init__(self) -> None:
@@ -149,6 +153,7 @@ class TrainConfig:
         _require_count("epochs", self.epochs, least=1)
         _require_count("batch size", self.batch_size, least=1)
         _require_count("seed", self.seed, least=0)
+        _require_count("average every", self.average_every, least=1)
         rate, share, target = self.learning_rate, self.val_size, self.target_accuracy
         if rate is not None and not 0 < rate < math.inf:
             raise ConfigError(f"learning rate {rate}: expected a finite number above 0")
@@ -166,6 +171,11 @@ class TrainConfig:
             )
         if self.optimizer != "sgd" and (self.momentum is not None or self.nesterov):
             raise ConfigError(f"momentum and nesterov are for sgd: leave them out with {self.optimizer}")
+        if self.average and self.average_every > 1:
+            raise ConfigError(
+                f"average {self.average} with average every {self.average_every}: the ranks' average is of the "
+                "parameters themselves; leave one of the two out"
+            )
         if not 0 <= self.deform <= _MOST_DEFORMED:
             raise ConfigError(
                 f"deform {self.deform}: expected a strength of at least 0 (off), at most {_MOST_DEFORMED}"

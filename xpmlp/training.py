@@ -20,7 +20,7 @@ from xpmlp.dropout import Dropout
 from xpmlp.errors import BackendError, CheckpointError, CommunicationError, ConfigError, DataError, TrainingError
 from xpmlp.namespaces import Array, array_namespace
 from xpmlp.network import Layer, Layout, backpropagate, center_gradients, forward, gradient_vector, init, score, smooth
-from xpmlp.optimizers import Optimizer, Scalars, State
+from xpmlp.optimizers import Optimizer, Scalars, State, sgd
 from xpmlp.primitives import accumulate, join, kernels, scaled
 from xpmlp.records import Checkpoint, EpochMetrics, History, Plan
 from xpmlp.schedules import fading
@@ -80,6 +80,13 @@ TrainStep: TypeAlias = Callable[..., tuple[Array, State, Totals]]
 GradientStep: TypeAlias = Callable[..., Array]
 UpdateStep: TypeAlias = Callable[[Array, State, Totals, Array, Scalars], tuple[Array, State, Totals]]
 EvaluationStep: TypeAlias = Callable[[Totals, Array, Batch], Totals]
+
+_OUTER, _OUTER_RATE = sgd(0.5, nesterov=True), 0.7
+"""What makes a step of the ranks' average, and its rate. DiLoCo's momentum of 0.9, for rounds of 500 AdamW steps, costs
+accuracy where each rank's own steps have momentum (MNIST, 4 ranks: 93 % where this has 97.7 %)."""
+
+_OUTER_VELOCITY = "outer_velocity"
+"""What its vector is called beside the optimizer's own."""
 
 _TAIL = 3
 """What the ranks sum behind the gradient: the losses, the number correct, and the wishes to stop."""
@@ -375,6 +382,8 @@ def _train(
     val_rows, train_rows = np.sort(rows[:n_val]), np.sort(rows[n_val:])
     del rows
     state, totals = optimizer.init(theta), zero_totals(backend, config.dtype)
+    if config.average_every > 1:
+        state[_OUTER_VELOCITY] = backend.namespace.zeros_like(theta)
     if start:
         if set(start.state) != set(state):
             raise CheckpointError(f"the checkpoint has {sorted(start.state)}: {optimizer.name} has {sorted(state)}")
@@ -398,9 +407,14 @@ def _train(
         "smoothing": config.label_smoothing,
     }
     wants_to_stop = should_stop or _never
+    in_parts = communicator.size > 1 or config.average_every > 1
     train_step: Callable[..., tuple[Array, State, Totals]]
-    if communicator.size == 1:
+    rounds: Rounds | None = None
+    if communicator.size == 1 or config.average_every > 1:
         train_step = backend.compile(make_train_step(layout, optimizer, **of_the_math), donate=(0, 1, 2))
+        if config.average_every > 1:
+            train_step = rounds = Rounds(communicator, backend, train_step, config, wants_to_stop, theta)
+            wants_to_stop = rounds.is_to_stop
     else:
         train_step = together = StepOfAll(
             communicator,
@@ -410,6 +424,7 @@ def _train(
             wants_to_stop,
         )
         wants_to_stop = together.is_to_stop
+    if communicator.size > 1:
         _require_same_parameters(communicator, theta, backend, "before the first step")
     evaluation_step = backend.compile(make_evaluation_step(layout, dataset.max_value), donate=(0,))
     generator, epoch_began = rng.bit_generator.state, time.perf_counter() - (start.epoch_seconds if start else 0.0)
@@ -434,6 +449,12 @@ def _train(
             seconds=now - began,
         )
 
+    def settle() -> None:
+        """Let what this rank has be what all have, where they have gone ways of their own."""
+        nonlocal theta, state, totals
+        if rounds:
+            theta, state, totals = rounds.settle(theta, state, totals)
+
     for callback in callbacks:
         callback.on_begin(plan)
     if not start:
@@ -445,17 +466,21 @@ def _train(
         before = last_step - steps_per_epoch
         order, first = rng.permutation(train_rows), step - before
         noise = _noise(rng, deformation, dropout, first, before)
-        for batch, drawn in zip(_batches(loader, order, first, batch_size, communicator), noise, strict=False):
+        parts = _batches(loader, order, first, batch_size, communicator, in_parts)
+        for batch, drawn in zip(parts, noise, strict=False):
             step += 1
             scalars = optimizer.scalars(step, schedule(step))
             theta, state, totals = train_step(theta, state, totals, batch, scalars, drawn)
             for callback in callbacks:
                 callback.on_step(step)
             if wants_to_stop():
+                settle()
                 _offer(take, callbacks)
                 return state.get("average", theta), History(plan, tuple(done), is_complete=False)
             if checkpoint_steps and step % checkpoint_steps == 0 and step < last_step:
+                settle()
                 _offer(take, callbacks)
+        settle()
         backend.synchronize()
         seconds = time.perf_counter() - epoch_began
         loss, correct = _read(totals, backend, plan, epoch)
@@ -551,7 +576,7 @@ class StepOfAll:
         else:
             noise = noise and noise.of(part.rows)
             vector = self._gradient_step(theta, part.batch, part.share, wish, noise)
-        vector, wishes = self._sum(vector)
+        vector, wishes = _sum(vector, self._backend, self._communicator)
         self._steps += 1
         if self._steps % self._communicator.steps_between_looks == 0:  # the same steps on all ranks
             self._is_to_stop = float(wishes) > 0
@@ -561,14 +586,114 @@ class StepOfAll:
         """Return whether a rank has wished to stop, which all ranks learn of after the same step."""
         return self._is_to_stop
 
-    def _sum(self, vector: Array) -> tuple[Array, Array]:
-        """Return the sum of the ranks' vectors and its last number, which costs nothing to look at on the host."""
-        backend, communicator = self._backend, self._communicator
-        if communicator.library == backend.library:
-            vector = communicator.sum(vector)
-            return vector, vector[-1]
-        host = communicator.sum(backend.to_numpy(vector))
-        return backend.asarray(host), host[-1]
+
+def _sum(vector: Array, backend: Backend, communicator: Communicator) -> tuple[Array, Array]:
+    """Return the sum of the ranks' vectors and its last number, which costs nothing to look at on the host.
+
+    The vector is handed over, save where it is not of the communicator's library, which then goes through the host.
+    """
+    if communicator.library in (None, backend.library):
+        vector = communicator.sum(vector)
+        return vector, vector[-1]
+    host = communicator.sum(backend.to_numpy(vector))
+    return backend.asarray(host), host[-1]
+
+
+class Rounds:
+    """Steps that each rank makes alone on its parts of the batches, and after some of them one step of all.
+
+    That step goes from where the round began towards the mean of where the ranks have come, with a momentum of its own:
+    local SGD (Stich 2019, "Local SGD Converges Fast and Communicates Little") with the outer step of DiLoCo (Douillard
+    et al. 2023, "DiLoCo: Distributed Low-Communication Training of Language Models", algorithm 1)::
+
+        g ← start − mean of the ranks' theta
+        v ← 0.5 · v + g
+        theta ← start − 0.7 · (g + 0.5 · v)
+
+    The optimizer's vectors stay each rank's own in between. It is called as what `make_train_step` returns, with a
+    `Part` for a batch.
+
+    Parameters
+    ----------
+    communicator : Communicator
+        The ranks.
+    backend : Backend
+        Whose arrays they compute with.
+    step : callable
+        What `make_train_step` returns, compiled.
+    config : TrainConfig
+        How many steps a round has.
+    wishes_to_stop : callable
+        Whether this rank does; all learn of it at a round's end.
+    theta : array, shape (layout.size,)
+        Where the first round begins.
+    """
+
+    def __init__(
+        self,
+        communicator: Communicator,
+        backend: Backend,
+        step: TrainStep,
+        config: TrainConfig,
+        wishes_to_stop: Callable[[], bool],
+        theta: Array,
+    ) -> None:
+        self._communicator, self._backend, self._step = communicator, backend, step
+        self._every, self._dtype, self._wishes_to_stop = config.average_every, config.dtype, wishes_to_stop
+        self._start = backend.namespace.asarray(theta, copy=True)
+        self._own = zero_totals(backend, config.dtype)
+        self._steps, self._is_to_stop = 0, False
+
+    def __call__(
+        self,
+        theta: Array,
+        state: State,
+        totals: Totals,
+        part: "Part",
+        scalars: Scalars,
+        noise: Noise | None = None,
+    ) -> tuple[Array, State, Totals]:
+        """Make a step, and the round's last one with all ranks, which all call it as often."""
+        if part.batch is not None:
+            own = {name: vector for name, vector in state.items() if name != _OUTER_VELOCITY}
+            noise = noise and noise.of(part.rows)
+            theta, own, self._own = self._step(theta, own, self._own, part.batch, scalars, noise)
+            state = {**own, _OUTER_VELOCITY: state[_OUTER_VELOCITY]}
+        self._steps += 1
+        if self._steps == self._every:
+            return self._average(theta, state, totals)
+        return theta, state, totals
+
+    def is_to_stop(self) -> bool:
+        """Return whether a rank had wished to stop when the last round ended."""
+        return self._is_to_stop
+
+    def settle(self, theta: Array, state: State, totals: Totals) -> tuple[Array, State, Totals]:
+        """Return what the ranks have in common: a round is ended, and the optimizer's vectors are averaged too."""
+        if self._steps:
+            theta, state, totals = self._average(theta, state, totals)
+        shared = {
+            name: vector
+            if name == _OUTER_VELOCITY
+            else _sum(vector, self._backend, self._communicator)[0] / self._communicator.size
+            for name, vector in state.items()
+        }
+        return theta, shared, totals
+
+    def _average(self, theta: Array, state: State, totals: Totals) -> tuple[Array, State, Totals]:
+        xp = array_namespace(theta=theta)
+        loss, correct, n = self._own.loss, xp.astype(self._own.correct, theta.dtype), theta.shape[0]
+        vector = join((theta, loss, correct, xp.zeros_like(loss) + (1.0 if self._wishes_to_stop() else 0.0)))
+        vector, wishes = _sum(vector, self._backend, self._communicator)
+        self._is_to_stop = float(wishes) > 0
+        loss, correct = (xp.reshape(vector[k : k + 1], ()) for k in (n, n + 1))
+        totals = Totals(*accumulate(*totals, loss, xp.astype(correct, xp.int32), 1))
+        towards = self._start - vector[:n] / self._communicator.size
+        velocity = {"velocity": state[_OUTER_VELOCITY]}
+        theta, velocity = _OUTER.update(self._start, velocity, towards, {"learning_rate": _OUTER_RATE})
+        self._start = xp.asarray(theta, copy=True)  # the steps change theta itself
+        self._own, self._steps = zero_totals(self._backend, self._dtype), 0
+        return theta, {**state, _OUTER_VELOCITY: velocity["velocity"]}, totals
 
 
 class Part(NamedTuple):
@@ -583,10 +708,10 @@ class Part(NamedTuple):
 
 
 def _batches(
-    loader: DeviceLoader, order: np.ndarray, first: int, batch_size: int, communicator: Communicator
+    loader: DeviceLoader, order: np.ndarray, first: int, batch_size: int, communicator: Communicator, in_parts: bool
 ) -> Iterable[Any]:
     """Return an epoch's batches from the first on, or this rank's `Part` of each."""
-    if communicator.size == 1:
+    if not in_parts:
         return loader.batches(order, first)
     n_whole = len(order) - len(order) % batch_size
     whole, rest = order[:n_whole].reshape(-1, batch_size), order[n_whole:]
@@ -693,10 +818,10 @@ def _read(totals: Totals, backend: Backend, plan: Plan, epoch: int) -> tuple[flo
     """Return an epoch's summed loss and number correct, once it is sure that the losses were finite."""
     loss, correct, steps, finite = (backend.to_numpy(total).item() for total in totals)
     if finite < steps:
-        raise TrainingError(
-            f"the loss was no longer finite in epoch {epoch}, step {finite + 1} of {plan.steps_per_epoch}: "
-            f"{_slower(plan)}"
-        )
+        where = f"step {finite + 1} of {plan.steps_per_epoch}"
+        if plan.config.average_every > 1:
+            where = f"round {finite + 1} of {plan.config.average_every} steps"
+        raise TrainingError(f"the loss was no longer finite in epoch {epoch}, {where}: {_slower(plan)}")
     return loss, correct
 
 

@@ -50,6 +50,7 @@ class Task:
     data_dir: str | None
     start: Checkpoint | None
     threads: int | None
+    checkpoint_steps: int | None
 
 
 @dataclasses.dataclass
@@ -72,6 +73,7 @@ class Work:
     device: Backend
     start: Checkpoint | None
     threads: int | None
+    checkpoint_steps: int | None
     ranks: Communicator
 
 
@@ -121,7 +123,7 @@ def run(*, resume: str | None, given: set[str], plot: bool, quiet: bool, distrib
         device = _equip(task, ranks)
         data = _load(task, ranks, progress)
         ranks = join_gpus(ranks) if device.name == "cupy" else ranks
-        work = Work(task.config, data, device, task.start, task.threads, ranks)
+        work = Work(task.config, data, device, task.start, task.threads, task.checkpoint_steps, ranks)
         if draft:
             _carry_out(_settle(draft, work), began, plot, quiet, tell)
         else:
@@ -157,8 +159,8 @@ def _begin(options: Mapping[str, Any], given: set[str]) -> Draft:
         "checkpoint_steps": options["checkpoint_steps"],
         "keep": KEEP if keep is None else keep,
     }
-    names = ("backend", "precision", "dataset", "data_dir")
-    task = Task(config, **{name: options[name] for name in names}, start=None, threads=options["threads"])
+    names = ("backend", "precision", "dataset", "data_dir", "threads", "checkpoint_steps")
+    task = Task(config, **{name: options[name] for name in names}, start=None)
     return Draft(task, None if out is None else folder, {}, additions)
 
 
@@ -210,7 +212,8 @@ def _take_up(
         data_dir = record.get("data_dir")
     threads = options["threads"] or _threads(record, size)
     backend, dataset = option("backend", "backend_spec"), option("dataset", "dataset_spec")
-    task = Task(config, backend, option("precision", "precision"), dataset, data_dir, start, threads)
+    precision, steps = option("precision", "precision"), option("checkpoint_steps", "checkpoint_steps")
+    task = Task(config, backend, precision, dataset, data_dir, start, threads, steps)
     names = ("checkpoint_steps", "keep", "precision")
     return Draft(task, folder, record, {name: options[name] for name in names if name in given})
 
@@ -272,7 +275,7 @@ def _carry_out(job: Job, began: float, plot: bool, quiet: bool, tell: Say) -> No
     progress = None if quiet else make_progress()
     callbacks = [recorder, Heading(job, recorder, tell), *([progress] if progress else [])]
     with _limited_threads(job), _explaining(job, recorder, progress):
-        theta, history = _train(job, callbacks, recorder.settings.get("checkpoint_steps"))
+        theta, history = _train(job, callbacks)
         plan = history.plan
         folder.write_model(device.to_numpy(theta), _info(plan, data))
         test = _test(job, theta, plan)
@@ -295,7 +298,7 @@ def _assist(work: Work) -> None:
     """Do what rank 0 does, and write and say nothing."""
     with _limited_threads(work):
         try:
-            theta, history = _train(work, (), None)
+            theta, history = _train(work, ())
         except Interrupted as interrupted:
             if not interrupted.is_of_all:
                 raise
@@ -305,7 +308,7 @@ def _assist(work: Work) -> None:
     leave()
 
 
-def _train(work: Work, callbacks: Sequence[Callback], checkpoint_steps: int | None) -> tuple[Any, History]:
+def _train(work: Work, callbacks: Sequence[Callback]) -> tuple[Any, History]:
     """Train until the end, or until a signal has come to any rank, which all learn of."""
     stop = StopRequest()
     with stop.listening():
@@ -315,7 +318,7 @@ def _train(work: Work, callbacks: Sequence[Callback], checkpoint_steps: int | No
             work.device,
             callbacks,
             start=work.start,
-            checkpoint_steps=checkpoint_steps,
+            checkpoint_steps=work.checkpoint_steps,
             should_stop=stop,
             communicator=work.ranks,
         )
@@ -524,6 +527,8 @@ class Heading(Callback):
             if getattr(config, name):
                 how.append(f"{name.replace('_', ' ')} {getattr(config, name):g}")
         how += [f"{config.schedule} learning rate {config.learning_rate:g}", f"batch size {config.batch_size}"]
+        if config.average_every > 1:
+            how.append(f"an average of the ranks every {config.average_every} steps")
         epochs = f"{config.epochs} epoch{'s' if plan.epochs > 1 else ''}"
         recipe = self.recorder.settings.get("recipe", "default")
         named = "" if recipe == "default" else f", recipe {recipe}"

@@ -62,6 +62,13 @@ def widths(context: click.Context, parameter: click.Parameter, value: str) -> tu
     show_default=True,
     help="One model on the processes that mpiexec has started: auto, off (each trains its own) or mpi.",
 )
+@click.option(
+    "--average-every",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Steps that each rank makes alone before an average of all, for slow links.",
+)
 @click.option("--resume", type=click.Path(), metavar="RUN", help="Go on with the run in that folder, where it stopped.")
 @click.option("--checkpoint-steps", type=click.IntRange(1), help="Also write a checkpoint every so many steps.")
 @click.option("--keep", type=click.IntRange(1), help="How many of the last checkpoints stay. [2]")
