@@ -35,7 +35,13 @@ from cupy.cuda.compiler import CompileException, _NVRTCProgram  # noqa: E402
 from xpmlp.primitives import _cupy  # noqa: E402
 
 ARCHITECTURES = (75, 80, 90, 100, 120)
-C_TYPES = {"float": np.float32, "double": np.float64, "int": np.int32, "unsigned int": np.uint32}
+C_TYPES = {
+    "float": np.float32,
+    "double": np.float64,
+    "int": np.int32,
+    "unsigned int": np.uint32,
+    "unsigned char": np.uint8,
+}
 
 
 def kernels() -> dict[tuple[str, str | None], object]:
@@ -353,6 +359,7 @@ def call_all(dtype):
 
     labels = np.array([0, 2, 1, 1, 0], np.int32)
     _cupy.scaled(rng.integers(0, 256, (5, 7), dtype=np.uint8), random(9), 255)
+    _cupy.sampled(odd(rng.integers(0, 256, (5, 12), dtype=np.uint8)), random(5, 2, 3, 4), 255)
     _cupy.bias_relu(random(5, 3), random(1, 3))
     _cupy.bias_relu(random(1, 3), random(1, 3))
     _cupy.relu_backward(random(5, 3), random(5, 3))
@@ -447,7 +454,8 @@ def test_every_kernel_is_called_by_the_tests(monkeypatch, dtype):
     call_all(dtype)
     monkeypatch.undo()
     missing = {(name, key) for (name, key), kernel in kernels().items() if kernel not in seen}
-    assert missing == ({("_softmax_cross_entropy", "float64" if dtype == "float32" else "float32")})
+    other = "float64" if dtype == "float32" else "float32"
+    assert missing == {("_sampled", other), ("_softmax_cross_entropy", other)}
 
 
 def test_another_rate_compiles_nothing(monkeypatch):
@@ -472,6 +480,20 @@ class TestArithmetic:
         images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         theta = np.zeros(3, dtype)
         assert np.array_equal(native.scaled(images, theta, 255), agnostic("scaled")(images, theta, 255))
+
+    @pytest.mark.parametrize("shape", [(2, 3), (8, 8), (28, 28)])
+    @pytest.mark.parametrize("most", [0.0, 0.7, 3.0, 100.0])
+    def test_sampled(self, native, dtype, shape, most):
+        rng = np.random.default_rng(0)
+        images = odd(rng.integers(0, 256, (3, shape[0] * shape[1]), dtype=np.uint8))
+        displacements = odd(rng.uniform(-most, most, (3, 2, *shape)).astype(dtype))
+        if most == 3.0:  # on pixels, and on the border of what lies around
+            displacements = np.rint(displacements)
+        expected = agnostic("sampled")(images, displacements, 16)
+        found = native.sampled(images, displacements, 16)
+        self.close(found, expected, dtype)
+        if most in (0.0, 3.0):
+            assert np.array_equal(found, expected)
 
     @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (5, 3)])
     def test_relu_and_its_derivative(self, native, dtype, shape):

@@ -60,6 +60,43 @@ _adam_step = cupy.ElementwiseKernel(
     "xpmlp_adam_step",
 )
 
+_SAMPLED = r"""
+typedef REAL real;
+
+// A thread takes a pixel of X at a time. Places count from the corner of the zeros that lie around an image.
+extern "C" __global__ void xpmlp_sampled(
+    const unsigned char* __restrict__ images, const real* __restrict__ displacements, real* __restrict__ X,
+    int n, int height, int width, real share
+) {
+    const int pixels = height * width;
+    const real bottom = real(height + 1), right = real(width + 1);
+    const long long count = (long long)n * pixels, stride = (long long)gridDim.x * blockDim.x;
+    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += stride) {
+        const long long k = i / pixels;
+        const int pixel = (int)(i - k * pixels), row = pixel / width, column = pixel - row * width;
+        const unsigned char* image = images + k * pixels;
+        const real* displacement = displacements + 2 * k * pixels + pixel;
+        real y = displacement[0] + real(row + 1), x = displacement[pixels] + real(column + 1);
+        y = y > real(0) ? (y < bottom ? y : bottom) : real(0);
+        x = x > real(0) ? (x < right ? x : right) : real(0);
+        int top = (int)y, left = (int)x;
+        top = top < height ? top : height, left = left < width ? left : width;
+        y -= real(top), x -= real(left);
+        const bool above = top > 0, below = top < height, before = left > 0, behind = left < width;
+        const unsigned char* at = image + (top - 1) * width + left - 1;
+        const real a = above && before ? real(at[0]) : real(0), b = above && behind ? real(at[1]) : real(0);
+        const real c = below && before ? real(at[width]) : real(0), d = below && behind ? real(at[width + 1]) : real(0);
+        const real upper = a + x * (b - a), lower = c + x * (d - c);
+        X[i] = (upper + y * (lower - upper)) * share;
+    }
+}
+"""
+
+_sampled = {
+    dtype: cupy.RawKernel(_SAMPLED, "xpmlp_sampled", (f"-DREAL={real}",))
+    for dtype, real in (("float32", "float"), ("float64", "double"))
+}
+
 _SOFTMAX_CROSS_ENTROPY = r"""
 typedef REAL real;
 
@@ -141,10 +178,10 @@ _softmax_cross_entropy = {
 }
 
 _THREADS = 256
-"""Of a block of the softmax: a warp, which takes a row, has 32."""
+"""Of a block. Of the softmax's, a warp, which takes a row, has 32."""
 
 _MOST_BLOCKS = 512
-"""So many of them, then each takes more rows. A constant, and not the GPU's size, which would order the sums anew."""
+"""So many of the softmax, then each takes more rows. A constant, not the GPU's size, which would order sums anew."""
 
 
 def new_gradient(theta: Any) -> Any:
@@ -155,6 +192,17 @@ def new_gradient(theta: Any) -> Any:
 def scaled(images: Any, theta: Any, max_value: int) -> Any:
     """Return bytes as numbers from 0 to 1, in one launch."""
     return _scale(images, 1 / max_value, cupy.empty(images.shape, theta.dtype))
+
+
+def sampled(images: Any, displacements: Any, max_value: int) -> Any:
+    """Return bytes as X, each pixel taken from another place of its image, in one launch."""
+    images, displacements = cupy.ascontiguousarray(images), cupy.ascontiguousarray(displacements)
+    n, _, height, width = displacements.shape
+    X = cupy.empty(images.shape, displacements.dtype)
+    numbers = np.int32(n), np.int32(height), np.int32(width), X.dtype.type(1 / max_value)
+    n_blocks = min(-(-X.size // _THREADS), 2**20)
+    _sampled[X.dtype.name]((n_blocks,), (_THREADS,), (images, displacements, X, *numbers))
+    return X
 
 
 def bias_relu(Z: Any, b: Any) -> Any:
