@@ -215,12 +215,25 @@ class TestTrain:
         assert "epoch 100/100" in text
 
 
+def test_what_makes_a_run_harder_is_said_and_recorded(train, at_home, capsys):
+    options = {"deform": 1.0, "deform_fade": 0.5, "dropout": 0.25, "label_smoothing": 0.1, "average": 0.9}
+    given = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    assert train("--out", "run", "--no-plot", *given) == 0
+    said = capsys.readouterr().out
+    assert "images deformed with strength 1, fading over 0.5 of the run, dropout 0.25, label smoothing 0.1" in said
+    config = read(at_home / "run" / "config.json")
+    assert {name: config[name] for name in options} == options
+
+
 BAD = {
     "an unknown backend": (["--backend", "cudy"], "unknown backend 'cudy': did you mean"),
     "an unknown data set": (["--dataset", "minst"], "unknown data set 'minst': did you mean mnist?"),
     "an unknown optimizer": (["--optimizer", "adamm"], "unknown optimizer 'adamm': expected sgd, adam or adamw"),
     "an unknown schedule": (["--schedule", "linear"], "unknown schedule 'linear'"),
-    "an unknown recipe": (["--recipe", "slow"], "unknown recipe 'slow': expected quick"),
+    "an unknown recipe": (["--recipe", "slow"], "unknown recipe 'slow': expected quick, best or default"),
+    "a negative deformation": (["--deform", "-1"], "deform -1.0: expected a strength of at least 0 (off), at most 10"),
+    "a deformation that is no number": (["--deform", "nan"], "deform nan: expected a strength of at least 0 (off)"),
+    "a dropout of everything": (["--dropout", "1"], "dropout 1.0: expected at least 0 (off) and below 1"),
     "an unknown precision": (["--precision", "half"], "precision 'half': expected float32 or tf32"),
     "TF32 on a CPU": (["--precision", "tf32"], "numpy on cpu has no TF32, a precision of NVIDIA's GPUs"),
     "unknown kernels": (["--kernels", "fast"], "unknown kernels 'fast': expected auto, numpy or numba"),
@@ -454,6 +467,15 @@ class TestData:
         assert re.findall(r"^(\d) +(\d+) +(\d+)$", said, re.M) == [(str(k), "80", "20") for k in range(3)]
         assert (at_home / "samples.png").read_bytes().startswith(b"\x89PNG")
 
+    def test_draws_deformations_beside_the_samples(self, at_home, capsys):
+        for strength in ("1", "0.5"):
+            (at_home / f"of-{strength}").mkdir()
+            assert main(["data", "digits", "--deform", strength, "--out", f"of-{strength}/samples.png"]) == 0
+            assert f"picture  of-{strength}/deformed.png\n" in capsys.readouterr().out
+        pictures = [(at_home / f"of-{strength}" / "deformed.png").read_bytes() for strength in ("1", "0.5")]
+        assert all(picture.startswith(b"\x89PNG") for picture in pictures)
+        assert pictures[0] != pictures[1]
+
     def test_says_what_is_unusual_about_the_files(self, idx_folder, capsys):
         assert main(["data", "mnist", "--data-dir", str(idx_folder), "--out", "mine.png"]) == 0
         assert re.search("^warning +train-images.*not mnist as it was published", capsys.readouterr().out, re.M)
@@ -473,6 +495,8 @@ class TestData:
             (["minst"], "unknown data set 'minst': did you mean mnist?"),
             (["mnist", "--data-dir", "nowhere"], "nowhere is no folder"),
             (["digits", "--out", "nowhere/samples.png"], "nowhere/samples.png: No such file or directory"),
+            (["digits", "--deform", "-1"], "deform -1.0: expected a strength of at least 0 (off), at most 10"),
+            (["digits", "--deform", "nan"], "deform nan: expected a strength of at least 0"),
             (["digits", "--out", "."], "--out '.' is no name for a picture"),
             (["digits", "--out", ""], "--out '' is no name for a picture"),
         ],

@@ -25,7 +25,8 @@ BELOW = {
     "optimizers": {"errors", "namespaces", "primitives"},
     "schedules": {"errors"},
     "backends": {"errors"},
-    "data": {"errors", "namespaces", "backends"},
+    "data": {"errors", "namespaces", "primitives", "backends"},
+    "dropout": {"namespaces", "backends"},
     "files": {"errors"},
     "tensors": {"errors", "files"},
     "models": {"errors", "namespaces", "network", "backends", "tensors"},
@@ -36,8 +37,8 @@ BELOW = {
     "scoring": {"network"},
     "communication": {"errors"},
     "training": {
-        *("errors", "namespaces", "primitives", "network", "optimizers", "backends", "data", "config", "records"),
-        "communication",
+        *("errors", "namespaces", "primitives", "network", "optimizers", "schedules", "backends", "data", "dropout"),
+        *("config", "records", "communication"),
     },
     "inputs": {"errors", "namespaces", "backends"},
     "fitting": {"namespaces", "network", "optimizers", "backends", "inputs"},
@@ -128,7 +129,8 @@ def test_mpi_and_nccl_are_imported_in_communication_alone():
 
 def test_cupy_has_every_name_that_agnostic_code_uses():
     cupy = pytest.importorskip("array_api_compat.cupy", reason="CuPy is not installed")
-    others = ("training.py", "data/loading.py", "models.py", "inputs.py", "fitting.py", "estimators.py")
+    in_data = ("data/loading.py", "data/deformation.py")
+    others = ("training.py", "dropout.py", *in_data, "models.py", "inputs.py", "fitting.py", "estimators.py")
     rooms = [PACKAGE / room for room in (*AGNOSTIC, *others)]
     names = set().union(*(names_from_namespaces(path) for path in rooms))
     assert {"exp", "take", "sqrt", "int32"} <= names, "the search finds nothing"

@@ -14,6 +14,15 @@ from hypothesis.extra import numpy as hnp
 from xpmlp.data import idx
 from xpmlp.errors import DataError, XpmlpError
 
+
+@pytest.fixture(autouse=True, params=["zlib", "isal"])
+def with_inflater(request, monkeypatch):
+    """Either library that may read gzipped files."""
+    name = {"zlib": "zlib", "isal": "isal.isal_zlib"}[request.param]
+    module = pytest.importorskip(name, reason="isal is not installed")
+    monkeypatch.setattr(idx, "inflater", module)
+
+
 KINDS = ("uint8", "int8", "int16", "int32", "float32", "float64")
 
 

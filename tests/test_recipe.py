@@ -1,4 +1,4 @@
-"""The recipe on MNIST itself, where it is on this disk."""
+"""The recipes on MNIST itself, where it is on this disk."""
 
 import json
 
@@ -35,3 +35,10 @@ def test_defaults_pass_98_percent_in_5_epochs(tmp_path, seed):
 @pytest.mark.parametrize("options", [("--optimizer", "adam"), ("--optimizer", "adamw"), ("--momentum", "0")])
 def test_each_optimizer_passes_97_5_percent_with_all_else_at_its_default(tmp_path, options):
     assert accuracy(tmp_path, *options)[0] > 0.975
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_quick_passes_98_percent_with_every_seed(tmp_path, seed):
+    test_accuracy, epochs = accuracy(tmp_path, "--recipe", "quick", "--seed", str(seed), "--backend", "numpy")
+    assert test_accuracy >= 0.98
+    assert epochs == 3

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xpmlp.errors import ConfigError
-from xpmlp.schedules import constant, cosine, one_cycle
+from xpmlp.schedules import constant, cosine, fading, one_cycle
 
 
 def test_constant_is_the_same_at_every_step():
@@ -20,6 +20,12 @@ def test_one_cycle_rises_over_a_tenth_and_falls_to_nothing():
     assert rate(55) == pytest.approx(0.2 * 46 / 91)
     assert rate(100) == pytest.approx(0.2 / 91)
     assert rate(101) == pytest.approx(0)
+
+
+def test_fading_falls_over_the_last_part_to_nothing_at_the_last_step():
+    value = fading(2.0, 100, 0.2)
+    assert [value(step) for step in (1, 80, 85, 90, 99, 100, 101)] == pytest.approx([2, 2, 1.5, 1, 0.1, 0, 0])
+    assert {fading(2.0, 100, 0.0)(step) for step in (1, 50, 100)} == {2.0}
 
 
 def test_cosine_is_half_a_wave():

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xpmlp.network import softmax
-from xpmlp.scoring import calibration_error, score, worst_mistakes
+from xpmlp.scoring import calibration_error, score, vote, worst_mistakes
 
 
 def outputs(seed, n=200, n_classes=4):
@@ -35,6 +35,15 @@ def test_agrees_with_scikit_learn(seed, n, n_classes):
         for figure, expected in zip(found, (precision, recall, f1), strict=True):
             assert (figure is None and np.isnan(expected)) or figure == pytest.approx(expected)
         assert ours["images"] == images
+
+
+def test_a_vote_is_the_mean_of_probabilities():
+    logits = [outputs(seed)[0] for seed in range(3)]
+    P = np.mean([softmax(S.astype(float)) for S in logits], axis=0)
+    np.testing.assert_allclose(softmax(vote(logits)), P, rtol=1e-12)
+    sure = np.array([[1000.0, 0.0]]), np.array([[0.0, 1000.0]])
+    assert np.isfinite(vote(sure)).all(), "a probability that rounds to 0 has a logarithm"
+    np.testing.assert_allclose(softmax(vote(sure)), [[0.5, 0.5]])
 
 
 def test_a_ratio_of_nothing_to_nothing_is_none():

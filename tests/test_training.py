@@ -11,13 +11,18 @@ from xpmlp.backends._numpy import NumpyBackend
 from xpmlp.checking import relative_error
 from xpmlp.config import TrainConfig, make_optimizer
 from xpmlp.data import DeviceLoader
+from xpmlp.data.deformation import Deformation
+from xpmlp.data.loading import read_batch
+from xpmlp.dropout import Dropout
 from xpmlp.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
 from xpmlp.network import Layout, backward, cross_entropy, forward, init
 from xpmlp.optimizers import sgd
+from xpmlp.primitives import kernels
 from xpmlp.records import EpochMetrics, History, Plan
 from xpmlp.training import (
     Callback,
     Evaluation,
+    Noise,
     evaluate,
     make_evaluation_step,
     make_gradient_step,
@@ -82,6 +87,11 @@ class TestConfig:
             ({"momentum": 0.0, "nesterov": True}, "nesterov with momentum 0"),
             ({"optimizer": "adam", "momentum": 0.9}, "momentum and nesterov are for sgd"),
             ({"optimizer": "adamw", "nesterov": True}, "momentum and nesterov are for sgd"),
+            ({"deform": -0.5}, r"deform -0.5: expected a strength of at least 0 \(off\), at most 10"),
+            ({"deform": 1.0, "deform_fade": 1.5}, "deform fade 1.5: expected a part of the run, 0 to 1"),
+            ({"deform_fade": 0.5}, "deform fade 0.5 without a deformation"),
+            ({"label_smoothing": 1.0}, r"label smoothing 1.0: expected at least 0 \(off\) and below 1"),
+            ({"average": -1.0}, "average -1.0: expected at least 0"),
             ({"weight_decay": -1.0}, "weight decay -1.0"),
             ({"weight_decay": math.nan}, "weight decay nan"),
             ({"val_size": -1}, "validation size -1"),
@@ -429,6 +439,24 @@ class TestGoingOn:
         assert all(np.isfinite(checkpoint.theta).all() for checkpoint in keeper.checkpoints.values())
 
 
+class TestAnAverage:
+    """Of the parameters over the steps, where the config asks for one."""
+
+    def test_is_what_is_validated_and_returned(self, tiny, backend):
+        config, keeper = dataclasses.replace(SMALL, average=0.9, dtype="float64"), Keeper()
+        theta, history = train(config, tiny, backend, [keeper])
+        plain, _ = train(dataclasses.replace(config, average=0.0), tiny, backend)
+        last = keeper.checkpoints[keeper.order[-1]]
+        np.testing.assert_allclose(last.theta, backend.to_numpy(plain), rtol=1e-9, atol=1e-12)
+        assert np.array_equal(backend.to_numpy(theta), last.state["average"])
+        assert not np.allclose(backend.to_numpy(theta), last.theta)
+        rng, layout = np.random.default_rng(config.seed), history.plan.layout
+        init(layout, rng)
+        held_out = rng.permutation(np.arange(240, dtype=np.int32))[: history.plan.n_val]
+        part = dataclasses.replace(tiny, images=tiny.images[held_out], labels=tiny.labels[held_out])
+        assert history.epochs[-1].val_loss == pytest.approx(evaluate(theta, layout, part, backend).loss)
+
+
 class TestFailure:
     def test_a_loss_that_is_no_longer_finite_stops_the_run_and_names_the_step(self, backend, tiny):
         """The first step's update is so great that the second step's loss is no number."""
@@ -506,13 +534,14 @@ class TestFailure:
 class TestAStepNeitherTransfersNorWaits:
     """On a GPU each `float(x)` in a step would stop the queue. Here what would do so raises."""
 
-    @pytest.fixture(params=["sgd", "adam", "adamw"])
+    @pytest.fixture(params=["sgd", "adam", "adamw", "sgd, with noise"])
     def steps(self, request, tiny):
         """Return a function that makes one training and one evaluation step on a backend's arrays."""
 
         def run(backend, *, compiled=False):
             layout = Layout((20, 16, 8, 3))
-            optimizer = make_optimizer(TrainConfig(optimizer=request.param))
+            name, _, noisy = request.param.partition(", ")
+            optimizer = make_optimizer(TrainConfig(optimizer=name, average=0.9 if noisy else 0.0))
             theta = backend.asarray(init(layout, np.random.default_rng(0)), copy=True)
             state, totals, seen = (
                 optimizer.init(theta),
@@ -521,8 +550,17 @@ class TestAStepNeitherTransfersNorWaits:
             )
             batches = DeviceLoader(tiny, backend, 100).batches(np.arange(240))
             batch = next(batches)
-            train_step, measure = make_train_step(layout, optimizer, 255), make_evaluation_step(layout, 255)
-            differentiate, update = make_gradient_step(layout, 255), make_update_step(layout, optimizer)
+            arguments, noise = {}, None
+            if noisy:
+                deformation, dropout = (
+                    Deformation(lambda step: 1.0, (5, 4), 255, 100, backend),
+                    Dropout(0.5, (16, 8), 100, backend),
+                )
+                arguments = {"deformation": deformation, "dropout": dropout, "smoothing": 0.1}
+                noise = Noise(next(deformation.epoch(0)), next(dropout.epoch(0)))
+            train_step = make_train_step(layout, optimizer, 255, **arguments)
+            measure = make_evaluation_step(layout, 255)
+            differentiate, update = make_gradient_step(layout, 255, **arguments), make_update_step(layout, optimizer)
             if compiled:
                 differentiate, update = backend.compile(differentiate), backend.compile(update, donate=(0, 1, 2))
                 train_step = backend.compile(train_step, donate=(0, 1, 2))
@@ -531,9 +569,9 @@ class TestAStepNeitherTransfersNorWaits:
             def step():
                 nonlocal batch
                 scalars = optimizer.scalars(1, 0.1)
-                result = train_step(theta, state, totals, batch, scalars)
+                result = train_step(theta, state, totals, batch, scalars, noise)
                 batch = next(batches)
-                summed = differentiate(result[0], batch, 0.5, 1.0)
+                summed = differentiate(result[0], batch, 0.5, 1.0, noise and noise.of(slice(100)))
                 result = update(*result, summed, scalars)
                 return result, measure(seen, result[0], batch)
 
@@ -657,3 +695,39 @@ def test_a_center_makes_the_steps_of_centred_inputs(backend, tiny, momentum, nes
     b1 -= center * W1.sum(axis=0)
     assert relative_error(backend.to_numpy(theta), expected) <= 1e-11
     assert relative_error(expected, start) > 0.1
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("with_kernels", ["numpy", "numba"])
+def test_a_step_on_numpy_allocates_no_vector_but_the_gradient(with_kernels, optimizer):
+    """What makes it fast: the update is in place, and the gradient is written where it stays."""
+    if with_kernels == "numba":
+        pytest.importorskip("numba", reason="numba is not installed")
+    import tracemalloc
+
+    backend, layout, rule = NumpyBackend(), Layout((784, 512, 10)), make_optimizer(TrainConfig(optimizer=optimizer))
+    theta = init(layout, np.random.default_rng(0))
+    state, totals = rule.init(theta), zero_totals(backend, "float32")
+    step = backend.compile(make_train_step(layout, rule, 255))
+    batch = np.zeros((4, 784), np.uint8), np.arange(4, dtype=np.int32)
+    with kernels(with_kernels):
+        theta, state, totals = step(theta, state, totals, batch, rule.scalars(1, 0.1))  # compiles, makes the scratch
+        tracemalloc.start()
+        try:
+            step(theta, state, totals, batch, rule.scalars(2, 0.1))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert theta.nbytes < peak < 1.1 * theta.nbytes
+
+
+def test_a_resident_batch_is_gathered_in_the_step(backend, tiny):
+    """So that a compiled step can do it; the loader hands on the same arrays and the number of a line each time."""
+    batches = list(DeviceLoader(tiny, backend, 50, "resident").batches(np.arange(240)[::-1]))
+    assert len(batches) == 5
+    images, labels, table, _ = batches[0]
+    assert all(batch[0] is images and batch[1] is labels for batch in batches)
+    assert all(batch[2] is table and batch[3] == k for k, batch in enumerate(batches[:4]))
+    read = [[backend.to_numpy(part) for part in read_batch(batch)] for batch in batches]
+    assert np.array_equal(np.concatenate([images for images, _ in read]), tiny.images[::-1].reshape(240, 20))
+    assert np.array_equal(np.concatenate([labels for _, labels in read]), tiny.labels[::-1])

@@ -137,6 +137,52 @@ class TestEvaluate:
         assert refused("evaluate", "run", "--data-dir", ".").endswith("leave out the data folder .")
         assert not (run / "evaluation.json").exists()
 
+    def test_of_several_models_gives_each_and_their_vote(self, run, idx_folder, at_home, capsys):
+        for seed in ("1", "2"):
+            arguments = ["--dataset", f"idx:{idx_folder}", "--epochs", "1", "--seed", seed, "--out", f"run{seed}"]
+            assert main([*TRAIN, *arguments]) == 0
+        names, test = ("run", "run1", "run2"), make_dataset(60, seed=1)
+        before = {path: path.stat().st_mtime_ns for path in at_home.rglob("*")}
+        assert main(["evaluate", *names]) == 0
+        said, errors = capsys.readouterr()
+        assert errors == ""
+        assert {path: path.stat().st_mtime_ns for path in at_home.rglob("*")} == before, "nothing is written"
+        P = np.mean([load(name, "numpy").predict_proba(test.images).astype(np.float64) for name in names], axis=0)
+        right = int((P.argmax(axis=1) == test.labels).sum())
+        assert "vote     the mean of 3 models' probabilities\n" in said
+        assert f"accuracy {100 * right / 60:.2f} %, {60 - right} mistakes in 60 images\n" in said
+        for name in names:
+            single = read(at_home / name / "summary.json")
+            shown = f"loss {single['test_loss']:.4f}, accuracy {100 * single['test_accuracy']:.2f} %"
+            assert re.search(rf"model    {name}/model.safetensors: 20-16-8-3 of idx:.*\n +{shown}\n", said)
+
+        assert main(["evaluate", *names, "--out", "vote"]) == 0
+        pictures = {"confusion.png", "mistakes.png"}
+        assert {path.name for path in (at_home / "vote").iterdir()} == {"evaluation.json", *pictures}
+        evaluation = read(at_home / "vote" / "evaluation.json")
+        assert evaluation["accuracy"] == right / 60
+        assert evaluation["loss"] == pytest.approx(-np.log(P[np.arange(60), test.labels]).mean(), rel=1e-5)
+        assert [model["model"] for model in evaluation["models"]] == [f"{name}/model.safetensors" for name in names]
+        accuracies = [read(at_home / name / "summary.json")["test_accuracy"] for name in names]
+        assert [model["accuracy"] for model in evaluation["models"]] == accuracies
+
+    def test_a_vote_is_of_models_of_one_data_set_and_the_same_classes(self, run, refused, idx_folder, tmp_path):
+        arguments = ["--epochs", "1", "--out"]
+        assert main([*TRAIN, "--dataset", "digits", *arguments, "digits"]) == 0
+        found = refused("evaluate", "run", "digits")
+        assert found.endswith("and on digits: name one data set with --dataset")
+        found = refused("evaluate", "run", "digits", "--dataset", f"idx:{idx_folder}")
+        assert "images of 5 × 4: the model takes 8 × 8" in found
+        four = tmp_path / "four"
+        four.mkdir()
+        for part, n in (("train", 240), ("t10k", 60)):
+            data = make_dataset(n, n_classes=4)
+            idx.write(four / f"{part}-images-idx3-ubyte", data.images)
+            idx.write(four / f"{part}-labels-idx1-ubyte", data.labels)
+        assert main([*TRAIN, "--dataset", f"idx:{four}", *arguments, "four"]) == 0
+        found = refused("evaluate", "run", "four", "--dataset", f"idx:{idx_folder}")
+        assert found.endswith("models of different classes have no vote; give them singly")
+
     def test_refuses_a_network_whose_outputs_are_not_finite(self, run, capfd):
         from xpmlp.models import write_model
 

@@ -240,7 +240,9 @@ probabilities and binary cross-entropies, values and half squared errors, rates 
 linear models with their canonical links: McCullagh & Nelder 1989, section 2.2.)"""
 
 
-def forward(layers: Sequence[Layer], X: Array, activation: str = "relu") -> tuple[Array, tuple[Array, ...]]:
+def forward(
+    layers: Sequence[Layer], X: Array, activation: str = "relu", masks: Sequence[Array] | None = None
+) -> tuple[Array, tuple[Array, ...]]:
     """Return the last layer's sums for a batch, and the activations that `backward` needs.
 
     Parameters
@@ -251,6 +253,8 @@ def forward(layers: Sequence[Layer], X: Array, activation: str = "relu") -> tupl
         The samples, of the layers' dtype. With NumPy's layers it may be a SciPy sparse matrix or array.
     activation : {"relu", "identity", "logistic", "tanh"}
         What stands between the layers.
+    masks : sequence of K − 1 arrays or None
+        Dropout: what each of A_1, …, A_{K−1} is multiplied by, of its shape; for ReLU alone.
 
     Returns
     -------
@@ -265,6 +269,8 @@ def forward(layers: Sequence[Layer], X: Array, activation: str = "relu") -> tupl
         If X is of another library or dtype than the layers.
     ShapeError
         If X is not (n, d), d being the first layer's fan_in.
+    ConfigError
+        If there are masks, and the activation is not ReLU.
     """
     arrays = tuple(array for layer in layers for array in layer)
     xp = array_namespace(layers=arrays) if _is_sparse(X) else array_namespace(layers=arrays, X=X)
@@ -273,12 +279,16 @@ def forward(layers: Sequence[Layer], X: Array, activation: str = "relu") -> tupl
         raise ShapeError(f"X has shape {tuple(X.shape)}: the first layer expects (samples, {first.shape[0]})")
     if X.dtype != first.dtype:
         raise ArrayError(f"X is {X.dtype}, the layers are {first.dtype}: cast X to it")
+    if masks and activation != "relu":
+        raise ConfigError(f"masks with {activation}: expected relu, whose derivative is the same behind a mask")
     apply = ACTIVATIONS[activation].apply
     A = X
     activations = [X]
-    for W, b in layers[:-1]:
+    for k, (W, b) in enumerate(layers[:-1]):
         Z = A @ W  # F1, F3: H and O, to which the biases are still to be added
         A = apply(xp, Z, b)  # F2, F4: A and q
+        if masks:
+            A *= masks[k]
         activations.append(A)
     W, b = layers[-1]
     S = A @ W  # F5
@@ -423,6 +433,7 @@ def backpropagate(
     *,
     activation: str = "relu",
     penalty: Any = 0.0,
+    masks: Sequence[Array] | None = None,
     into: Sequence[Layer] | None = None,
 ) -> tuple[tuple[Array, Array], ...]:
     """Return the gradient by every weight and bias, from that by the last layer's sums.
@@ -439,6 +450,8 @@ def backpropagate(
         Which of `ACTIVATIONS`.
     penalty : float or 0-d array
         What each weight adds to its gradient, times itself.
+    masks : sequence of arrays or None
+        What `forward` was given.
     into : sequence of (array, array) or None
         Where to write the gradients, for a library whose arrays can be written.
 
@@ -458,6 +471,8 @@ def backpropagate(
         gradients.append((dW, db))
         if k > 0:
             dA = delta @ W.T  # B4, B8
+            if masks:
+                dA *= masks[k - 1]
             delta = pull_back(xp, A, dA)  # B5, B9
     return tuple(reversed(gradients))
 
@@ -504,6 +519,28 @@ def score(S: Array, labels: Array) -> tuple[Array, Array, Array]:
     xp = array_namespace(S=S, labels=labels)
     _require_labels(xp, labels, S)
     return softmax_cross_entropy(S, xp.astype(labels, xp.int32, copy=False))
+
+
+def smooth(delta: Array, labels: Array, smoothing: float) -> Array:
+    """Return the gradient by S for targets between T and an even guess, (1 − smoothing) T + smoothing / c.
+
+    Szegedy, Vanhoucke, Ioffe, Shlens & Wojna 2016, "Rethinking the Inception Architecture for Computer Vision",
+    section 7. With ε the smoothing, (P − (1 − ε) T − ε / c) / n = (P − T) / n + ε (T − 1 / c) / n.
+
+    Parameters
+    ----------
+    delta : array, shape (n, c)
+        The gradient for T, (P − T) / n, such as `score` returns; it is handed over.
+    labels : array of any integer dtype, shape (n,)
+        Each sample's class.
+    smoothing : float
+        ε, at least 0 and below 1.
+    """
+    n, c = delta.shape
+    xp = array_namespace(delta=delta, labels=labels)
+    T = xp.astype(one_hot(labels, delta), delta.dtype)
+    delta += (T - 1 / c) * (smoothing / n)
+    return delta
 
 
 def gradient_vector(

@@ -62,7 +62,7 @@ def plot_history(
 def plot_samples(
     images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], path: str | os.PathLike[str], title: str
 ) -> None:
-    """Draw the first images of each class, a row a class.
+    """Draw the first images of each class, at most twelve, a row a class.
 
     Parameters
     ----------
@@ -77,8 +77,9 @@ def plot_samples(
     title : str
         What stands above.
     """
-    n_columns, gap = 12, max(1, images.shape[1] // 14)
     class_names = class_names[:20]
+    most = max(np.count_nonzero(labels == k) for k in range(len(class_names)))
+    n_columns, gap = min(12, most), max(1, images.shape[1] // 14)
     height, width = images.shape[1] + gap, images.shape[2] + gap
     grid = np.full((len(class_names) * height - gap, n_columns * width - gap), np.nan)
     for k in range(len(class_names)):

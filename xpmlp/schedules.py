@@ -51,6 +51,12 @@ def one_cycle(peak: float, total_steps: int) -> Schedule:
     return lambda step: peak * min(step / top, (total_steps + 1 - step) / (total_steps + 1 - top))
 
 
+def fading(value: float, total_steps: int, part: float) -> Schedule:
+    """Return the same value at every step, save over the last part of all steps a linear fall to 0 at the last."""
+    fall = part * total_steps
+    return lambda step: value * max(0.0, min(1.0, (total_steps - step) / fall)) if fall else value
+
+
 def _check(learning_rate: float, total_steps: int) -> None:
     if not 0 < learning_rate < math.inf:
         raise ConfigError(f"learning rate {learning_rate}: expected a finite number above 0")

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpmlp.network import cross_entropy, softmax
+from xpmlp.network import cross_entropy, log_softmax, softmax
 
 BINS = 15
 """Of the calibration error, as Guo et al. have them."""
@@ -63,6 +63,19 @@ def score(S: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict
         "classes": classes,
         "confusion": confusion.tolist(),
     }
+
+
+def vote(logits: Sequence[np.ndarray]) -> np.ndarray:
+    """Return logits whose softmax is the mean of several networks' probabilities, (n, classes) of float64.
+
+    Parameters
+    ----------
+    logits : sequence of numpy.ndarray, shape (n, classes)
+        Each network's.
+    """
+    S: np.ndarray = np.logaddexp.reduce([log_softmax(S.astype(np.float64)) for S in logits])
+    S -= np.log(len(logits))
+    return S
 
 
 def calibration_error(P: np.ndarray, labels: np.ndarray) -> float:

@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -14,13 +14,16 @@ from xpmlp.backends.base import Backend, computing, format_bytes, free_host_memo
 from xpmlp.communication import Alone, Communicator, part_of, those_that_differ
 from xpmlp.config import TrainConfig, continued, make_optimizer, make_schedule, resolved, resolved_rate, usual_rate
 from xpmlp.data.datasets import Dataset
+from xpmlp.data.deformation import Deformation
 from xpmlp.data.loading import Batch, DeviceLoader, read_batch, row_dtype
+from xpmlp.dropout import Dropout
 from xpmlp.errors import BackendError, CheckpointError, CommunicationError, ConfigError, DataError, TrainingError
 from xpmlp.namespaces import Array, array_namespace
-from xpmlp.network import Layer, Layout, backpropagate, center_gradients, forward, gradient_vector, init, score
+from xpmlp.network import Layer, Layout, backpropagate, center_gradients, forward, gradient_vector, init, score, smooth
 from xpmlp.optimizers import Optimizer, Scalars, State, sgd
 from xpmlp.primitives import accumulate, join, kernels, scaled
 from xpmlp.records import Checkpoint, EpochMetrics, History, Plan
+from xpmlp.schedules import fading
 
 
 class Callback:
@@ -62,8 +65,19 @@ class Totals(NamedTuple):
     """How many were made before the first whose loss was not finite, int32."""
 
 
-TrainStep: TypeAlias = Callable[[Array, State, Totals, Batch, Scalars], tuple[Array, State, Totals]]
-GradientStep: TypeAlias = Callable[[Array, Batch, float, float], Array]
+class Noise(NamedTuple):
+    """What was drawn for one step, each as its `epoch` yields it: a table, and which line of it; None where nothing."""
+
+    deformation: tuple[Array, int] | None = None
+    dropout: tuple[Array, int] | None = None
+
+    def of(self, rows: slice) -> "Noise":
+        """Return what was drawn for a part of the batch."""
+        return Noise(*(drawn and (drawn[0][drawn[1] : drawn[1] + 1, rows, ...], 0) for drawn in self))
+
+
+TrainStep: TypeAlias = Callable[..., tuple[Array, State, Totals]]
+GradientStep: TypeAlias = Callable[..., Array]
 UpdateStep: TypeAlias = Callable[[Array, State, Totals, Array, Scalars], tuple[Array, State, Totals]]
 EvaluationStep: TypeAlias = Callable[[Totals, Array, Batch], Totals]
 
@@ -78,17 +92,28 @@ _TAIL = 3
 """What the ranks sum behind the gradient: the losses, the number correct, and the wishes to stop."""
 
 
-def make_train_step(layout: Layout, optimizer: Optimizer, max_value: int, center: float = 0.0) -> TrainStep:
+def make_train_step(
+    layout: Layout,
+    optimizer: Optimizer,
+    max_value: int,
+    center: float = 0.0,
+    *,
+    deformation: Deformation | None = None,
+    dropout: Dropout | None = None,
+    smoothing: float = 0.0,
+) -> TrainStep:
     """Return the function of arrays that trains on one batch and waits for nothing.
 
     It takes theta, the optimizer's state, the totals, a batch as `DeviceLoader.batches` yields it or its images (uint8,
-    n × d) and labels (int32, n), and the step's scalars; the first three are handed over, and their successors
-    returned.
+    n × d) and labels (int32, n), the step's scalars and, with a deformation or dropout, the step's `Noise`; the first
+    three are handed over, and their successors returned. The totals are of the loss without smoothing.
     """
-    differentiate = _make_differentiation(layout, max_value, center)
+    differentiate = _make_differentiation(layout, max_value, center, deformation, dropout, smoothing)
 
-    def step(theta: Array, state: State, totals: Totals, batch: Batch, scalars: Scalars) -> tuple[Array, State, Totals]:
-        gradient, loss, correct, n = differentiate(theta, batch)
+    def step(
+        theta: Array, state: State, totals: Totals, batch: Batch, scalars: Scalars, noise: Noise | None = None
+    ) -> tuple[Array, State, Totals]:
+        gradient, loss, correct, n = differentiate(theta, batch, noise)
         totals = Totals(*accumulate(*totals, loss, correct, n))
         theta, state = optimizer.update(theta, state, gradient, scalars)
         return theta, state, totals
@@ -96,17 +121,26 @@ def make_train_step(layout: Layout, optimizer: Optimizer, max_value: int, center
     return step
 
 
-def make_gradient_step(layout: Layout, max_value: int, center: float = 0.0) -> GradientStep:
+def make_gradient_step(
+    layout: Layout,
+    max_value: int,
+    center: float = 0.0,
+    *,
+    deformation: Deformation | None = None,
+    dropout: Dropout | None = None,
+    smoothing: float = 0.0,
+) -> GradientStep:
     """Return the first half of a step of several ranks: what one rank adds to the vector that they sum.
 
-    The function takes theta, the rank's part of a batch, how great a part of it that is (0 to 1), and 1.0 where the
-    rank wishes to stop, else 0.0. The vector is the part's gradient, times its share; the sum of its images' losses;
-    how many are correct; and the wish. A loss that is not finite makes the sum of losses so.
+    The function takes theta, the rank's part of a batch, how great a part of it that is (0 to 1), 1.0 where the rank
+    wishes to stop, else 0.0, and with a deformation or dropout the part's noise. The vector is the part's gradient,
+    times its share; the sum of its images' losses; how many are correct; and the wish. A loss that is not finite makes
+    the sum of losses so.
     """
-    differentiate = _make_differentiation(layout, max_value, center)
+    differentiate = _make_differentiation(layout, max_value, center, deformation, dropout, smoothing)
 
-    def step(theta: Array, batch: Batch, share: float, wish: float) -> Array:
-        gradient, loss, correct, n = differentiate(theta, batch, share)
+    def step(theta: Array, batch: Batch, share: float, wish: float, noise: Noise | None = None) -> Array:
+        gradient, loss, correct, n = differentiate(theta, batch, noise, share)
         xp = array_namespace(theta=theta)
         return join((gradient, loss * n, xp.astype(xp.asarray(correct), theta.dtype), xp.zeros_like(loss) + wish))
 
@@ -134,27 +168,40 @@ def make_update_step(layout: Layout, optimizer: Optimizer) -> UpdateStep:
 
 
 def _make_differentiation(
-    layout: Layout, max_value: int, center: float
+    layout: Layout,
+    max_value: int,
+    center: float,
+    deformation: Deformation | None,
+    dropout: Dropout | None,
+    smoothing: float,
 ) -> Callable[..., tuple[Array, Array, Array, int]]:
     """Return the function of theta and a batch that returns gradient, mean loss, number correct and number of images.
 
-    Its third argument, 1 where it is left out, multiplies the gradient.
+    Its third argument is the batch's noise, where there is some; its fourth multiplies the gradient.
     """
 
-    def differentiate(theta: Array, batch: Batch, share: float | None = None) -> tuple[Array, Array, Array, int]:
+    def differentiate(
+        theta: Array, batch: Batch, noise: Noise | None, share: float | None = None
+    ) -> tuple[Array, Array, Array, int]:
         images, labels = read_batch(batch)
         layers = layout.unflatten(theta)
-        S, activations = forward(layers, scaled(images, theta, max_value))
+        drawn, left_out = noise or Noise()
+        X = deformation(images, drawn) if deformation and drawn else scaled(images, theta, max_value)
+        masks = dropout.masks(theta, X.shape[0], left_out) if dropout and left_out else None
+        S, activations = forward(layers, X, masks=masks)
         delta, loss, correct = score(S, labels)
+        if smoothing:
+            delta = smooth(delta, labels, smoothing)
         if share is not None:
             delta *= share  # all gradients are linear in it, and it is the smallest of them
 
         def compute(into: Sequence[Layer] | None) -> Sequence[Layer]:
             if not center:
-                return backpropagate(layers, activations, delta, into=into)
+                return backpropagate(layers, activations, delta, masks=masks, into=into)
             X = activations[0]
             X -= center  # C1
-            return center_gradients(backpropagate(layers, (X, *activations[1:]), delta, into=into), center)
+            centred = backpropagate(layers, (X, *activations[1:]), delta, masks=masks, into=into)
+            return center_gradients(centred, center)
 
         return gradient_vector(layout, theta, compute), loss, correct, S.shape[0]
 
@@ -348,13 +395,23 @@ def _train(
     loader = DeviceLoader(dataset, backend, n_own, config.transfer, reuse_buffers=True)
     step, done = (start.step, list(start.epochs)) if start else (0, [])
     plan = Plan(dataclasses.replace(config, transfer=loader.transfer), layout, n_train, n_val, steps_per_epoch, step)
+    strength = fading(config.deform, epochs * steps_per_epoch, config.deform_fade)
+    shape, max_value = dataset.image_shape, dataset.max_value
+    deformation = Deformation(strength, shape, max_value, batch_size, backend, config.dtype) if config.deform else None
+    dropout = Dropout(config.dropout, config.hidden, batch_size, backend) if config.dropout else None
+    of_the_math: dict[str, Any] = {
+        "max_value": max_value,
+        "center": config.center,
+        "deformation": deformation,
+        "dropout": dropout,
+        "smoothing": config.label_smoothing,
+    }
     wants_to_stop = should_stop or _never
     in_parts = communicator.size > 1 or config.average_every > 1
     train_step: Callable[..., tuple[Array, State, Totals]]
     rounds: Rounds | None = None
-    if communicator.size == 1 or config.average_every > 1:
-        step_function = make_train_step(layout, optimizer, dataset.max_value, config.center)
-        train_step = backend.compile(step_function, donate=(0, 1, 2))
+    if not in_parts or config.average_every > 1:
+        train_step = backend.compile(make_train_step(layout, optimizer, **of_the_math), donate=(0, 1, 2))
         if config.average_every > 1:
             train_step = rounds = Rounds(communicator, backend, train_step, config, wants_to_stop, theta)
             wants_to_stop = rounds.is_to_stop
@@ -362,7 +419,7 @@ def _train(
         train_step = together = StepOfAll(
             communicator,
             backend,
-            backend.compile(make_gradient_step(layout, dataset.max_value, config.center)),
+            backend.compile(make_gradient_step(layout, **of_the_math)),
             backend.compile(make_update_step(layout, optimizer), donate=(0, 1, 2)),
             wants_to_stop,
         )
@@ -406,17 +463,20 @@ def _train(
         if is_reached(config, done):
             break
         last_step = epoch * steps_per_epoch
-        order, first = rng.permutation(train_rows), step - (last_step - steps_per_epoch)
-        for batch in _batches(loader, order, first, batch_size, communicator, in_parts):
+        before = last_step - steps_per_epoch
+        order, first = rng.permutation(train_rows), step - before
+        noise = _noise(rng, deformation, dropout, first, before)
+        batches = _batches(loader, order, first, batch_size, communicator, in_parts)
+        for batch, drawn in zip(batches, noise, strict=False):
             step += 1
             scalars = optimizer.scalars(step, schedule(step))
-            theta, state, totals = train_step(theta, state, totals, batch, scalars)
+            theta, state, totals = train_step(theta, state, totals, batch, scalars, drawn)
             for callback in callbacks:
                 callback.on_step(step)
             if wants_to_stop():
                 settle()
                 _offer(take, callbacks)
-                return theta, History(plan, tuple(done), is_complete=False)
+                return state.get("average", theta), History(plan, tuple(done), is_complete=False)
             if checkpoint_steps and step % checkpoint_steps == 0 and step < last_step:
                 settle()
                 _offer(take, callbacks)
@@ -424,7 +484,8 @@ def _train(
         backend.synchronize()
         seconds = time.perf_counter() - epoch_began
         loss, correct = _read(totals, backend, plan, epoch)
-        validation = _evaluate(evaluation_step, theta, loader, val_rows, backend, communicator) if n_val else None
+        shown = state.get("average", theta)
+        validation = _evaluate(evaluation_step, shown, loader, val_rows, backend, communicator) if n_val else None
         _require_finite(theta, validation, backend, plan, epoch)
         if communicator.size > 1:
             _require_same_parameters(communicator, theta, backend, f"after epoch {epoch}")
@@ -447,7 +508,25 @@ def _train(
         for callback in callbacks:
             callback.on_epoch(metrics)
         _offer(take, callbacks)
-    return theta, History(plan, tuple(done))
+    return state.get("average", theta), History(plan, tuple(done))
+
+
+def _noise(
+    rng: np.random.Generator, deformation: Deformation | None, dropout: Dropout | None, start: int, before: int
+) -> Iterator[Noise | None]:
+    """Yield what is drawn for each step of an epoch, from one of its batches on.
+
+    Only a seed comes from the run's generator, for each kind of noise, once an epoch, after the order: a run that goes
+    on within the epoch draws it again, and has the same noise at the same step.
+    """
+    seeds = [int(rng.integers(2**63)) if part else 0 for part in (deformation, dropout)]
+    deformations = deformation.epoch(seeds[0], start, before) if deformation else None
+    masks = dropout.epoch(seeds[1], start) if dropout else None
+    while True:
+        if deformations or masks:
+            yield Noise(next(deformations) if deformations else None, next(masks) if masks else None)
+        else:
+            yield None
 
 
 class StepOfAll:
@@ -480,7 +559,13 @@ class StepOfAll:
         self._steps, self._is_to_stop = 0, False
 
     def __call__(
-        self, theta: Array, state: State, totals: Totals, part: "Part", scalars: Scalars
+        self,
+        theta: Array,
+        state: State,
+        totals: Totals,
+        part: "Part",
+        scalars: Scalars,
+        noise: Noise | None = None,
     ) -> tuple[Array, State, Totals]:
         """Make the step; all ranks call it, those that have no row of the batch too."""
         wish = 1.0 if self._wishes_to_stop() else 0.0
@@ -489,7 +574,8 @@ class StepOfAll:
             vector[-1] = wish
             vector = self._backend.asarray(vector)
         else:
-            vector = self._gradient_step(theta, part.batch, part.share, wish)
+            noise = noise and noise.of(part.rows)
+            vector = self._gradient_step(theta, part.batch, part.share, wish, noise)
         vector, wishes = _sum(vector, self._backend, self._communicator)
         self._steps += 1
         if self._steps % self._communicator.steps_between_looks == 0:  # the same steps on all ranks
@@ -559,12 +645,13 @@ class Rounds:
         self._steps, self._is_to_stop = 0, False
 
     def __call__(
-        self, theta: Array, state: State, totals: Totals, part: "Part", scalars: Scalars
+        self, theta: Array, state: State, totals: Totals, part: "Part", scalars: Scalars, noise: Noise | None = None
     ) -> tuple[Array, State, Totals]:
         """Make a step, and the round's last one with all ranks, which all call it as often."""
         if part.batch is not None:
             own = {name: vector for name, vector in state.items() if name != _OUTER_VELOCITY}
-            theta, own, self._own = self._step(theta, own, self._own, part.batch, scalars)
+            noise = noise and noise.of(part.rows)
+            theta, own, self._own = self._step(theta, own, self._own, part.batch, scalars, noise)
             state = {**own, _OUTER_VELOCITY: state[_OUTER_VELOCITY]}
         self._steps += 1
         if self._steps == self._every:
@@ -610,6 +697,8 @@ class Part(NamedTuple):
     """Its rows; None where it has none."""
     share: float
     """How great a part of the batch they are."""
+    rows: slice
+    """Which."""
 
 
 def _batches(
@@ -620,11 +709,13 @@ def _batches(
         return loader.batches(order, first)
     n_whole = len(order) - len(order) % batch_size
     whole, rest = order[:n_whole].reshape(-1, batch_size), order[n_whole:]
-    own, own_rest = whole[:, part_of(batch_size, communicator)], rest[part_of(len(rest), communicator)]
+    in_whole, in_rest = part_of(batch_size, communicator), part_of(len(rest), communicator)
+    own, own_rest = whole[:, in_whole], rest[in_rest]
     shares = [own.shape[1] / batch_size] * len(whole) + [len(own_rest) / len(rest)] * (len(rest) > 0)
+    places = [in_whole] * len(whole) + [in_rest] * (len(rest) > 0)
     rows = np.concatenate([own.reshape(-1), own_rest])
     # Each of its parts is a batch of the loader's own size, save the last one, which may be shorter or empty.
-    return itertools.starmap(Part, itertools.zip_longest(loader.batches(rows, first), shares[first:]))
+    return itertools.starmap(Part, itertools.zip_longest(loader.batches(rows, first), shares[first:], places[first:]))
 
 
 def _never() -> bool:
@@ -750,6 +841,7 @@ def _require_memory(config: TrainConfig, layout: Layout, backend: Backend) -> No
     """Refuse a network that the device cannot hold, before a byte of it is taken."""
     itemsize = np.dtype(config.dtype).itemsize
     vectors = {"sgd": 5, "adam": 7, "adamw": 7}[config.optimizer]  # theta, gradient twice, temporaries; the state
+    vectors += 2 if config.average else 0
     activations = resolved(config.batch_size) * sum(layout.sizes) * 3
     needed = itemsize * (vectors * layout.size + activations)
     drawing = itemsize * 2 * layout.size + 8 * max(fan_in * fan_out for fan_in, fan_out in layout.shapes)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from xpmlp.files import write_whole
 from xpmlp.models import CHECKPOINTS, Model, find_model, load
 from xpmlp.plotting import plot_confusion, plot_mistakes
 from xpmlp.runs import read_json
-from xpmlp.scoring import score, worst_mistakes
+from xpmlp.scoring import score, vote, worst_mistakes
 
 WORST = 30
 """How many mistakes are drawn."""
@@ -27,7 +28,7 @@ PARTS = ("test", "train")
 
 def run(
     *,
-    model: str,
+    models: Sequence[str],
     dataset: str | None,
     data_dir: str | None,
     part: str,
@@ -39,32 +40,41 @@ def run(
     """Evaluate as the command line says; the arguments are its options."""
     if part not in PARTS:
         raise ConfigError(f"unknown part {part!r}: expected {' or '.join(PARTS)}")
-    path = find_model(model)
-    network = load(path, backend)
-    folder = _folder(out, path)
+    paths = [find_model(model) for model in models]
+    networks = [load(path, backend) for path in paths]
+    path, network, is_vote = paths[0], networks[0], len(paths) > 1
+    folder = None if is_vote and out is None else _folder(out, path)  # a vote is at home in no model's folder
     if dataset is None:
-        dataset, recorded = _recorded(path, network)
-        data_dir = recorded if data_dir is None else data_dir
+        dataset, data_dir = _recorded_by_all(paths, networks, data_dir)
     loaded = load_dataset(dataset, data_dir, progress=make_download_progress())
     data = loaded.test if part == "test" else loaded.train
-    _require_fit(network, data)
+    for other in networks:
+        _require_fit(other, data)
+        if other.class_names != network.class_names:
+            raise DataError(f"{', '.join(map(str, paths))}: models of different classes have no vote; give them singly")
 
-    widths = "-".join(map(str, network.layout.sizes))
-    note = "" if path.parent.name != CHECKPOINTS else ", a checkpoint"
-    say("model", f"{path}: {widths} of {network.dataset}, {network.theta.dtype}{note}")
+    if not is_vote:
+        say("model", _described(path, network))
     say("data", f"{data.provenance}, {len(data):,} images")
     say("backend", f"{network.backend}{', since ' if network.backend.note else ''}{network.backend.note}")
-    S = network.logits(data.images, batch_size)
-    if not np.isfinite(S).all():
-        raise DataError(f"{path}: the network's outputs are not finite: its parameters are too great or not finite")
+    record: dict[str, Any]
+    if is_vote:
+        S, voters = _vote(paths, networks, data, batch_size)
+        record, widths = {"models": voters}, f"{len(paths)} models' vote"
+    else:
+        S, widths = _logits(path, network, data, batch_size), _widths(network)
+        record = {"model": str(path), "model_sha256": _sum_of(path)}
     figures = score(S, data.labels, network.class_names)
     mistakes = worst_mistakes(S, data.labels, WORST)
+    if is_vote:
+        say("vote", f"the mean of {len(paths)} models' probabilities")
     _tell(figures, network)
+    if folder is None:
+        return
 
     evaluation = {
         "xpmlp": xpmlp.__version__,
-        "model": str(path),
-        "model_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        **record,
         "dataset": loaded.name,
         "part": part,
         "provenance": data.provenance,
@@ -100,6 +110,52 @@ def run(
         plot_mistakes(images, captions, folder / "mistakes.png", f"{title}, {shown}", network.max_value)
         written += ["confusion.png", "mistakes.png"]
     say("written", f"{', '.join(written)} in {folder}")
+
+
+def _described(path: Path, network: Model) -> str:
+    note = "" if path.parent.name != CHECKPOINTS else ", a checkpoint"
+    return f"{path}: {_widths(network)} of {network.dataset}, {network.theta.dtype}{note}"
+
+
+def _widths(network: Model) -> str:
+    return "-".join(map(str, network.layout.sizes))
+
+
+def _sum_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _logits(path: Path, network: Model, data: Dataset, batch_size: int) -> np.ndarray:
+    S: np.ndarray = network.logits(data.images, batch_size)
+    if not np.isfinite(S).all():
+        raise DataError(f"{path}: the network's outputs are not finite: its parameters are too great or not finite")
+    return S
+
+
+def _vote(
+    paths: Sequence[Path], networks: Sequence[Model], data: Dataset, batch_size: int
+) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Say how good each model is; return the logits of their vote, and what the record has of each."""
+    logits, voters = [], []
+    for path, network in zip(paths, networks, strict=True):
+        S = _logits(path, network, data, batch_size)
+        figures = score(S, data.labels, network.class_names)
+        say("model", _described(path, network))
+        say("", f"loss {figures['loss']:.4f}, accuracy {100 * figures['accuracy']:.2f} %")
+        logits.append(S)
+        kept = {name: figures[name] for name in ("loss", "accuracy", "calibration_error")}
+        voters.append({"model": str(path), "model_sha256": _sum_of(path), **kept})
+    return vote(logits), voters
+
+
+def _recorded_by_all(paths: Sequence[Path], networks: Sequence[Model], data_dir: str | None) -> tuple[str, str | None]:
+    """Return the one data set that the models were trained on, and its folder."""
+    found = [_recorded(path, network) for path, network in zip(paths, networks, strict=True)]
+    dataset, recorded = found[0]
+    other = next((name for name, _ in found if name != dataset), None)
+    if other:
+        raise DataError(f"the models were trained on {dataset} and on {other}: name one data set with --dataset")
+    return dataset, recorded if data_dir is None else data_dir
 
 
 def _folder(out: str | None, path: Path) -> Path:

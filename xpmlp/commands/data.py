@@ -1,15 +1,25 @@
 """``xpmlp data``: what a data set holds, in figures and in a picture."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from xpmlp.data import Dataset
+
+DEFORMATIONS = 9
+"""Drawn of each image."""
 
 
 @click.command()
 @click.argument("dataset", default="auto")
 @click.option("--data-dir", type=click.Path(), help="The only folder to look in. [XPMLP_DATA, then the user's cache]")
 @click.option("--out", type=click.Path(), default="samples.png", show_default=True, help="The picture, made anew.")
-def data(dataset: str, data_dir: str | None, out: str) -> None:
+@click.option("--deform", type=float, default=0.0, help="Also draw deformed.png: images as training deforms them. [0]")
+def data(dataset: str, data_dir: str | None, out: str, deform: float) -> None:
     """Show a data set: mnist, fashion-mnist, digits, idx:FOLDER or auto.
 
     Counts per class, shapes, value range, SHA-256 sums and provenance, and a picture of the first images of each class.
@@ -17,6 +27,7 @@ def data(dataset: str, data_dir: str | None, out: str) -> None:
     import numpy as np
 
     from xpmlp.commands._progress import make_download_progress, say
+    from xpmlp.config import TrainConfig
     from xpmlp.data import load_dataset
     from xpmlp.data.idx import sum_of_contents
     from xpmlp.errors import ConfigError
@@ -24,6 +35,7 @@ def data(dataset: str, data_dir: str | None, out: str) -> None:
 
     if not out or Path(out).is_dir():
         raise ConfigError(f"--out {out!r} is no name for a picture: expected a file, such as samples.png")
+    TrainConfig(deform=deform)  # refuses a strength that is none
     loaded = load_dataset(dataset, data_dir, progress=make_download_progress())
     say("data", loaded.name + (f", since {loaded.note}" if loaded.note else ""))
     if loaded.warning:
@@ -43,3 +55,25 @@ def data(dataset: str, data_dir: str | None, out: str) -> None:
         click.echo(f"{class_name:<{wide}}  {in_training:>9,}  {in_test:>9,}")
     plot_samples(loaded.train.images, loaded.train.labels, loaded.train.class_names, out, loaded.name)
     say("picture", out)
+    if deform:
+        path = Path(out).with_name("deformed.png")
+        title = f"{loaded.name}: an image of each class, and {DEFORMATIONS} deformations with strength {deform:g}"
+        plot_samples(*_deformed(loaded.train, deform), loaded.train.class_names, path, title)
+        say("picture", str(path))
+
+
+def _deformed(part: "Dataset", strength: float) -> tuple["np.ndarray", "np.ndarray"]:
+    """Return the first image of each class with its deformations behind it, and their labels."""
+    import numpy as np
+
+    from xpmlp.backends import get_backend
+    from xpmlp.data.deformation import Deformation
+
+    labels, first = np.unique(part.labels, return_index=True)
+    labels, images = np.repeat(labels, 1 + DEFORMATIONS), np.repeat(part.images[first], 1 + DEFORMATIONS, axis=0)
+    n = len(images)
+    deformation = Deformation(lambda step: strength, part.image_shape, part.max_value, n, get_backend("numpy"))
+    X = deformation(images.reshape(n, -1), next(deformation.epoch(0)))
+    drawn = np.rint(X * part.max_value).astype(np.uint8).reshape(images.shape)
+    drawn[:: 1 + DEFORMATIONS] = part.images[first]
+    return drawn, labels

@@ -123,6 +123,54 @@ def scaled(images: Array, theta: Array, max_value: int) -> Array:
 
 
 @_with_native
+def sampled(images: Array, displacements: Array, max_value: int) -> Array:
+    """Return bytes as X, of the displacements' dtype, each pixel taken from another place of its image.
+
+    Parameters
+    ----------
+    images : array of uint8, shape (n, height · width)
+        The images. Between pixels a value is interpolated linearly in both directions; around an image all is 0.
+    displacements : array, shape (n, 2, height, width)
+        How far down and how far to the right each pixel's place is, in pixels. Where both are 0, X is what `scaled`
+        returns.
+    max_value : int
+        The grey value that counts as 1.
+    """
+    xp = array_namespace(images=images, displacements=displacements)
+    n, _, height, width = displacements.shape
+    dtype, device = displacements.dtype, getattr(displacements, "device", None)
+    pixels = xp.reshape(images, (n, height, width))
+    row, column = xp.zeros_like(pixels[:, :1, :]), xp.zeros((n, height + 2, 1), dtype=images.dtype, device=device)
+    around = xp.concat([column, xp.concat([row, pixels, row], axis=1), column], axis=2)
+    # Places count from the corner of what lies around.
+    y = displacements[:, 0, :, :] + xp.arange(1, height + 1, dtype=dtype, device=device)[:, None]
+    x = displacements[:, 1, :, :] + xp.arange(1, width + 1, dtype=dtype, device=device)
+    y, x = xp.clip(y, 0, height + 1), xp.clip(x, 0, width + 1)
+    top = xp.clip(xp.floor(y), 0, height)  # there is a row below it and, below, a column right of it
+    left = xp.clip(xp.floor(x), 0, width)
+    y -= top
+    x -= left
+    index = xp.astype(top, xp.int32) * (width + 2)
+    index += xp.astype(left, xp.int32)
+    index += xp.arange(0, n * (height + 2) * (width + 2), (height + 2) * (width + 2), dtype=xp.int32, device=device)[
+        :, None, None
+    ]
+    index, around = xp.reshape(index, (-1,)), xp.reshape(around, (-1,))
+
+    def at(offset: int) -> Array:
+        return xp.reshape(xp.astype(xp.take(around, index + offset), dtype), (n, height, width))
+
+    upper, lower = at(0), at(width + 2)
+    upper += x * (at(1) - upper)
+    lower += x * (at(width + 3) - lower)
+    lower -= upper
+    lower *= y
+    upper += lower
+    upper *= 1 / max_value
+    return xp.reshape(upper, (n, height * width))
+
+
+@_with_native
 def bias_relu(Z: Array, b: Array) -> Array:
     """Return max(Z + b, 0); Z is handed over."""
     Z += b

@@ -26,6 +26,15 @@ def scaled(images: np.ndarray, theta: np.ndarray, max_value: int) -> np.ndarray:
     return X
 
 
+def sampled(images: np.ndarray, displacements: np.ndarray, max_value: int) -> np.ndarray:
+    """Return bytes as X, each pixel taken from another place of its image: one image after the other, in the cache."""
+    n, _, height, width = displacements.shape
+    X = np.empty((n, height * width), displacements.dtype)
+    shape = n, height, width
+    _sampled(images.reshape(shape), displacements, X.reshape(shape), displacements.dtype.type(1 / max_value))
+    return X
+
+
 def bias_relu(Z: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return max(Z + b, 0), in Z."""
     _bias_relu(Z, b)
@@ -76,6 +85,30 @@ def adam_step(
 def _scaled(images, X, share):  # type: ignore[no-untyped-def]
     for i in range(X.size):
         X[i] = images[i] * share
+
+
+@_compiled
+def _sampled(images, displacements, X, share):  # type: ignore[no-untyped-def]
+    n, height, width = X.shape
+    wide = width + 2
+    real = X.dtype.type
+    zero, bottom, right = real(0), real(height + 1), real(width + 1)
+    around = np.zeros((height + 2) * wide, X.dtype)
+    for i in range(n):
+        for r in range(height):
+            for c in range(width):
+                around[(r + 1) * wide + c + 1] = images[i, r, c] * share
+        for r in range(height):
+            for c in range(width):
+                y = min(max(displacements[i, 0, r, c] + real(r + 1), zero), bottom)
+                x = min(max(displacements[i, 1, r, c] + real(c + 1), zero), right)
+                top, left = min(int(y), height), min(int(x), width)
+                y -= real(top)
+                x -= real(left)
+                k = top * wide + left
+                upper = around[k] + x * (around[k + 1] - around[k])
+                lower = around[k + wide] + x * (around[k + wide + 1] - around[k + wide])
+                X[i, r, c] = upper + y * (lower - upper)
 
 
 @_compiled

@@ -1,0 +1,111 @@
+"""Change one thing at a time in a recipe and measure what it gains on validation data.
+
+``python scripts/ablate.py --help``: a line of JSON a run in runs/ablate.jsonl (what is there already is skipped), and a
+table. The test set is not read.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import xpmlp
+from xpmlp.config import RECIPES
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "the recipe": {},
+    "no deformation": {"deform": 0.0},
+    "deformation 0.5": {"deform": 0.5},
+    "deformation 0.75": {"deform": 0.75},
+    "deformation 1.5": {"deform": 1.5},
+    "deformation fades over the last tenth": {"deform_fade": 0.1},
+    "deformation fades over the last half": {"deform_fade": 0.5},
+    "cosine": {"schedule": "cosine"},
+    "peak 0.05": {"learning_rate": 0.05},
+    "peak 0.2": {"learning_rate": 0.2},
+    "batch 128": {"batch_size": 128},
+    "no weight decay": {"weight_decay": 0.0},
+    "dropout 0.1": {"dropout": 0.1},
+    "dropout 0.3": {"dropout": 0.3},
+    "label smoothing 0.05": {"label_smoothing": 0.05},
+    "average 0.99": {"average": 0.99},
+    "average 0.999": {"average": 0.999},
+    "centred at 0.13": {"center": 0.13},
+}
+
+
+def main() -> None:
+    """Make the runs that are missing, seed by seed, and print the table."""
+    parser = argparse.ArgumentParser(description="What each change of a recipe gains, on validation data.")
+    parser.add_argument("--recipe", default="best", help="what is changed (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=20, help="of each run (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each setting (%(default)s)")
+    parser.add_argument("--val-size", type=int, default=10_000, help="held out of the training set (%(default)s)")
+    parser.add_argument("--only", action="append", choices=CHANGES, metavar="NAME", help="this change (repeat)")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="in every run (repeat)")
+    parser.add_argument("--dataset", default="mnist", help="(%(default)s)")
+    parser.add_argument("--data-dir", help="where its files are (else XPMLP_DATA, the cache, or a download)")
+    parser.add_argument("--backend", default="auto", help="(%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("runs/ablate.jsonl"), help="the runs (%(default)s)")
+    arguments = parser.parse_args()
+    common = {name: json.loads(value) for name, _, value in (pair.partition("=") for pair in arguments.set)}
+    common = {"epochs": arguments.epochs, "val_size": arguments.val_size, **common}
+    changes = {name: CHANGES[name] for name in arguments.only or CHANGES}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
+    done = {line["key"]: line for line in lines}
+    backend = xpmlp.get_backend(arguments.backend)
+    train = xpmlp.load_dataset(arguments.dataset, arguments.data_dir).train
+    found: dict[str, list[dict[str, Any]]] = {}
+    for seed in range(arguments.seeds):
+        for name, change in changes.items():
+            settings = {**RECIPES[arguments.recipe], **common, **change, "seed": seed}
+            key = json.dumps([arguments.dataset, dict(sorted(settings.items()))])
+            if key not in done:
+                done[key] = {"change": name, "seed": seed, **measure(settings, train, backend), "key": key}
+                with arguments.out.open("a") as file:
+                    file.write(json.dumps(done[key]) + "\n")
+                shown = {what: value for what, value in done[key].items() if what != "key"}
+                print(json.dumps(shown), flush=True)
+            found.setdefault(name, []).append(done[key])
+    tell(found)
+
+
+def measure(settings: dict[str, Any], train: xpmlp.Dataset, backend: xpmlp.Backend) -> dict[str, Any]:
+    """Return what a run's last epoch reached, and its seconds."""
+    began = time.perf_counter()
+    _, history = xpmlp.train(xpmlp.TrainConfig(**settings), train, backend)
+    last = history.epochs[-1]
+    return {
+        "val_accuracy": last.val_accuracy,
+        "val_loss": last.val_loss,
+        "train_accuracy": last.train_accuracy,
+        "seconds": round(time.perf_counter() - began, 1),
+        "backend": str(backend),
+    }
+
+
+def tell(found: dict[str, list[dict[str, Any]]]) -> None:
+    """Print a row a change: the mean, the least and the greatest over the seeds, the recipe first."""
+    print("| change | validation accuracy, % | least–most | against the recipe | validation loss | s/run | seeds |")
+    print("|---|---|---|---|---|---|---|")
+    recipe = mean(found["the recipe"], "val_accuracy") if "the recipe" in found else None
+    order = sorted(found, key=lambda name: (name != "the recipe", -mean(found[name], "val_accuracy")))
+    for name in order:
+        accuracies = [100 * line["val_accuracy"] for line in found[name]]
+        gain = "" if recipe is None or name == "the recipe" else f"{statistics.mean(accuracies) - 100 * recipe:+.3f}"
+        print(
+            f"| {name} | {statistics.mean(accuracies):.3f} | {min(accuracies):.2f}–{max(accuracies):.2f} | {gain} "
+            f"| {mean(found[name], 'val_loss'):.4f} | {mean(found[name], 'seconds'):.0f} | {len(accuracies)} |"
+        )
+
+
+def mean(lines: list[dict[str, Any]], what: str) -> float:
+    """Return the mean of a figure over runs."""
+    return statistics.mean(line[what] for line in lines)
+
+
+if __name__ == "__main__":
+    main()

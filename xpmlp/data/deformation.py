@@ -1,0 +1,195 @@
+"""Images deformed anew in every epoch: turned, scaled, sheared, shifted, and bent by a smooth random field.
+
+The network then never sees the same image twice. (Simard, Steinkraus & Platt 2003, "Best Practices for Convolutional
+Neural Networks Applied to Visual Document Analysis"; Cireşan, Meier, Gambardella & Schmidhuber 2010, "Deep Big Simple
+Neural Nets Excel on Handwritten Digit Recognition".)
+
+A pixel of the deformed image shows what lies at another place of the image. How far away, down and to the right, is a
+sum of a few smooth functions of the pixel: a constant (the shift), the pixel's own row and column (what turns, scales
+and shears), and hills around the knots of a coarse grid (what bends). So a batch's displacements are one matrix
+product, of numbers that are drawn for each image with a basis that is the same for all.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from xpmlp.backends.base import Backend
+from xpmlp.errors import DataError
+from xpmlp.namespaces import Array, array_namespace
+from xpmlp.primitives import sampled
+
+TURN, SHEAR, SCALE, SHIFT = np.deg2rad(15), 0.2, 0.15, 0.05
+"""The most at strength 1: an angle; columns a row; the logarithm of a factor for each axis; a fraction of the side."""
+
+BEND = 0.04
+"""The standard deviation at strength 1 of the random field's displacements, a fraction of the side."""
+
+KNOTS, SMOOTHNESS = 6, 1 / 6
+"""Of the random field: knots of its grid along each side, and the hills' standard deviation, a fraction of the side."""
+
+COUNT = 3 + KNOTS**2
+"""How many functions the basis has."""
+
+_BLOCK = 16_384
+"""Images whose numbers are drawn and brought to the device at once, if a batch is not larger."""
+
+Numbers: TypeAlias = tuple[Array, int]
+"""Several batches' numbers, (batches, batch, 2, COUNT), and which of them is meant."""
+
+
+def basis(image_shape: tuple[int, int]) -> np.ndarray:
+    """Return the functions that displacements are made of, each at every pixel, (COUNT, height · width) of float64.
+
+    The squares of the hills sum to 1 at every pixel: normal numbers of variance 1 make displacements of variance 1.
+    """
+    rows, columns = (np.arange(side) - (side - 1) / 2 for side in image_shape)
+    hills = []
+    for places, side in zip((rows, columns), image_shape, strict=True):
+        knots = np.linspace(places[0], places[-1], KNOTS)
+        heights = np.exp(-0.5 * ((places - knots[:, None]) / (SMOOTHNESS * side)) ** 2)
+        hills.append(heights / np.sqrt(np.sum(heights**2, axis=0)))
+    down, right = np.meshgrid(rows, columns, indexing="ij")
+    bends = np.einsum("iy,jx->ijyx", *hills).reshape(KNOTS**2, -1)
+    return np.concatenate([np.ones((1, down.size)), down.reshape(1, -1), right.reshape(1, -1), bends])
+
+
+def draw(rng: np.random.Generator, n: int, strength: Any, image_shape: tuple[int, int]) -> np.ndarray:
+    """Return the numbers that deform n images, (n, 2, COUNT) of float32: for displacements down and to the right.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        What they are drawn from; it is advanced by as much whatever the strength.
+    n : int
+        How many images.
+    strength : float or array, shape (n,)
+        How much, at least 0; with 0 the numbers are 0.
+    image_shape : (int, int)
+        The images' height and width.
+    """
+    even = rng.random((6, n)) * 2 - 1
+    normal = rng.standard_normal((n, 2, KNOTS**2), dtype=np.float32)
+    angle, shear, *other = even * strength
+    log_scale, shift = np.stack(other[:2]), np.stack(other[2:])
+    sides = np.array(image_shape)
+    cos, sin = np.cos(TURN * angle), np.sin(TURN * angle)
+    high, wide = np.exp(SCALE * log_scale)
+    slant = SHEAR * shear
+    numbers = np.empty((n, 2, COUNT), np.float32)
+    numbers[:, :, 0] = SHIFT * (shift * sides[:, None]).T
+    # [[cos, sin], [−sin, cos]] · [[1, 0], [slant, 1]] · [[high, 0], [0, wide]], less the identity.
+    numbers[:, 0, 1], numbers[:, 0, 2] = (cos + sin * slant) * high - 1, sin * wide
+    numbers[:, 1, 1], numbers[:, 1, 2] = (cos * slant - sin) * high, cos * wide - 1
+    amplitude = BEND * np.broadcast_to(strength, (n,))[:, None] * sides
+    np.multiply(normal, amplitude[:, :, None], out=numbers[:, :, 3:], casting="same_kind")
+    return numbers
+
+
+def deformed(images: Array, numbers: Array, basis: Array, image_shape: tuple[int, int], max_value: int) -> Array:
+    """Return bytes as X, deformed: numbers from 0 to 1 of the dtype of the basis, (n, height · width).
+
+    Parameters
+    ----------
+    images : array of uint8, shape (n, height · width)
+        The images; what lies around them is 0.
+    numbers : array, shape (n, 2, COUNT)
+        What `draw` returned, in the dtype of the basis. With zeros X is what `xpmlp.primitives.scaled` returns.
+    basis : array, shape (COUNT, height · width)
+        What `basis` returned.
+    image_shape : (int, int)
+        The height and width.
+    max_value : int
+        The grey value that counts as 1.
+
+    Raises
+    ------
+    DataError
+        If the images have not height · width pixels.
+    ArrayError
+        If the arrays are of different libraries.
+    """
+    xp = array_namespace(images=images, numbers=numbers, basis=basis)
+    n, (height, width) = images.shape[0], image_shape
+    if images.ndim != 2 or images.shape[1] != height * width:
+        raise DataError(
+            f"images of shape {tuple(images.shape)} cannot be deformed: expected (n, {height * width}), "
+            f"pictures of {height} × {width} pixels"
+        )
+    displacements = xp.reshape(xp.reshape(numbers, (2 * n, COUNT)) @ basis, (n, 2, height, width))
+    return sampled(images, displacements, max_value)
+
+
+class Deformation:
+    """What deforms a training run's batches: it draws each step's numbers, and applies them on the device.
+
+    Parameters
+    ----------
+    strength : callable
+        How much at a step of the run, counted from 1: at least 0.
+    image_shape : (int, int)
+        The images' height and width.
+    max_value : int
+        The grey value that counts as 1.
+    batch_size : int
+        Images a batch.
+    backend : Backend
+        Whose device the batches are on.
+    dtype : {"float32", "float64"}
+        What X is to be.
+
+    Raises
+    ------
+    DataError
+        If the data are no images: of one row or one column of pixels.
+    """
+
+    def __init__(
+        self,
+        strength: Callable[[int], float],
+        image_shape: tuple[int, int],
+        max_value: int,
+        batch_size: int,
+        backend: Backend,
+        dtype: str = "float32",
+    ) -> None:
+        if min(image_shape) < 2:
+            raise DataError(
+                f"data of {image_shape[0]} × {image_shape[1]} cannot be deformed: expected images of at least 2 × 2 "
+                "pixels; leave the deformation out"
+            )
+        self.strength, self.image_shape, self.max_value, self.batch_size = strength, image_shape, max_value, batch_size
+        self._backend, self._dtype = backend, dtype
+        self._basis = backend.asarray(basis(image_shape).astype(dtype))
+
+    def __call__(self, images: Array, numbers: Numbers) -> Array:
+        """Return a batch's X, deformed; a compiled step may call it."""
+        table, line = numbers
+        return deformed(images, table[line, : images.shape[0], :, :], self._basis, self.image_shape, self.max_value)
+
+    def epoch(self, seed: int, start: int = 0, before: int = 0) -> Iterator[Numbers]:
+        """Yield an epoch's numbers, batch by batch and without an end.
+
+        The epoch's seed decides them alone, and a batch has the same wherever the epoch is taken up.
+
+        Parameters
+        ----------
+        seed : int
+            Of the epoch, at least 0.
+        start : int
+            The batch to begin with.
+        before : int
+            Steps of the run before the epoch.
+        """
+        batches = max(1, _BLOCK // self.batch_size)
+        block, line = divmod(start, batches)
+        while True:
+            rng = np.random.default_rng((seed, block))
+            first = before + block * batches + 1
+            strengths = np.repeat([self.strength(first + k) for k in range(batches)], self.batch_size)
+            numbers = draw(rng, len(strengths), strengths, self.image_shape).astype(self._dtype)
+            table = self._backend.asarray(numbers.reshape(batches, self.batch_size, 2, COUNT))
+            for k in range(line, batches):
+                yield table, k
+            block, line = block + 1, 0
