@@ -123,7 +123,7 @@ class TestAlone:
             ({}, None),
             ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, None),
             ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "2", "PMIX_RANK": "2"}, Launch(2, 4)),
-            ({"PMI_SIZE": "3", "PMI_RANK": "1", "MPI_LOCALNRANKS": "2"}, Launch(1, 3)),
+            ({"PMI_SIZE": "3", "PMI_RANK": "2", "MPI_LOCALNRANKS": "2", "MPI_LOCALRANKID": "1"}, Launch(2, 3, 1)),
             ({"PMIX_RANK": "5"}, Launch(5, None)),
         ],
         ids=str,
@@ -444,7 +444,7 @@ class TestTheCommand:
         done = launch(2, sys.executable, "-c", code, "train", *data, *SMALL, "--out", "run")
         lines = ours(done.stderr)
         assert len(lines) == 1, done.stderr
-        assert "the launcher has started 2 ranks, and mpi4py with " in lines[0]
+        assert "the launcher has started 2 ranks, and mpi4py, with " in lines[0]
         assert "finds itself alone" in lines[0]
         assert done.returncode != 0
         assert not (tmp_path / "run").exists()

@@ -35,3 +35,7 @@ class TrainingError(XpmlpError):
 
 class CommunicationError(XpmlpError):
     """Ranks of one run that do not find each other, or that are not at the same work."""
+
+
+class JoiningError(CommunicationError):
+    """What keeps a process from finding the others, as it does every process of its host: the first one says it."""

@@ -16,8 +16,8 @@ from xpmlp.commands.data import data
 from xpmlp.commands.evaluate import evaluate
 from xpmlp.commands.predict import predict
 from xpmlp.commands.train import train
-from xpmlp.communication import abort, wait_for_rank_0
-from xpmlp.errors import XpmlpError
+from xpmlp.communication import abort, is_first_of_host, wait_for_rank_0
+from xpmlp.errors import JoiningError, XpmlpError
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,6 +61,9 @@ def main(arguments: Sequence[str] | None = None, *, command: click.Command = cli
         path = context.command_path if context else program
         return _fail(path, f"{error.format_message().rstrip('.')}; see {path} --help")
     except XpmlpError as error:
+        if isinstance(error, JoiningError) and not is_first_of_host():
+            wait_for_rank_0()
+            return 2
         return _fail(program, str(error))
     except Interrupted as interrupted:
         return _fail(program, str(interrupted), interrupted.exit_code)

@@ -7,11 +7,11 @@ alone, and pays nothing: neither mpi4py nor CuPy is imported for it.
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from xpmlp.communication.alone import Alone
-from xpmlp.errors import CommunicationError, ConfigError
+from xpmlp.errors import ConfigError, JoiningError
 
 __all__ = [
     "Alone",
@@ -19,6 +19,7 @@ __all__ = [
     "Launch",
     "abort",
     "find_launch",
+    "is_first_of_host",
     "join",
     "join_gpus",
     "leave",
@@ -32,6 +33,7 @@ WAYS = ("auto", "off", "mpi")
 
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK")
+_LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
 """What Open MPI's, MPICH's, Intel's and Slurm's launchers tell a process of itself."""
 
 _GRACE = 1.0
@@ -108,15 +110,20 @@ class Launch(NamedTuple):
     rank: int
     size: int | None
     """None where it did not say."""
+    local_rank: int | None = None
+    """The number among the ranks of its host, None where it did not say."""
 
 
 def find_launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
     """Return what an MPI launcher has told this process, None where none has started it."""
-    sizes = [int(environment[name]) for name in _SIZES if environment.get(name, "").isdecimal()]
-    ranks = [int(environment[name]) for name in _RANKS if environment.get(name, "").isdecimal()]
-    if not sizes and not ranks:
+
+    def first(names: Sequence[str]) -> int | None:
+        return next((int(environment[name]) for name in names if environment.get(name, "").isdecimal()), None)
+
+    rank, size = first(_RANKS), first(_SIZES)
+    if rank is None and size is None:
         return None
-    return Launch(ranks[0] if ranks else 0, sizes[0] if sizes else None)
+    return Launch(rank or 0, size, first(_LOCAL_RANKS))
 
 
 def join(way: str = "auto") -> Communicator:
@@ -132,7 +139,7 @@ def join(way: str = "auto") -> Communicator:
     ------
     ConfigError
         If there is no such way, or no launcher.
-    CommunicationError
+    JoiningError
         If a launcher has started ranks that do not find each other.
     """
     global _joined
@@ -151,9 +158,10 @@ def join(way: str = "auto") -> Communicator:
     communicator = MpiCommunicator()
     expected = max(launch.size or 1, launch.rank + 1)
     if communicator.size == 1 and expected > 1:
-        raise CommunicationError(
-            f"the launcher has started {launch.size or 'several'} ranks, and mpi4py with {communicator.engine} finds "
-            "itself alone: they are of two MPIs; take the mpiexec of mpi4py's own, or --distributed off"
+        mpi = str(communicator.engine).partition(",")[0]
+        raise JoiningError(
+            f"the launcher has started {launch.size or 'several'} ranks, and mpi4py, with {mpi}, finds itself alone: "
+            "they are of two MPIs; take the mpiexec of mpi4py's own, or --distributed off"
         )
     _joined = communicator
     if communicator.size == 1 and way == "auto":
@@ -202,6 +210,12 @@ def wait_for_rank_0() -> None:
     launch = find_launch()
     if launch and launch.rank > 0:
         time.sleep(_GRACE + min(3.0, 0.3 * (launch.rank - 1)))
+
+
+def is_first_of_host() -> bool:
+    """Return whether this process is the first of its host, as far as a launcher has said."""
+    launch = find_launch()
+    return not (launch and launch.local_rank)
 
 
 def those_that_differ(communicator: Communicator, content: Any) -> list[int]:

@@ -1,12 +1,13 @@
 """MPI, through mpi4py: sums of NumPy's arrays."""
 
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
 
 from xpmlp.communication.alone import usable_cores
-from xpmlp.errors import CommunicationError
+from xpmlp.errors import JoiningError
 
 _was_running = "mpi4py.MPI" in sys.modules
 """Whether the user's own program has started MPI, which then is theirs to end."""
@@ -19,9 +20,11 @@ try:
         # usual finalising at exit would wait instead for ranks that wait for this one.
         mpi4py.rc.finalize = False
         mpi4py.rc.thread_level = "funneled"  # the loader's thread calls nothing of MPI
-    from mpi4py import MPI
+    with warnings.catch_warnings():  # mpi4py's, of an MPI that is not the launcher's; ours is one line
+        warnings.filterwarnings("ignore", "suspicious MPI execution environment", RuntimeWarning)
+        from mpi4py import MPI
 except (ImportError, RuntimeError) as error:
-    raise CommunicationError(
+    raise JoiningError(
         f"an MPI launcher has started this process, and mpi4py cannot be imported ({str(error).splitlines()[0]}): "
         "pip install 'xpmlp[mpi]', or --distributed off for a run of one process"
     ) from None
