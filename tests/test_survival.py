@@ -14,9 +14,22 @@ from tests.conftest import environment, results
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals and limits")
 
 TRAIN = (sys.executable, "-m", "xpmlp", "train")
-LONG = ("--epochs", "100000", "--hidden", "16,8", "--batch-size", "16", "--schedule", "constant", "--no-plot")
+KERNELS = ("--kernels", "numpy")  # numba would take longer to begin than a run takes
+LONG = (*KERNELS, "--epochs", "100000", "--hidden", "16,8", "--batch-size", "16", "--schedule", "constant", "--no-plot")
 """So many epochs that only a signal ends them."""
-SHORT = ("--epochs", "20", "--hidden", "16,8", "--batch-size", "16", "--checkpoint-steps", "4", "--quiet", "--no-plot")
+SHORT = (
+    *KERNELS,
+    "--epochs",
+    "20",
+    "--hidden",
+    "16,8",
+    "--batch-size",
+    "16",
+    "--checkpoint-steps",
+    "4",
+    "--quiet",
+    "--no-plot",
+)
 """Of 20 epochs of 13 steps, with four checkpoints each: most of its time goes into writing."""
 
 QUIET_ENV = environment(PYTHONDONTWRITEBYTECODE="1")
@@ -195,7 +208,7 @@ sys.exit(code)
 
 @pytest.mark.slow
 def test_a_run_survives_being_killed_before_every_call_that_changes_the_disk(tmp_path, data):
-    options = ("--epochs", "2", "--hidden", "4", "--batch-size", "100", "--keep", "1", "--quiet", "--no-plot")
+    options = (*KERNELS, "--epochs", "2", "--hidden", "4", "--batch-size", "100", "--keep", "1", "--quiet", "--no-plot")
     command = [sys.executable, "-c", KILLED_AT]
     done = subprocess.run(
         [*command, "0", *data, *options, "--out", "whole"],
