@@ -1,6 +1,7 @@
 """What the tests share: every available backend through one fixture, and small data."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import subprocess
@@ -22,6 +23,7 @@ from xpmlp.backends import Backend, get_backend  # noqa: E402
 from xpmlp.data import Dataset, idx  # noqa: E402
 from xpmlp.data.sources import SOURCES  # noqa: E402
 from xpmlp.errors import BackendError  # noqa: E402
+from xpmlp.primitives import kernels  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 SPECS = ("numpy", "cupy", "torch", "torch:cuda", "jax", "jax:gpu", "array-api-strict", "array-api-strict:device1")
@@ -66,6 +68,19 @@ def find_backend(pytestconfig: pytest.Config) -> Callable[..., Backend]:
 def backend(request: pytest.FixtureRequest, find_backend: Callable[..., Backend]) -> Backend:
     """Every backend that can run here, in turn, able to compute in float64."""
     return find_backend(request.param, "float64")
+
+
+@pytest.fixture
+def each_way(backend):
+    """Return an iterator that sets the kernels on NumPy's arrays: its own and numba's; elsewhere there is one way."""
+
+    def ways():
+        numba = backend.name == "numpy" and importlib.util.find_spec("numba") is not None
+        for name in ["numpy", "numba"] if numba else ["numpy"]:
+            with kernels(name):
+                yield name
+
+    return ways
 
 
 @pytest.fixture(params=["float32", "float64"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import make_dataset
-from xpmlp.data import idx, load_dataset
+from xpmlp.data import Dataset, idx, load_dataset
 from xpmlp.data.sources import FILES, SOURCES
 from xpmlp.errors import DataError
 
@@ -203,3 +203,12 @@ class TestWhoseFilesTheyAre:
             pytest.skip(str(error))
         assert data.warning == ""
         assert np.bincount(data.train.labels).sum() == 60_000
+
+
+def test_other_images_have_another_fingerprint(idx_folder):
+    """Also in a data set that was read from files, whose sums are taken on the way."""
+    train = load_dataset(f"idx:{idx_folder}").train
+    other = dataclasses.replace(train, images=train.images ^ 1)
+    assert train.fingerprint != other.fingerprint
+    made = Dataset(train.images.copy(), train.labels, train.class_names, train.max_value, "made up")
+    assert made.fingerprint == train.fingerprint

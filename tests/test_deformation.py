@@ -1,7 +1,6 @@
 """Deformed images: against SciPy's interpolation on every backend, and what a run with them must still promise."""
 
 import dataclasses
-import importlib.util
 import itertools
 
 import numpy as np
@@ -14,25 +13,12 @@ from xpmlp.config import TrainConfig
 from xpmlp.data import Dataset
 from xpmlp.data.deformation import COUNT, Deformation, basis, deformed, draw
 from xpmlp.errors import ArrayError, ConfigError, DataError
-from xpmlp.primitives import kernels, sampled, scaled
+from xpmlp.primitives import sampled, scaled
 from xpmlp.schedules import constant, fading
 from xpmlp.training import train
 
 SHAPES = [(28, 28), (8, 8), (5, 9), (2, 3)]
 CONFIG = TrainConfig(hidden=(16, 8), epochs=3, batch_size=16, learning_rate=0.1, deform=1.0)
-
-
-@pytest.fixture
-def each_way(backend):
-    """Return an iterator that sets the kernels on NumPy's arrays: its own and numba's; elsewhere there is one way."""
-
-    def ways():
-        numba = backend.name == "numpy" and importlib.util.find_spec("numba") is not None
-        for name in ["numpy", "numba"] if numba else ["numpy"]:
-            with kernels(name):
-                yield name
-
-    return ways
 
 
 def make_images(n, shape, seed=0):

@@ -88,6 +88,14 @@ def test_a_step_of_adam_is_that_of_the_definition(backend, dtype):
         assert backend.to_numpy(gradient).tobytes() == g.tobytes(), "the gradient is left as it was"
 
 
+def test_a_derivative_with_gaps_in_its_memory_is_right_too(backend, dtype):
+    """As that of a transposed array is, in the one that is returned."""
+    rng = np.random.default_rng(0)
+    A, dA = (rng.standard_normal((3, 5)).astype(dtype) for _ in range(2))
+    delta = relu_backward(backend.asarray(A).T, backend.asarray(dA, copy=True).T)
+    assert np.array_equal(backend.to_numpy(delta), np.where(A > 0, dA, 0).T)
+
+
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_a_step_with_momentum_is_that_of_the_definition(backend, dtype, nesterov):
     rng = np.random.default_rng(0)

@@ -1,7 +1,5 @@
 """Each operation as each backend does it, against its agnostic version on NumPy's arrays."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 
@@ -9,7 +7,6 @@ from tests.test_primitives import at_an_odd_offset
 from xpmlp.primitives import (
     accumulate,
     bias_relu,
-    kernels,
     momentum_step,
     new_gradient,
     parameter_gradients,
@@ -19,19 +16,6 @@ from xpmlp.primitives import (
 )
 
 TOLERANCE = {"float32": 3e-6, "float64": 1e-13}
-
-
-@pytest.fixture
-def each_way(backend):
-    """Return an iterator that sets the kernels on NumPy's arrays: its own and numba's; elsewhere there is one way."""
-
-    def ways():
-        numba = backend.name == "numpy" and importlib.util.find_spec("numba") is not None
-        for name in ["numpy", "numba"] if numba else ["numpy"]:
-            with kernels(name):
-                yield name
-
-    return ways
 
 
 def agnostic(operation, *arguments):

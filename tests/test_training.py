@@ -739,10 +739,12 @@ def test_two_averages_at_once_are_refused():
 
 
 def test_rounds_of_ones_own_see_the_same_noise(tiny):
-    """With one rank and every step its own round's, what is deformed and left out is that of the plain run."""
-    config = dataclasses.replace(SMALL, epochs=2, deform=1.0, dropout=0.2)
-    runs = [train(dataclasses.replace(config, average_every=every), tiny, NumpyBackend()) for every in (3, 3, 1)]
-    (first, rounds), (second, _), (_, plain) = runs
-    assert first.tobytes() == second.tobytes()
-    assert rounds.epochs[0].train_loss == pytest.approx(plain.epochs[0].train_loss, rel=0.2)
-    assert np.isfinite(first).all()
+    """One rank whose round is longer than an epoch makes that epoch's steps as a plain run does."""
+    config = dataclasses.replace(SMALL, epochs=1, deform=1.0, dropout=0.2)
+    (_, rounds), (_, plain) = (
+        train(dataclasses.replace(config, average_every=every), tiny, NumpyBackend()) for every in (1000, 1)
+    )
+    assert rounds.epochs[0].train_loss == pytest.approx(plain.epochs[0].train_loss, rel=1e-6)
+    assert rounds.epochs[0].train_accuracy == plain.epochs[0].train_accuracy
+    other, _ = train(dataclasses.replace(config, dropout=0.0), tiny, NumpyBackend())
+    assert not np.array_equal(other, train(config, tiny, NumpyBackend())[0]), "the noise is there"

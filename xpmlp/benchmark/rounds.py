@@ -156,12 +156,12 @@ def measure_recipe(name: str, work: Work, seed: int) -> Result:
                 *(part for option in options.items() for part in option),
             ],
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
         ) as process,
     ):
         assert process.stdout is not None
-        assert process.stderr is not None
+        line = ""
         for line in process.stdout:
             found = re.match(r"test .* accuracy ([\d.]+) %", line)
             if found:
@@ -170,7 +170,7 @@ def measure_recipe(name: str, work: Work, seed: int) -> Result:
                     result.seconds = [time.time() - began]
                 result.peak_bytes = peak_memory(process.pid)
         if process.wait():
-            result.problem = f"exit code {process.returncode}: {process.stderr.read().strip()}"
+            result.problem = f"exit code {process.returncode}: {line.strip()}"
     return result
 
 

@@ -5,7 +5,7 @@ import difflib
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -38,8 +38,6 @@ class Dataset:
         The grey value that counts as 1 (255 in MNIST, 16 in the digits).
     provenance : str
         Where it came from, in one line.
-    images_sum : str
-        The SHA-256 of the images' IDX file, where it is known already.
 
     Raises
     ------
@@ -52,7 +50,6 @@ class Dataset:
     class_names: tuple[str, ...]
     max_value: int
     provenance: str
-    images_sum: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         images, labels, where = self.images, self.labels, self.provenance
@@ -82,11 +79,15 @@ class Dataset:
         return self.images.shape[1], self.images.shape[2]
 
     @cached_property
+    def images_sum(self) -> str:
+        """The SHA-256 of the images' IDX file, in hexadecimal; it takes reading every image once."""
+        return idx.sum_of_contents(self.images)
+
+    @cached_property
     def fingerprint(self) -> str:
-        """The SHA-256 of all that a training run sees of it, in hexadecimal; it takes reading every image once."""
-        images = self.images_sum or idx.sum_of_contents(self.images)
+        """The SHA-256 of all that a training run sees of it, in hexadecimal."""
         labels = idx.sum_of_contents(self.labels.astype(np.int32))
-        return hashlib.sha256(f"{images} {labels} {self.max_value} {self.class_names}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.images_sum} {labels} {self.max_value} {self.class_names}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -226,9 +227,11 @@ def _read(name: str, folder: Path) -> LoadedData:
         if not counts.all():
             warning = f"{np.count_nonzero(counts == 0)} of the {len(counts)} classes have no training image"
     train, test = (
-        Dataset(arrays[images], arrays[labels], class_names, 255, f"{name} {part} set in {folder}", sums[images])
+        Dataset(arrays[images], arrays[labels], class_names, 255, f"{name} {part} set in {folder}")
         for part, images, labels in (("training", *FILES[:2]), ("test", *FILES[2:]))
     )
+    for data, images in ((train, FILES[0]), (test, FILES[2])):
+        vars(data)["images_sum"] = sums[images]  # the property's, taken while the file was read
     if train.image_shape != test.image_shape:
         raise DataError(
             f"{folder}: training images of {train.image_shape} and test images of {test.image_shape} pixels: "

@@ -43,6 +43,7 @@ def bias_relu(Z: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def relu_backward(A: np.ndarray, dA: np.ndarray) -> np.ndarray:
     """Return dA where A > 0 and else 0, in dA."""
+    dA = np.ascontiguousarray(dA)  # one with gaps would be written to in a copy
     _relu_backward(A.reshape(-1), dA.reshape(-1))
     return dA
 
