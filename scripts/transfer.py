@@ -14,7 +14,7 @@ import numpy as np
 from xpmlp import Dataset, DeviceLoader, Layout, get_backend, init
 from xpmlp.commands import main
 from xpmlp.config import TrainConfig, make_optimizer
-from xpmlp.training import make_train_step, zero_totals
+from xpmlp.steps import make_train_step, zero_totals
 
 
 @click.command()

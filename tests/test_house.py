@@ -25,8 +25,9 @@ BELOW = {
     "optimizers": {"errors", "namespaces", "primitives"},
     "schedules": {"errors"},
     "backends": {"errors"},
-    "data": {"errors", "namespaces", "primitives", "backends"},
-    "dropout": {"namespaces", "backends"},
+    "noise": {"namespaces", "backends"},
+    "data": {"errors", "namespaces", "primitives", "backends", "noise"},
+    "dropout": {"namespaces", "backends", "noise"},
     "files": {"errors"},
     "tensors": {"errors", "files"},
     "models": {"errors", "namespaces", "network", "backends", "tensors"},
@@ -36,15 +37,20 @@ BELOW = {
     "plotting": {"files"},
     "scoring": {"network"},
     "communication": {"errors"},
+    "steps": {"namespaces", "primitives", "network", "optimizers", "backends", "noise", "data", "dropout"},
+    "together": {
+        *("errors", "namespaces", "primitives", "optimizers", "backends", "noise", "data", "config", "records"),
+        *("communication", "steps"),
+    },
     "training": {
-        *("errors", "namespaces", "primitives", "network", "optimizers", "schedules", "backends", "data", "dropout"),
-        *("config", "records", "communication"),
+        *("errors", "namespaces", "primitives", "network", "optimizers", "schedules", "backends", "noise", "data"),
+        *("dropout", "config", "records", "communication", "steps", "together"),
     },
     "inputs": {"errors", "namespaces", "backends"},
     "fitting": {"namespaces", "network", "optimizers", "backends", "inputs"},
     "estimators": {"namespaces", "network", "backends", "inputs", "fitting"},
-    "checking": {"network", "optimizers", "backends", "training"},
-    "benchmark": {"errors", "primitives", "network", "backends", "data", "config", "training"},
+    "checking": {"network", "optimizers", "backends", "steps"},
+    "benchmark": {"errors", "primitives", "network", "backends", "data", "config", "steps", "training"},
     "commands": {
         *("errors", "backends", "data", "files", "models", "config", "records", "runs", "plotting", "scoring"),
         *("training", "checking", "benchmark", "communication", "the face"),
@@ -130,7 +136,18 @@ def test_mpi_and_nccl_are_imported_in_communication_alone():
 def test_cupy_has_every_name_that_agnostic_code_uses():
     cupy = pytest.importorskip("array_api_compat.cupy", reason="CuPy is not installed")
     in_data = ("data/loading.py", "data/deformation.py")
-    others = ("training.py", "dropout.py", *in_data, "models.py", "inputs.py", "fitting.py", "estimators.py")
+    others = (
+        "training.py",
+        "steps.py",
+        "together.py",
+        "noise.py",
+        "dropout.py",
+        *in_data,
+        "models.py",
+        "inputs.py",
+        "fitting.py",
+        "estimators.py",
+    )
     rooms = [PACKAGE / room for room in (*AGNOSTIC, *others)]
     names = set().union(*(names_from_namespaces(path) for path in rooms))
     assert {"exp", "take", "sqrt", "int32"} <= names, "the search finds nothing"

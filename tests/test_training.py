@@ -16,21 +16,12 @@ from xpmlp.data.loading import read_batch
 from xpmlp.dropout import Dropout
 from xpmlp.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
 from xpmlp.network import Layout, backward, cross_entropy, forward, init
+from xpmlp.noise import Noise
 from xpmlp.optimizers import sgd
 from xpmlp.primitives import kernels
 from xpmlp.records import EpochMetrics, History, Plan
-from xpmlp.training import (
-    Callback,
-    Evaluation,
-    Noise,
-    evaluate,
-    make_evaluation_step,
-    make_gradient_step,
-    make_train_step,
-    make_update_step,
-    train,
-    zero_totals,
-)
+from xpmlp.steps import make_evaluation_step, make_gradient_step, make_train_step, make_update_step, zero_totals
+from xpmlp.training import Callback, Evaluation, evaluate, train
 
 SMALL = TrainConfig(hidden=(16, 8), epochs=4, batch_size=16, learning_rate=0.1)
 

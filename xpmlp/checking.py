@@ -9,7 +9,7 @@ import numpy as np
 from xpmlp.backends import Backend, get_backend
 from xpmlp.network import Layout, backward, cross_entropy, forward, init
 from xpmlp.optimizers import Optimizer, adam, adamw, sgd
-from xpmlp.training import make_evaluation_step, make_train_step, zero_totals
+from xpmlp.steps import make_evaluation_step, make_train_step, zero_totals
 
 STEPS = 100
 """Training steps, of each optimizer."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from xpmlp.backends.base import Backend
 from xpmlp.namespaces import Array, array_namespace
+from xpmlp.noise import lines
 
 LEVELS = 256
 """A unit is left out where a byte is below the rate's share of these."""
@@ -56,7 +57,7 @@ class Dropout:
         return [kept[:, start:stop] for start, stop in itertools.pairwise(stops)]
 
     def epoch(self, seed: int, start: int = 0) -> Iterator[tuple[Array, int]]:
-        """Yield an epoch's bytes, batch by batch and without an end; the seed decides them alone.
+        """Return an epoch's bytes, a line a batch, as `xpmlp.noise.lines` has them.
 
         Parameters
         ----------
@@ -67,10 +68,8 @@ class Dropout:
         """
         shape = self.batch_size, sum(self.hidden)
         batches = max(1, _BLOCK // (shape[0] * shape[1]))
-        block, line = divmod(start, batches)
-        while True:
-            rng = np.random.default_rng((seed, block))
-            table = self._backend.asarray(rng.integers(0, LEVELS, (batches, *shape), dtype=np.uint8))
-            for k in range(line, batches):
-                yield table, k
-            block, line = block + 1, 0
+
+        def draw(rng: np.random.Generator, first: int) -> np.ndarray:
+            return rng.integers(0, LEVELS, (batches, *shape), dtype=np.uint8)
+
+        return lines(seed, start, batches, draw, self._backend)

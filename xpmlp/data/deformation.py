@@ -18,6 +18,7 @@ import numpy as np
 from xpmlp.backends.base import Backend
 from xpmlp.errors import DataError
 from xpmlp.namespaces import Array, array_namespace
+from xpmlp.noise import lines
 from xpmlp.primitives import sampled
 
 TURN, SHEAR, SCALE, SHIFT = np.deg2rad(15), 0.2, 0.15, 0.05
@@ -169,9 +170,7 @@ class Deformation:
         return deformed(images, table[line, : images.shape[0], :, :], self._basis, self.image_shape, self.max_value)
 
     def epoch(self, seed: int, start: int = 0, before: int = 0) -> Iterator[Numbers]:
-        """Yield an epoch's numbers, batch by batch and without an end.
-
-        The epoch's seed decides them alone, and a batch has the same wherever the epoch is taken up.
+        """Return an epoch's numbers, a line a batch, as `xpmlp.noise.lines` has them.
 
         Parameters
         ----------
@@ -183,13 +182,11 @@ class Deformation:
             Steps of the run before the epoch.
         """
         batches = max(1, _BLOCK // self.batch_size)
-        block, line = divmod(start, batches)
-        while True:
-            rng = np.random.default_rng((seed, block))
-            first = before + block * batches + 1
-            strengths = np.repeat([self.strength(first + k) for k in range(batches)], self.batch_size)
-            numbers = draw(rng, len(strengths), strengths, self.image_shape).astype(self._dtype)
-            table = self._backend.asarray(numbers.reshape(batches, self.batch_size, 2, COUNT))
-            for k in range(line, batches):
-                yield table, k
-            block, line = block + 1, 0
+
+        def numbers(rng: np.random.Generator, first: int) -> np.ndarray:
+            steps = range(before + first + 1, before + first + 1 + batches)
+            strengths = np.repeat([self.strength(step) for step in steps], self.batch_size)
+            drawn = draw(rng, len(strengths), strengths, self.image_shape).astype(self._dtype)
+            return drawn.reshape(batches, self.batch_size, 2, COUNT)
+
+        return lines(seed, start, batches, numbers, self._backend)

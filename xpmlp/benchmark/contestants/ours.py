@@ -9,7 +9,8 @@ from xpmlp.config import TrainConfig, make_optimizer
 from xpmlp.data import DeviceLoader, load_dataset
 from xpmlp.network import Layout, init
 from xpmlp.primitives import kernels
-from xpmlp.training import evaluate, make_train_step, zero_totals
+from xpmlp.steps import make_train_step, zero_totals
+from xpmlp.training import evaluate
 
 
 class Entry(Contestant):
