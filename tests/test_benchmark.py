@@ -28,11 +28,17 @@ def folder(tmp_path):
     return folder
 
 
+COMPILES = (
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),  # PyTorch's own
+)
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow) if name == "pytorch-compile" else name
+        pytest.param(name, marks=COMPILES if name == "pytorch-compile" else ())
         for name in CONTESTANTS
         if name != "floor"
     ],
