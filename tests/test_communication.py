@@ -16,6 +16,8 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.conftest import environment, make_dataset, run_python
 from xpmlp.backends._numpy import NumpyBackend
@@ -27,6 +29,7 @@ from xpmlp.errors import CommunicationError, ConfigError, TrainingError
 from xpmlp.models import load
 from xpmlp.network import Layout, backward, cross_entropy, forward, init
 from xpmlp.runs import read_checkpoint
+from xpmlp.together import parts_of
 from xpmlp.training import Callback, evaluate, train
 
 MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
@@ -142,6 +145,36 @@ def test_parts_are_contiguous_even_and_all_of_it(n, size):
     assert lengths == sorted(lengths, reverse=True)
 
 
+class Slices:
+    """A loader that yields rows as they are, for those who divide them."""
+
+    def __init__(self, batch_size):
+        self.batch_size = batch_size
+
+    def batches(self, rows, first):
+        starts = range(first * self.batch_size, len(rows), self.batch_size)
+        return (rows[start : start + self.batch_size].tolist() for start in starts)
+
+
+@given(n=st.integers(1, 60), batch_size=st.integers(1, 20), size=st.integers(2, 5), data=st.data())
+def test_the_parts_of_all_ranks_are_each_batch(n, batch_size, size, data):
+    """Also where the last batch is whole, short, or too short for a row each."""
+    size = min(size, batch_size)
+    order, n_batches = np.arange(100, 100 + n), -(-n // batch_size)
+    first = data.draw(st.integers(0, n_batches - 1))
+    batches = [order[k : k + batch_size].tolist() for k in range(0, n, batch_size)][first:]
+    parts = []
+    for rank in range(size):
+        ranks = Ranks(rank, size)
+        loader = Slices(len(range(batch_size)[part_of(batch_size, ranks)]))
+        parts.append(list(parts_of(loader, order, first, batch_size, ranks, in_parts=True)))
+    assert {len(own) for own in parts} == {len(batches)}
+    for batch, those in zip(batches, zip(*parts, strict=True), strict=True):
+        assert [row for part in those for row in part.batch or []] == batch
+        assert [batch[part.rows] for part in those] == [part.batch or [] for part in those]
+        assert [part.share for part in those] == [len(part.batch or []) / len(batch) for part in those]
+
+
 PARITY = """
 import json, sys
 import numpy as np
@@ -163,7 +196,7 @@ leave()
 
 
 class TestTheSameWork:
-    """Of 250 images 41 are held out; batches of 25 leave a last one of 9; of 26, one of 1: a row for one rank."""
+    """Of 250 images 41 are held out; batches of 25 leave a last one of 9, of 26 one of 1 (for one rank), of 19 none."""
 
     SETTINGS: ClassVar = {"hidden": [16, 8], "epochs": 12, "batch_size": 25, "dtype": "float64", "kernels": "numpy"}
 
@@ -186,6 +219,7 @@ class TestTheSameWork:
         [
             {},
             {"batch_size": 26, "optimizer": "adamw"},
+            {"batch_size": 19},
             {"transfer": "stream", "center": 0.2},
             {"deform": 1.0},
             {"deform": 1.0, "deform_fade": 0.5, "dropout": 0.25, "label_smoothing": 0.1, "average": 0.9},

@@ -216,8 +216,10 @@ def parts_of(
     whole, rest = order[:n_whole].reshape(-1, batch_size), order[n_whole:]
     in_whole, in_rest = part_of(batch_size, communicator), part_of(len(rest), communicator)
     own, own_rest = whole[:, in_whole], rest[in_rest]
-    shares = [own.shape[1] / batch_size] * len(whole) + [len(own_rest) / len(rest)] * (len(rest) > 0)
-    places = [in_whole] * len(whole) + [in_rest] * (len(rest) > 0)
+    shares, places = [own.shape[1] / batch_size] * len(whole), [in_whole] * len(whole)
+    if len(rest):
+        shares.append(len(own_rest) / len(rest))
+        places.append(in_rest)
     rows = np.concatenate([own.reshape(-1), own_rest])
     # Each of its parts is a batch of the loader's own size, save the last one, which may be shorter or empty.
     return itertools.starmap(Part, itertools.zip_longest(loader.batches(rows, first), shares[first:], places[first:]))
