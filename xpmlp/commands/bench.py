@@ -1,13 +1,24 @@
 """``xpmlp bench``: the same work for xpmlp and its peers, timed in turn."""
 
+from typing import Any
+
 import click
+from click.core import ParameterSource
 
 from xpmlp.commands.train import widths
+from xpmlp.errors import ConfigError
+
+COMMANDLINE = ParameterSource.COMMANDLINE
 
 
 def names(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     """Return names that stand with commas between them."""
     return None if value is None else tuple(name for name in value.split(",") if name)
+
+
+def counts(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Return whole numbers that stand with commas between them, where there are any."""
+    return None if value is None else widths(context, parameter, value)
 
 
 @click.command()
@@ -22,15 +33,37 @@ def names(context: click.Context, parameter: click.Parameter, value: str | None)
 @click.option(
     "--cold/--no-cold", default=True, help="Also from the start of the process to 98 % test accuracy. [--cold]"
 )
+@click.option("--ranks", callback=counts, help="Time these numbers of ranks instead, with commas: 1,2,4.")
+@click.option("--launcher", default="mpiexec", show_default=True, help="What starts them, with options of its own.")
 @click.option(
     "--out", type=click.Path(), default="benchmark", show_default=True, help="The folder for what is measured."
 )
-def bench(**options: object) -> None:
+@click.pass_context
+def bench(
+    context: click.Context,
+    /,
+    ranks: tuple[int, ...] | None,
+    launcher: str,
+    peers: tuple[str, ...] | None,
+    cold: bool,
+    **options: Any,
+) -> None:
     """Time an epoch, a cold start and the memory of xpmlp, PyTorch, JAX, Keras, scikit-learn and Thinc on MNIST.
 
     Each runs in a process of its own, in turn, in float32; medians count. Writes results.jsonl as they come, bench.json
-    and bench.png.
+    and bench.png. With --ranks, xpmlp alone: strong and weak scaling over processes, the sums between them, and what
+    that predicts for more of them and other links, in ranks.jsonl, ranks.json and ranks.png.
     """
-    from xpmlp.commands._benchmark import run
+    given = {name for name in options | context.params if context.get_parameter_source(name) is COMMANDLINE}
+    if ranks is None:
+        if "launcher" in given:
+            raise ConfigError(f"--launcher {launcher} starts --ranks, which are missing: add them, as --ranks 1,2,4")
+        from xpmlp.commands._benchmark import run
 
-    run(**options)  # type: ignore[arg-type]
+        run(peers=peers, cold=cold, **options)
+        return
+    if alien := sorted(given & {"peers", "cold"}):
+        raise ConfigError(f"--{alien[0]} is not for --ranks, which times xpmlp alone: leave one of them out")
+    from xpmlp.commands._ranks import run as run_ranks
+
+    run_ranks(ranks=ranks, launcher=launcher, **options)

@@ -1,0 +1,194 @@
+"""``xpmlp bench --ranks``: the formula and its fit, and the command. (No test looks at how long anything takes.)"""
+
+import itertools
+import json
+import math
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xpmlp.benchmark.ranks import Launched, Way, find_launcher, summarise, ways
+from xpmlp.benchmark.scaling import LINKS, Computing, Line, Link, efficiency, fit_line, link_behind, sum_seconds
+from xpmlp.commands import main
+from xpmlp.commands._ranks import tables
+from xpmlp.errors import ConfigError
+
+BYTES = [4.0**k for k in range(1, 13)]
+
+
+class TestTheSumsTime:
+    """(S2): 2 ceil(log2 n) * latency + 2 (n - 1) / n * bytes / bandwidth."""
+
+    @pytest.mark.parametrize(
+        ("n_ranks", "expected"),
+        [(1, 0.0), (2, 2 * 3.0 + 100 / 10), (4, 4 * 3.0 + 150 / 10), (5, 6 * 3.0 + 160 / 10), (8, 6 * 3.0 + 175 / 10)],
+    )
+    def test_is_its_messages_and_its_bytes(self, n_ranks, expected):
+        assert sum_seconds(n_ranks, 100, Link("slow", 3.0, 10.0)) == pytest.approx(expected, rel=1e-12)
+
+    @given(start=st.floats(1e-7, 1e-1), slope=st.floats(1e-12, 1e-6))
+    def test_is_fitted_by_the_line_that_it_is(self, start, slope):
+        line = fit_line(BYTES, [start + slope * n for n in BYTES])
+        np.testing.assert_allclose([line.at(n) for n in BYTES], [start + slope * n for n in BYTES], rtol=1e-8)
+
+    @pytest.mark.parametrize("seconds", [[1.0, 2.0, 1.0, 0.5], [1e-9, 4.0, 16.0, 70.0]])
+    def test_has_no_number_below_0(self, seconds):
+        line = fit_line([1.0, 4.0, 16.0, 64.0], seconds)
+        assert min(line) == 0.0
+        assert max(line) > 0.0
+
+    def test_counts_relative_errors_so_that_short_vectors_count(self):
+        """Twice as long as the line or half of it: the same at four bytes as at sixteen million."""
+        seconds = [1e-6 + 1e-9 * n for n in BYTES]
+        assert fit_line(BYTES, [2 * seconds[0], *seconds[1:]]).start == pytest.approx(1e-6, rel=0.3)
+        assert fit_line(BYTES, [*seconds[:-1], 2 * seconds[-1]]).start == pytest.approx(1e-6, rel=0.3)
+
+    @given(n_ranks=st.integers(2, 64), start=st.floats(1e-7, 1e-2), slope=st.floats(1e-12, 1e-7))
+    def test_of_the_link_behind_a_line_is_that_line(self, n_ranks, start, slope):
+        link = link_behind(Line(start, slope), n_ranks, "here")
+        for n_bytes in BYTES:
+            assert sum_seconds(n_ranks, n_bytes, link) == pytest.approx(start + slope * n_bytes, rel=1e-9)
+
+    def test_of_a_line_without_slope_is_that_of_its_messages(self):
+        assert sum_seconds(2, 1e9, link_behind(Line(0.5, 0.0), 2, "here")) == 0.5
+
+
+class TestEfficiency:
+    COMPUTING = Computing((1, 100, 1000), (2.0, 101.0, 1001.0))
+    """A step of b images takes 1 + b."""
+
+    def test_reads_between_the_sizes_and_in_proportion_above(self):
+        assert self.COMPUTING.at(50) == pytest.approx(51.0)
+        assert self.COMPUTING.at(2000) == pytest.approx(2002.0)
+
+    @pytest.mark.parametrize("link", LINKS)
+    @pytest.mark.parametrize("every", [1, 64])
+    def test_is_all_of_one_rank_and_less_of_more(self, link, every):
+        found = [efficiency(self.COMPUTING, 1000, n, 1e6, link, every) for n in (1, 2, 8, 64, 512)]
+        assert found[0] == pytest.approx(1.0)
+        assert all(0 < later < earlier for earlier, later in itertools.pairwise(found))
+
+    def test_is_what_the_formula_says(self):
+        """1001 s alone; four ranks compute 251 s each and sum for 4 · 3 + 1.5 · 100 / 10 = 27 s, or a 9th of it."""
+        link = Link("slow", 3.0, 10.0)
+        assert efficiency(self.COMPUTING, 1000, 4, 100, link) == pytest.approx(1001 / (4 * (251 + 27)))
+        assert efficiency(self.COMPUTING, 1000, 4, 100, link, 9) == pytest.approx(1001 / (4 * (251 + 3)))
+
+    def test_of_the_longest_part_counts(self):
+        endless = Link("ideal", 0.0, math.inf)
+        assert efficiency(self.COMPUTING, 10, 4, 100, endless) == pytest.approx(11 / (4 * 4)), "3, 3, 2 and 2 rows"
+
+    def test_of_more_ranks_than_rows_is_none(self):
+        assert efficiency(self.COMPUTING, 7, 8, 100, LINKS[0]) is None
+
+
+class TestTheRows:
+    def test_are_medians_against_one_rank_of_one_thread(self):
+        description = {"bytes_a_step": 1000}
+        results = [
+            Launched(1, 1, {32: [3.0, 5.0], 64: [8.0], 16: [2.0]}, {}, description),
+            Launched(1, 2, {32: [4.0], 64: [5.0]}, {}, description),
+            Launched(2, 1, {32: [2.0], 64: [5.0]}, {4: [1.0, 1.0, 7.0], 4000: [2.0]}, description),
+            Launched(1, 1, {32: [4.0]}, {}, description),
+            Launched(4, 1, problem="exit code 1: no"),
+        ]
+        found = summarise(results, [32], cores=2)
+        strong = {(row["ranks"], row["threads"]): row for row in found["strong"]}
+        weak = {row["ranks"]: row for row in found["weak"]}
+        assert (strong[1, 1]["seconds"], strong[1, 1]["least"], strong[1, 1]["most"]) == (4.0, 3.0, 5.0)
+        assert (strong[1, 2]["speed_up"], strong[1, 2]["efficiency"]) == (1.0, 0.5)
+        assert (strong[2, 1]["speed_up"], strong[2, 1]["efficiency"]) == (2.0, 1.0)
+        assert (weak[2]["seconds"], weak[2]["speed_up"], weak[2]["efficiency"]) == (5.0, 1.6, 0.8), "64 in all"
+        (line,) = found["sums"]
+        assert line["seconds"] == {4: 1.0, 4000: 2.0}
+        between = line["start"] + line["slope"] * 1000
+        assert strong[2, 1]["formula"] == pytest.approx(2.0 + between), "16 rows each"
+        assert found["computing"] == {16: 2.0, 32: 4.0, 64: 8.0}
+        assert found["problems"] == ["4 ranks of 1 thread: exit code 1: no"]
+        assert {row["link"] for row in found["predicted"]} == {"as measured here", *(link.name for link in LINKS)}
+        assert "PREDICTED, not measured" in tables(found)
+
+    def test_are_none_where_nothing_was_measured(self):
+        found = summarise([Launched(1, 1, problem="exit code 1: no")], [32], cores=2)
+        assert (found["strong"], found["weak"], found["sums"], found["predicted"]) == ([], [], [], [])
+        assert tables(found)
+
+    def test_are_of_one_process_of_all_cores_too(self):
+        assert ways([4, 2, 2], cores=8) == [Way(1, 1), Way(1, 8), Way(2, 1), Way(4, 1)]
+        assert ways([1], cores=1) == [Way(1, 1)]
+
+
+class TestTheCommand:
+    @pytest.fixture(autouse=True)
+    def at_home(self, monkeypatch, tmp_path):
+        monkeypatch.chdir(tmp_path)
+        for name in ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"):
+            monkeypatch.setenv(name, "1")
+        return tmp_path
+
+    def test_measures_predicts_writes_and_draws(self, mpiexec, mnist_like, at_home, capsys):
+        command = ["bench", "--ranks", "1,2", "--data-dir", str(mnist_like), "--hidden", "8", "--batch-size", "32"]
+        assert main([*command, "--rounds", "1", "--epochs", "1", "--launcher", mpiexec]) == 0
+        said, errors = capsys.readouterr()
+        assert errors == ""
+        assert "\n| 32 | 2 × 1" in said
+        assert "PREDICTED, not measured" in said
+        assert "NCCL was not run" in said
+        lines = [json.loads(line) for line in (at_home / "benchmark" / "ranks.jsonl").read_text().splitlines()]
+        assert [line["problem"] for line in lines] == [""] * len(lines)
+        assert {(line["ranks"], line["threads"]) for line in lines} >= {(1, 1), (2, 1)}
+        two = lines[-1]
+        assert set(two["steps"]) == {"32", "64"}
+        assert "MPI" in two["description"]["engine"]
+        assert all(len(seconds) >= 5 and min(seconds) > 0 for seconds in two["sums"].values())
+        record = json.loads((at_home / "benchmark" / "ranks.json").read_text())
+        assert record["bytes"] == 4 * (784 * 8 + 8 + 8 * 10 + 10 + 3)
+        assert (at_home / "benchmark" / "ranks.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_a_launch_that_fails_is_a_problem_and_the_others_are_told(self, mpiexec, mnist_like, at_home, capsys):
+        os.symlink("/bin/false", at_home / "launcher")
+        command = ["bench", "--ranks", "2", "--data-dir", str(mnist_like), "--hidden", "8", "--batch-size", "32"]
+        assert main([*command, "--rounds", "1", "--epochs", "1", "--launcher", f"{at_home}/launcher"]) == 0
+        said, _ = capsys.readouterr()
+        assert "problem  exit code 1: no message" in said
+        assert "\n| 32 | 1 × 1" in said
+        assert (at_home / "benchmark" / "ranks.png").exists()
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--ranks", "0"], "ranks (0,), batch sizes (128, 1024)"),
+            (["--ranks", "many"], "'many' is not whole numbers with commas between them"),
+            (["--ranks", "2", "--batch-size", "0"], "expected whole numbers of at least 1"),
+            (["--ranks", "2,256"], "256 ranks for batches of 128 images: each needs at least one"),
+            (["--ranks", "2", "--backend", "numpy,jax"], "--backend numpy,jax with --ranks: expected one of numpy"),
+            (["--ranks", "2", "--peers", "thinc"], "--peers is not for --ranks, which times xpmlp alone"),
+            (["--ranks", "2", "--no-cold"], "--cold is not for --ranks"),
+            (["--launcher", "srun"], "--launcher srun starts --ranks, which are missing"),
+            (["--ranks", "2", "--launcher", "no-such-launcher"], "no 'no-such-launcher' to start ranks with"),
+            (["--ranks", "2", "--launcher", "'"], "cannot be read: No closing quotation"),
+        ],
+    )
+    def test_refuses_in_one_line(self, at_home, capfd, options, message):
+        assert main(["bench", *options]) == 2
+        said, errors = capfd.readouterr()
+        assert message in errors
+        assert (said, errors.count("\n")) == ("", 1)
+        assert list(at_home.iterdir()) == []
+
+    def test_names_what_is_missing(self, monkeypatch):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(ConfigError, match=r"several ranks need mpi4py: pip install 'xpmlp\[mpi\]'"):
+            find_launcher("true")
+
+    def test_says_what_open_mpi_wants_of_root(self, mpiexec, monkeypatch, at_home):
+        (at_home / "launcher").write_text("#!/bin/sh\necho 'mpiexec (Open MPI) 5.0'\n")
+        (at_home / "launcher").chmod(0o755)
+        monkeypatch.setattr("os.geteuid", lambda: 0)
+        assert find_launcher(f"{at_home}/launcher --bind-to none")[1:] == ("--bind-to", "none")
+        monkeypatch.delenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM")
+        with pytest.raises(ConfigError, match="unless OMPI_ALLOW_RUN_AS_ROOT=1 and OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "):
+            find_launcher(f"{at_home}/launcher")

@@ -1,0 +1,109 @@
+"""What more ranks gain: the sum's time by its length, fitted, and a prediction for links and ranks that are not here.
+
+A step of n ranks computes with its n-th part of the batch and then sums one vector:
+
+    (S1)  t(n) = c(B / n) + T(n) / H
+
+where c(b) is what one rank alone takes for a step of b images, T(n) the all-reduce's time, and H the steps from one sum
+to the next (``--average-every``). Reducing and gathering by halves (Rabenseifner, 2004; Thakur, Rabenseifner & Gropp,
+2005, section 4.3) sends 2 ceil(log2 n) messages one after the other, of 2 (n - 1) / n times the vector all together:
+
+    (S2)  T(n) = 2 ceil(log2 n) * latency + 2 (n - 1) / n * bytes / bandwidth
+
+the additions left out. The efficiency is that of n ranks against one that makes the same step alone:
+
+    (S3)  e(n) = c(B) / (n t(n))
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Link(NamedTuple):
+    """What joins two ranks."""
+
+    name: str
+    latency: float
+    """Seconds from one rank's sending to the other's having it, whatever the length."""
+    bandwidth: float
+    """Bytes a second in one direction."""
+
+
+LINKS = (
+    Link("NVLink (5 µs, 450 GB/s)", 5e-6, 450e9),
+    Link("100 Gb/s (2 µs)", 2e-6, 12.5e9),
+    Link("10 Gb/s (25 µs)", 25e-6, 1.25e9),
+    Link("100 Mb/s, internet (20 ms)", 20e-3, 12.5e6),
+)
+"""The links that are predicted for: bandwidths as they are sold, latencies as they are usual, neither measured here."""
+
+
+class Line(NamedTuple):
+    """Seconds as a line over bytes."""
+
+    start: float
+    """Seconds, α."""
+    slope: float
+    """Seconds a byte, β."""
+
+    def at(self, n_bytes: float) -> float:
+        """Return the line's seconds for so many bytes."""
+        return self.start + self.slope * n_bytes
+
+
+def fit_line(n_bytes: Sequence[float], seconds: Sequence[float]) -> Line:
+    """Return the line with the least squares of relative errors, so that short vectors count as much as long ones.
+
+    Neither number is below 0: the one that would be is left out.
+    """
+    x, y = np.asarray(n_bytes, dtype=np.float64), np.asarray(seconds, dtype=np.float64)
+    both = np.stack([1 / y, x / y], axis=1)
+    (start, slope), *_ = np.linalg.lstsq(both, np.ones_like(y), rcond=None)
+    if start < 0:
+        start, slope = 0.0, np.sum(both[:, 1]) / np.sum(both[:, 1] ** 2)
+    elif slope < 0:
+        start, slope = np.sum(both[:, 0]) / np.sum(both[:, 0] ** 2), 0.0
+    return Line(float(start), float(slope))
+
+
+def sum_seconds(n_ranks: int, n_bytes: float, link: Link) -> float:
+    """Return how long an all-reduce takes (S2)."""
+    if n_ranks == 1:
+        return 0.0
+    rounds, share = math.ceil(math.log2(n_ranks)), (n_ranks - 1) / n_ranks
+    return 2 * rounds * link.latency + 2 * share * n_bytes / link.bandwidth
+
+
+def link_behind(line: Line, n_ranks: int, name: str) -> Link:
+    """Return the link by which (S2) gives the line that was measured with so many ranks."""
+    rounds, share = math.ceil(math.log2(n_ranks)), (n_ranks - 1) / n_ranks
+    return Link(name, line.start / (2 * rounds), 2 * share / line.slope if line.slope else math.inf)
+
+
+class Computing(NamedTuple):
+    """What steps of one rank alone take, c(b)."""
+
+    batch_sizes: tuple[int, ...]
+    """Ascending."""
+    seconds: tuple[float, ...]
+
+    def at(self, batch_size: float) -> float:
+        """Return a step's seconds: on a line between the sizes that were measured, in proportion above them."""
+        last = self.batch_sizes[-1]
+        if batch_size > last:
+            return self.seconds[-1] * batch_size / last
+        return float(np.interp(batch_size, self.batch_sizes, self.seconds))
+
+
+def efficiency(
+    computing: Computing, batch_size: int, n_ranks: int, n_bytes: float, link: Link, average_every: int = 1
+) -> float | None:
+    """Return the efficiency of so many ranks (S1, S3), None where there are more of them than rows in a batch."""
+    if n_ranks > batch_size:
+        return None
+    own = math.ceil(batch_size / n_ranks)
+    step = computing.at(own) + sum_seconds(n_ranks, n_bytes, link) / average_every
+    return computing.at(batch_size) / (n_ranks * step)
