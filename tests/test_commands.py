@@ -171,6 +171,16 @@ class TestTrain:
         assert main([*options, "--out", "adam", "--optimizer", "adam"]) == 0
         assert read(at_home / "adam" / "config.json")["learning_rate"] == 0.003, "SGD's rate is not Adam's"
 
+    @pytest.mark.parametrize("recipe", RECIPES)
+    def test_every_recipe_trains(self, at_home, recipe):
+        """A few steps of it, on the digits, since MNIST's take long."""
+        options = ("--recipe", recipe, "--dataset", "digits", "--epochs", "2", "--backend", "numpy", "--no-plot")
+        assert main(["train", *options, "--out", "run"]) == 0
+        config = read(at_home / "run" / "config.json")
+        expected = {**RECIPES[recipe], "epochs": 2}
+        assert {name: config[name] for name in expected} == json.loads(json.dumps(expected))
+        assert read(at_home / "run" / "summary.json")["test_accuracy"] > 0.3, "three times as much as by chance"
+
     def test_the_kernels_are_recorded_and_change_nothing_but_rounding(self, train, at_home, capsys):
         pytest.importorskip("numba", reason="numba is not installed")
         for kernels in ("numpy", "numba", "auto"):
@@ -230,7 +240,7 @@ BAD = {
     "an unknown data set": (["--dataset", "minst"], "unknown data set 'minst': did you mean mnist?"),
     "an unknown optimizer": (["--optimizer", "adamm"], "unknown optimizer 'adamm': expected sgd, adam or adamw"),
     "an unknown schedule": (["--schedule", "linear"], "unknown schedule 'linear'"),
-    "an unknown recipe": (["--recipe", "slow"], "unknown recipe 'slow': expected quick, best or default"),
+    "an unknown recipe": (["--recipe", "slow"], "unknown recipe 'slow': expected quick, best, record or default"),
     "a negative deformation": (["--deform", "-1"], "deform -1.0: expected a strength of at least 0 (off), at most 10"),
     "a deformation that is no number": (["--deform", "nan"], "deform nan: expected a strength of at least 0 (off)"),
     "a dropout of everything": (["--dropout", "1"], "dropout 1.0: expected at least 0 (off) and below 1"),
