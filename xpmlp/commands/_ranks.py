@@ -54,6 +54,8 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     machine = f"{cores} cores, {processor()}, {platform.platform()}, Python {platform.python_version()}"
     say("machine", machine)
+    if library == "jax":
+        say("note", "JAX takes the threads that it likes: those that are named are what OpenMP and BLAS were told")
     results: list[Launched] = []
     with (folder / "ranks.jsonl").open("a", encoding="utf-8") as file:
         launches = ways(ranks, cores)
