@@ -226,11 +226,11 @@ class TestTrain:
 
 
 def test_what_makes_a_run_harder_is_said_and_recorded(train, at_home, capsys):
-    options = {"deform": 1.0, "deform_fade": 0.5, "dropout": 0.25, "label_smoothing": 0.1, "average": 0.9}
+    options = {"deform": 1.0, "deform_fade": 0.5, "dropout": 0.25}
     given = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     assert train("--out", "run", "--no-plot", *given) == 0
     said = capsys.readouterr().out
-    assert "images deformed with strength 1, fading over 0.5 of the run, dropout 0.25, label smoothing 0.1" in said
+    assert "images deformed with strength 1, fading over 0.5 of the run, dropout 0.25" in said
     config = read(at_home / "run" / "config.json")
     assert {name: config[name] for name in options} == options
 

@@ -212,7 +212,7 @@ class TestTheSameWork:
             {"batch_size": 19},
             {"transfer": "stream", "center": 0.2},
             {"deform": 1.0},
-            {"deform": 1.0, "deform_fade": 0.5, "dropout": 0.25, "label_smoothing": 0.1, "average": 0.9},
+            {"deform": 1.0, "deform_fade": 0.5, "dropout": 0.25},
             {"batch_size": 26, "transfer": "stream"},
         ],
         ids=str,

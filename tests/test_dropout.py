@@ -86,7 +86,7 @@ class TestARun:
     def test_that_went_on_ends_as_if_it_had_never_stopped(self, tiny):
         """With everything that is drawn or kept beside the plain step."""
         backend, keeper = get_backend("numpy"), Keeper()
-        config = dataclasses.replace(CONFIG, deform=1.0, deform_fade=0.5, average=0.9, label_smoothing=0.1)
+        config = dataclasses.replace(CONFIG, deform=1.0, deform_fade=0.5)
         whole, history = train(config, tiny, backend, [keeper], checkpoint_steps=5)
         assert len(keeper.checkpoints) > 6
         for checkpoint in keeper.checkpoints.values():

@@ -21,8 +21,6 @@ from xpmlp.network import (
     log_softmax,
     loss,
     predictions,
-    score,
-    smooth,
     softmax,
 )
 
@@ -274,16 +272,6 @@ class TestOnEveryBackend:
         correct = count_correct(S, backend.asarray(np.array([1, 1, 0], dtype=np.int32)))
         assert backend.to_numpy(correct).dtype == np.int32
         assert int(backend.to_numpy(correct)) == 2
-
-
-def test_smoothed_targets_have_the_gradient_of_their_cross_entropy(backend):
-    rng = np.random.default_rng(0)
-    S, labels = rng.standard_normal((6, 4)), rng.integers(0, 4, 6).astype(np.int32)
-    T = 0.9 * np.eye(4)[labels] + 0.1 / 4
-    expected = (softmax(S) - T) / 6
-    on_device = backend.asarray(S), backend.asarray(labels)
-    found = backend.compile(lambda S, labels: smooth(score(S, labels)[0], labels, 0.1))(*on_device)
-    np.testing.assert_allclose(backend.to_numpy(found), expected, rtol=0, atol=1e-14)
 
 
 def test_relu_has_slope_zero_at_zero():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xpmlp.errors import ArrayError, ConfigError
-from xpmlp.optimizers import adam, adam_epsilon_hat, adamw, averaged, sgd, sgd_rate_inside
+from xpmlp.optimizers import adam, adam_epsilon_hat, adamw, sgd, sgd_rate_inside
 
 RULES = {
     "sgd": (sgd(), "SGD", {}),
@@ -135,34 +135,6 @@ def test_refuses_a_gradient_of_another_library(find_backend):
     rule = sgd()
     with pytest.raises(ArrayError, match="gradient comes from numpy, theta from array_api_strict"):
         rule.update(theta, rule.init(theta), np.ones(3), rule.scalars(1, 0.1))
-
-
-class TestAveraged:
-    @pytest.mark.parametrize("make", [lambda: sgd(0.9, nesterov=True), adamw], ids=["sgd", "adamw"])
-    def test_makes_the_optimizers_own_steps_and_keeps_their_average(self, make, backend, dtype):
-        plain, ours = make(), averaged(make(), 0.9)
-        start = np.random.default_rng(1).standard_normal(50).astype(dtype)
-        theta, expected = (backend.asarray(start, copy=True) for _ in range(2))
-        state, its_state = ours.init(theta), plain.init(expected)
-        update = backend.compile(ours.update, donate=(0, 1))
-        path = []
-        for k, (g, rate) in enumerate(zip(gradients(30), rates(), strict=False), start=1):
-            g = backend.asarray(g.astype(dtype))
-            theta, state = update(theta, state, g, ours.scalars(k, rate))
-            expected, its_state = plain.update(expected, its_state, g, plain.scalars(k, rate))
-            path.append(backend.to_numpy(expected).astype(np.float64))
-        tolerance = 1e-5 if dtype == "float32" else 1e-12
-        np.testing.assert_allclose(backend.to_numpy(theta), path[-1], rtol=tolerance, atol=tolerance)
-        mean = np.mean(path[:10], axis=0)  # up to step 10 = 1 / (1 − 0.9) all count the same
-        for point in path[10:]:
-            mean = 0.9 * mean + 0.1 * point
-        assert backend.to_numpy(state["average"]).dtype == dtype
-        np.testing.assert_allclose(backend.to_numpy(state["average"]), mean, rtol=10 * tolerance, atol=tolerance)
-
-    @pytest.mark.parametrize("decay", [-0.1, 1.0, float("nan")])
-    def test_refuses_a_decay_outside_its_range(self, decay):
-        with pytest.raises(ConfigError, match=f"average {decay}: expected at least 0 and below 1"):
-            averaged(sgd(), decay)
 
 
 class TestScikitLearnsForms:

@@ -81,8 +81,6 @@ class TestConfig:
             ({"deform": -0.5}, r"deform -0.5: expected a strength of at least 0 \(off\), at most 10"),
             ({"deform": 1.0, "deform_fade": 1.5}, "deform fade 1.5: expected a part of the run, 0 to 1"),
             ({"deform_fade": 0.5}, "deform fade 0.5 without a deformation"),
-            ({"label_smoothing": 1.0}, r"label smoothing 1.0: expected at least 0 \(off\) and below 1"),
-            ({"average": -1.0}, "average -1.0: expected at least 0"),
             ({"weight_decay": -1.0}, "weight decay -1.0"),
             ({"weight_decay": math.nan}, "weight decay nan"),
             ({"val_size": -1}, "validation size -1"),
@@ -430,24 +428,6 @@ class TestGoingOn:
         assert all(np.isfinite(checkpoint.theta).all() for checkpoint in keeper.checkpoints.values())
 
 
-class TestAnAverage:
-    """Of the parameters over the steps, where the config asks for one."""
-
-    def test_is_what_is_validated_and_returned(self, tiny, backend):
-        config, keeper = dataclasses.replace(SMALL, average=0.9, dtype="float64"), Keeper()
-        theta, history = train(config, tiny, backend, [keeper])
-        plain, _ = train(dataclasses.replace(config, average=0.0), tiny, backend)
-        last = keeper.checkpoints[keeper.order[-1]]
-        np.testing.assert_allclose(last.theta, backend.to_numpy(plain), rtol=1e-9, atol=1e-12)
-        assert np.array_equal(backend.to_numpy(theta), last.state["average"])
-        assert not np.allclose(backend.to_numpy(theta), last.theta)
-        rng, layout = np.random.default_rng(config.seed), history.plan.layout
-        init(layout, rng)
-        held_out = rng.permutation(np.arange(240, dtype=np.int32))[: history.plan.n_val]
-        part = dataclasses.replace(tiny, images=tiny.images[held_out], labels=tiny.labels[held_out])
-        assert history.epochs[-1].val_loss == pytest.approx(evaluate(theta, layout, part, backend).loss)
-
-
 class TestFailure:
     def test_a_loss_that_is_no_longer_finite_stops_the_run_and_names_the_step(self, backend, tiny):
         """The first step's update is so great that the second step's loss is no number."""
@@ -532,7 +512,7 @@ class TestAStepNeitherTransfersNorWaits:
         def run(backend, *, compiled=False):
             layout = Layout((20, 16, 8, 3))
             name, _, noisy = request.param.partition(", ")
-            optimizer = make_optimizer(TrainConfig(optimizer=name, average=0.9 if noisy else 0.0))
+            optimizer = make_optimizer(TrainConfig(optimizer=name))
             theta = backend.asarray(init(layout, np.random.default_rng(0)), copy=True)
             state, totals, seen = (
                 optimizer.init(theta),
@@ -547,7 +527,7 @@ class TestAStepNeitherTransfersNorWaits:
                     Deformation(lambda step: 1.0, (5, 4), 255, 100, backend),
                     Dropout(0.5, (16, 8), 100, backend),
                 )
-                arguments = {"deformation": deformation, "dropout": dropout, "smoothing": 0.1}
+                arguments = {"deformation": deformation, "dropout": dropout}
                 noise = Noise(next(deformation.epoch(0)), next(dropout.epoch(0)))
             train_step = make_train_step(layout, optimizer, 255, **arguments)
             measure = make_evaluation_step(layout, 255)
@@ -722,11 +702,6 @@ def test_a_resident_batch_is_gathered_in_the_step(backend, tiny):
     read = [[backend.to_numpy(part) for part in read_batch(batch)] for batch in batches]
     assert np.array_equal(np.concatenate([images for images, _ in read]), tiny.images[::-1].reshape(240, 20))
     assert np.array_equal(np.concatenate([labels for _, labels in read]), tiny.labels[::-1])
-
-
-def test_two_averages_at_once_are_refused():
-    with pytest.raises(ConfigError, match=r"average 0\.9 with average every 8: .* leave one of the two out"):
-        TrainConfig(average=0.9, average_every=8)
 
 
 def test_rounds_of_ones_own_see_the_same_noise(tiny):

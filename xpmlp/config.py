@@ -10,7 +10,7 @@ from typing import Any
 from xpmlp.data.loading import TRANSFERS
 from xpmlp.errors import ConfigError
 from xpmlp.network import Layout
-from xpmlp.optimizers import Optimizer, adam, adamw, averaged, sgd
+from xpmlp.optimizers import Optimizer, adam, adamw, sgd
 from xpmlp.primitives import KERNELS, resolve_kernels
 from xpmlp.schedules import Schedule, constant, cosine, one_cycle
 
@@ -99,11 +99,6 @@ class TrainConfig:
         Over which last part of all steps the deformation fades out, 0 to 1.
     dropout : float
         Which part of the hidden units each step leaves out, at least 0 and below 1.
-    label_smoothing : float
-        How far the targets are from one-hot, towards an even guess, at least 0 and below 1.
-    average : float
-        Where above 0, what is evaluated and returned is an average of the parameters over the steps, of which each step
-        leaves so much; below 1.
     seed : int
         Of the one generator that draws the initial weights, the held-out images, each epoch's order and the seeds of
         its deformations and its dropout.
@@ -140,8 +135,6 @@ class TrainConfig:
     deform: float = 0.0
     deform_fade: float = 0.0
     dropout: float = 0.0
-    label_smoothing: float = 0.0
-    average: float = 0.0
     seed: int = 0
     dtype: str = "float32"
     target_accuracy: float | None = None
@@ -180,11 +173,6 @@ class TrainConfig:
             )
         if self.optimizer != "sgd" and (self.momentum is not None or self.nesterov):
             raise ConfigError(f"momentum and nesterov are for sgd: leave them out with {self.optimizer}")
-        if self.average and self.average_every > 1:
-            raise ConfigError(
-                f"average {self.average} with average every {self.average_every}: the ranks' average is of the "
-                "parameters themselves; leave one of the two out"
-            )
         if not 0 <= self.deform <= _MOST_DEFORMED:
             raise ConfigError(
                 f"deform {self.deform}: expected a strength of at least 0 (off), at most {_MOST_DEFORMED}"
@@ -193,10 +181,8 @@ class TrainConfig:
             raise ConfigError(f"deform fade {self.deform_fade}: expected a part of the run, 0 to 1")
         if self.deform_fade and not self.deform:
             raise ConfigError(f"deform fade {self.deform_fade} without a deformation: give its strength, such as 1")
-        for name in ("dropout", "label_smoothing", "average"):
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise ConfigError(f"{name.replace('_', ' ')} {value}: expected at least 0 (off) and below 1")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout {self.dropout}: expected at least 0 (off) and below 1")
         if self.dropout and not self.hidden:
             raise ConfigError(f"dropout {self.dropout} without hidden layers: there is nothing to leave out")
         make_optimizer(self)  # refuses what does not fit it
@@ -240,11 +226,9 @@ def make_optimizer(config: TrainConfig) -> Optimizer:
     if config.optimizer == "sgd":
         momentum = 0.9 if config.momentum is None else config.momentum
         nesterov = momentum > 0 if config.nesterov is None else config.nesterov
-        optimizer = sgd(momentum, nesterov=nesterov, weight_decay=config.weight_decay or 0.0)
-    else:
-        make = adam if config.optimizer == "adam" else adamw
-        optimizer = make() if config.weight_decay is None else make(weight_decay=config.weight_decay)
-    return averaged(optimizer, config.average) if config.average else optimizer
+        return sgd(momentum, nesterov=nesterov, weight_decay=config.weight_decay or 0.0)
+    make = adam if config.optimizer == "adam" else adamw
+    return make() if config.weight_decay is None else make(weight_decay=config.weight_decay)
 
 
 def make_schedule(config: TrainConfig, total_steps: int) -> Schedule:

@@ -521,28 +521,6 @@ def score(S: Array, labels: Array) -> tuple[Array, Array, Array]:
     return softmax_cross_entropy(S, xp.astype(labels, xp.int32, copy=False))
 
 
-def smooth(delta: Array, labels: Array, smoothing: float) -> Array:
-    """Return the gradient by S for targets between T and an even guess, (1 − smoothing) T + smoothing / c.
-
-    Szegedy, Vanhoucke, Ioffe, Shlens & Wojna 2016, "Rethinking the Inception Architecture for Computer Vision",
-    section 7. With ε the smoothing, (P − (1 − ε) T − ε / c) / n = (P − T) / n + ε (T − 1 / c) / n.
-
-    Parameters
-    ----------
-    delta : array, shape (n, c)
-        The gradient for T, (P − T) / n, such as `score` returns; it is handed over.
-    labels : array of any integer dtype, shape (n,)
-        Each sample's class.
-    smoothing : float
-        ε, at least 0 and below 1.
-    """
-    n, c = delta.shape
-    xp = array_namespace(delta=delta, labels=labels)
-    T = xp.astype(one_hot(labels, delta), delta.dtype)
-    delta += (T - 1 / c) * (smoothing / n)
-    return delta
-
-
 def gradient_vector(
     layout: Layout, theta: Array, compute: Callable[[Sequence[Layer] | None], Iterable[Layer]]
 ) -> Array:

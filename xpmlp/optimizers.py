@@ -192,46 +192,6 @@ def adamw(beta1: float = 0.9, beta2: float = 0.999, *, epsilon: float = 1e-8, we
     return _adam("adamw", beta1, beta2, epsilon, weight_decay, decoupled=True)
 
 
-def averaged(optimizer: Optimizer, decay: float) -> Optimizer:
-    """Return an optimizer that also keeps an average of the parameters, ``average`` in its state.
-
-    At step t, after the optimizer's own update::
-
-        average ← average + r (theta − average),   r = max(1 − decay, 1 / t)
-
-    which is the mean of all steps at first, and then forgets (Polyak & Juditsky 1992, "Acceleration of Stochastic
-    Approximation by Averaging").
-
-    Parameters
-    ----------
-    optimizer : Optimizer
-        What makes the steps.
-    decay : float
-        How much of the average a step leaves, at least 0 and below 1.
-
-    Raises
-    ------
-    ConfigError
-        If the decay is outside its range.
-    """
-    _require("average", decay, 0 <= decay < 1, "at least 0 and below 1")
-
-    def init(theta: Array) -> State:
-        return {**optimizer.init(theta), "average": array_namespace(theta=theta).zeros_like(theta)}
-
-    def scalars(step: int, learning_rate: float) -> dict[str, float]:
-        return {**optimizer.scalars(step, learning_rate), "average": max(1 - decay, 1 / step)}
-
-    def update(theta: Array, state: State, gradient: Array, scalars: Scalars) -> tuple[Array, State]:
-        average = state["average"]
-        own = {name: vector for name, vector in state.items() if name != "average"}
-        theta, own = optimizer.update(theta, own, gradient, scalars)
-        average += scalars["average"] * (theta - average)
-        return theta, {**own, "average": average}
-
-    return Optimizer(f"{optimizer.name}, averaged", init, scalars, update)
-
-
 def _adam(
     name: str,
     beta1: float,

@@ -10,7 +10,7 @@ from xpmlp.data.deformation import Deformation
 from xpmlp.data.loading import Batch, read_batch
 from xpmlp.dropout import Dropout
 from xpmlp.namespaces import Array, array_namespace
-from xpmlp.network import Layer, Layout, backpropagate, center_gradients, forward, gradient_vector, score, smooth
+from xpmlp.network import Layer, Layout, backpropagate, center_gradients, forward, gradient_vector, score
 from xpmlp.noise import Noise
 from xpmlp.optimizers import Optimizer, Scalars, State
 from xpmlp.primitives import accumulate, join, scaled
@@ -46,15 +46,14 @@ def make_train_step(
     *,
     deformation: Deformation | None = None,
     dropout: Dropout | None = None,
-    smoothing: float = 0.0,
 ) -> TrainStep:
     """Return the function of arrays that trains on one batch and waits for nothing.
 
     It takes theta, the optimizer's state, the totals, a batch as `DeviceLoader.batches` yields it or its images (uint8,
     n × d) and labels (int32, n), the step's scalars and, with a deformation or dropout, the step's `Noise`; the first
-    three are handed over, and their successors returned. The totals are of the loss without smoothing.
+    three are handed over, and their successors returned.
     """
-    differentiate = _make_differentiation(layout, max_value, center, deformation, dropout, smoothing)
+    differentiate = _make_differentiation(layout, max_value, center, deformation, dropout)
 
     def step(
         theta: Array, state: State, totals: Totals, batch: Batch, scalars: Scalars, noise: Noise | None = None
@@ -74,7 +73,6 @@ def make_gradient_step(
     *,
     deformation: Deformation | None = None,
     dropout: Dropout | None = None,
-    smoothing: float = 0.0,
 ) -> GradientStep:
     """Return the first half of a step of several ranks: what one rank adds to the vector that they sum.
 
@@ -83,7 +81,7 @@ def make_gradient_step(
     times its share; the sum of its images' losses; how many are correct; and the wish. A loss that is not finite makes
     the sum of losses so.
     """
-    differentiate = _make_differentiation(layout, max_value, center, deformation, dropout, smoothing)
+    differentiate = _make_differentiation(layout, max_value, center, deformation, dropout)
 
     def step(theta: Array, batch: Batch, share: float, wish: float, noise: Noise | None = None) -> Array:
         gradient, loss, correct, n = differentiate(theta, batch, noise, share)
@@ -116,7 +114,6 @@ def _make_differentiation(
     center: float,
     deformation: Deformation | None,
     dropout: Dropout | None,
-    smoothing: float,
 ) -> Callable[..., tuple[Array, Array, Array, int]]:
     """Return the function of theta and a batch that returns gradient, mean loss, number correct and number of images.
 
@@ -133,8 +130,6 @@ def _make_differentiation(
         masks = dropout.masks(theta, X.shape[0], left_out) if dropout and left_out else None
         S, activations = forward(layers, X, masks=masks)
         delta, loss, correct = score(S, labels)
-        if smoothing:
-            delta = smooth(delta, labels, smoothing)
         if share is not None:
             delta *= share  # all gradients are linear in it, and it is the smallest of them
 

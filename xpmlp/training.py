@@ -248,7 +248,6 @@ def _train(
         "center": config.center,
         "deformation": deformation,
         "dropout": dropout,
-        "smoothing": config.label_smoothing,
     }
     wants_to_stop = should_stop or _never
     in_parts = communicator.size > 1 or config.average_every > 1
@@ -320,7 +319,7 @@ def _train(
             if wants_to_stop():
                 settle()
                 _offer(take, callbacks)
-                return state.get("average", theta), History(plan, tuple(done), is_complete=False)
+                return theta, History(plan, tuple(done), is_complete=False)
             if checkpoint_steps and step % checkpoint_steps == 0 and step < last_step:
                 settle()
                 _offer(take, callbacks)
@@ -328,8 +327,7 @@ def _train(
         backend.synchronize()
         seconds = time.perf_counter() - epoch_began
         loss, correct = _read(totals, backend, plan, epoch)
-        shown = state.get("average", theta)
-        validation = _evaluate(evaluation_step, shown, loader, val_rows, backend, communicator) if n_val else None
+        validation = _evaluate(evaluation_step, theta, loader, val_rows, backend, communicator) if n_val else None
         _require_finite(theta, validation, backend, plan, epoch)
         if communicator.size > 1:
             require_same_parameters(communicator, theta, backend, f"after epoch {epoch}")
@@ -352,7 +350,7 @@ def _train(
         for callback in callbacks:
             callback.on_epoch(metrics)
         _offer(take, callbacks)
-    return state.get("average", theta), History(plan, tuple(done))
+    return theta, History(plan, tuple(done))
 
 
 def _noise(
@@ -454,7 +452,6 @@ def _require_memory(config: TrainConfig, layout: Layout, backend: Backend) -> No
     """Refuse a network that the device cannot hold, before a byte of it is taken."""
     itemsize = np.dtype(config.dtype).itemsize
     vectors = {"sgd": 5, "adam": 7, "adamw": 7}[config.optimizer]  # theta, gradient twice, temporaries; the state
-    vectors += 2 if config.average else 0
     activations = resolved(config.batch_size) * sum(layout.sizes) * 3
     needed = itemsize * (vectors * layout.size + activations)
     drawing = itemsize * 2 * layout.size + 8 * max(fan_in * fan_out for fan_in, fan_out in layout.shapes)

@@ -523,9 +523,8 @@ class Heading(Callback):
         if config.deform:
             fade = f", fading over {config.deform_fade:g} of the run" if config.deform_fade else ""
             how.append(f"images deformed with strength {config.deform:g}{fade}")
-        for name in ("dropout", "label_smoothing", "average"):
-            if getattr(config, name):
-                how.append(f"{name.replace('_', ' ')} {getattr(config, name):g}")
+        if config.dropout:
+            how.append(f"dropout {config.dropout:g}")
         how += [f"{config.schedule} learning rate {config.learning_rate:g}", f"batch size {config.batch_size}"]
         if config.average_every > 1:
             how.append(f"an average of the ranks every {config.average_every} steps")

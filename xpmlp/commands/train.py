@@ -39,10 +39,6 @@ def widths(context: click.Context, parameter: click.Parameter, value: str) -> tu
 )
 @click.option("--deform-fade", type=float, default=0.0, help="The last part of the run over which it fades out. [0]")
 @click.option("--dropout", type=float, default=0.0, help="The part of hidden units that each step leaves out. [0]")
-@click.option("--label-smoothing", type=float, default=0.0, help="How far the targets are from one-hot. [0]")
-@click.option(
-    "--average", type=float, default=0.0, help="Test an average of the parameters of this decay. [0: the last]"
-)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn.")
 @click.option("--dtype", default="float32", show_default=True, help="float32 or float64.")
 @click.option(
