@@ -39,12 +39,13 @@ RECIPES: dict[str, dict[str, Any]] = {
         "kernels": "numpy",  # numba's import would take longer than it saves
     },
     "best": {
-        "hidden": (1024, 512),
-        "epochs": 100,
+        "hidden": (1024, 512, 256),
+        "epochs": 150,
         "batch_size": 256,
         "learning_rate": 0.1,
         "weight_decay": 2e-5,
         "deform": 1.0,
+        "deform_fade": 0.2,
         "val_size": 0,
     },
     "record": {  # the widths of Cireşan, Meier, Gambardella & Schmidhuber 2010
@@ -54,6 +55,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "learning_rate": 0.05,
         "weight_decay": 2e-5,
         "deform": 1.0,
+        "deform_fade": 0.2,
         "val_size": 0,
     },
     "default": {},
