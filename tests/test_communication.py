@@ -415,6 +415,7 @@ class TestTheCommand:
         [
             (3, ("--batch-size", "2"), "batch size 2: 3 ranks share each batch; make it at least 3, or start fewer"),
             (3, ("--dtype", "float16"), "unknown dtype 'float16': expected float32 or float64"),
+            (2, ("--learning-rate", "nan"), "learning rate nan: expected a finite number above 0"),
             (2, ("--distributed", "on"), "unknown distributed 'on': expected auto, off or mpi"),
             (2, ("--resume", "nowhere"), "nowhere is not there: expected the folder of a run"),
             (2, ("--frobnicate",), "No such option '--frobnicate'; see xpmlp train --help"),
@@ -433,6 +434,60 @@ class TestTheCommand:
         assert message in ours(done.stderr)[0].replace("\u2019", "'")
         assert done.returncode not in (0, 143)
         assert ours(done.stdout) == []
+
+    @pytest.mark.parametrize("command", ["evaluate run", "data digits", "bench --ranks 1", "check"])
+    def test_commands_for_one_process_are_refused_once(self, launch, tmp_path, command):
+        name, *options = command.split()
+        done = launch(3, sys.executable, "-m", "xpmlp", name, *options)
+        assert ours(done.stderr) == [
+            f"xpmlp: {name} is for one process, and an MPI launcher has started 3: leave it out"
+        ]
+        assert (done.returncode, done.stdout) == (2, "")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_help_is_for_any_number(self, launch):
+        assert launch(2, sys.executable, "-m", "xpmlp", "--version").returncode == 0
+
+    def test_threads_and_the_folder_of_data_may_be_each_ranks_own(self, launch, mnist_like, tmp_path):
+        common = (
+            *TRAIN,
+            "--dataset",
+            "mnist",
+            *SMALL,
+            "--epochs",
+            "1",
+            "--backend",
+            "numpy",
+            "--out",
+            "run",
+            "--quiet",
+        )
+        shutil.copytree(mnist_like, tmp_path / "elsewhere")
+        second = (":", "-n", "1", *common, "--data-dir", "elsewhere", "--threads", "1")
+        done = launch(1, *common, "--data-dir", str(mnist_like), *second)
+        assert (done.returncode, ours(done.stderr)) == (0, [])
+        shutil.rmtree(tmp_path / "run")
+        shutil.rmtree(tmp_path / "elsewhere")
+        done = launch(1, *common, "--data-dir", str(mnist_like), *second)
+        (line,) = ours(done.stderr)
+        assert "elsewhere is no folder" in line
+        assert done.returncode != 0
+
+    def test_ranks_of_one_host_share_its_memory_and_the_batch(self, monkeypatch):
+        """A step of 16 images takes 684 kB, 48 kB of them for activations; two ranks on one host each 660 kB."""
+        config = TrainConfig(hidden=(1000,), batch_size=4, epochs=1, kernels="numpy", val_size=0)
+        data = make_dataset(16)
+        monkeypatch.setattr(NumpyBackend, "free_memory", lambda self: 1_000_000)
+        for hosts in (1, 2):
+            ranks = Ranks(0, 2)
+            ranks.local_size, ranks.hosts = 2 // hosts, hosts
+            if hosts == 2:
+                train(config, data, NumpyBackend(), communicator=ranks)
+                continue
+            with pytest.raises(
+                ConfigError, match=r"need about .* in each of 2 ranks: numpy on cpu has 1(\.0)? MB free"
+            ):
+                train(config, data, NumpyBackend(), communicator=ranks)
 
     def test_without_a_launcher_there_is_nothing_to_join(self, data, tmp_path):
         done = run_python("-m", "xpmlp", "train", *data, "--out", str(tmp_path / "run"), "--distributed", "mpi")
@@ -581,6 +636,19 @@ class TestComingApart:
         ]
         assert process.returncode != 0
         assert not (tmp_path / "run").exists()
+
+    def test_another_number_of_steps_between_checkpoints_is_told(self, tiny):
+        """It decides where a round ends, and so when the ranks meet."""
+
+        class Other(Ranks):
+            def gather(self, content):
+                return [content, None if content == 3 else content]
+
+        config = TrainConfig(hidden=(4,), epochs=1, batch_size=16, average_every=4, kernels="numpy")
+        with pytest.raises(
+            CommunicationError, match="rank 1 has another number of steps between checkpoints than rank"
+        ):
+            train(config, tiny, NumpyBackend(), checkpoint_steps=3, communicator=Other(0, 2))
 
     def test_other_data_are_told_in_one_line(self, mpiexec, idx_folder, tmp_path):
         other = tmp_path / "other" / "mnist"

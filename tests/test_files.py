@@ -46,6 +46,21 @@ def test_where_writing_fails_the_old_file_stays_and_nothing_is_beside_it(tmp_pat
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_processes_that_write_one_file_do_not_disturb_each_other(tmp_path):
+    code = (
+        "import sys\n"
+        "from xpmlp.files import write_whole\n"
+        "for _ in range(100): write_whole(sys.argv[1], sys.argv[2].encode() * 10_000)"
+    )
+    path = tmp_path / "file"
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path), sign]) for sign in "ab"]
+    while any(writer.poll() is None for writer in writers):
+        if path.exists():
+            assert path.read_bytes() in (b"a" * 10_000, b"b" * 10_000)
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_link_stays_one(tmp_path):
     (tmp_path / "link").symlink_to("file")
     write_whole(tmp_path / "link", b"content")

@@ -25,7 +25,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
         If that fails, with the file's name; the old file is then still there, and nothing is beside it.
     """
     named, path = Path(path), Path(os.path.realpath(path))  # a link stays one
-    temporary = path.with_name(f".{path.name}{PART}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")  # another process may write the same file
     with naming(named):
         if path.exists() and not path.is_file():  # a device or a pipe takes the bytes, not the name
             path.write_bytes(content)

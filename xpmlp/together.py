@@ -235,7 +235,11 @@ def require_rows_for_all(communicator: Communicator, batch_size: int) -> None:
 
 
 def require_same_work(
-    communicator: Communicator, config: TrainConfig, dataset: Dataset, start: Checkpoint | None
+    communicator: Communicator,
+    config: TrainConfig,
+    dataset: Dataset,
+    start: Checkpoint | None,
+    checkpoint_steps: int | None,
 ) -> None:
     """Refuse ranks that would train on other data, with other settings or from elsewhere than rank 0."""
     arrays = (start.theta, *(start.state[name] for name in sorted(start.state))) if start else ()
@@ -244,6 +248,7 @@ def require_same_work(
         ("other settings", dataclasses.asdict(dataclasses.replace(config, transfer="auto"))),
         ("another training set", dataset.fingerprint),
         ("another checkpoint", begun),
+        ("another number of steps between checkpoints", checkpoint_steps),
     ):
         differ = those_that_differ(communicator, content)
         if differ:

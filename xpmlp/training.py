@@ -215,9 +215,9 @@ def _train(
     schedule = make_schedule(config, epochs * steps_per_epoch)
     if start:
         _require_same_run(start, config, layout, len(dataset))
-    _require_memory(config, layout, backend)
+    _require_memory(config, layout, backend, communicator)
     if communicator.size > 1:
-        require_same_work(communicator, config, dataset, start)
+        require_same_work(communicator, config, dataset, start, checkpoint_steps)
         require_rows_for_all(communicator, batch_size)
 
     rng = np.random.default_rng(config.seed)
@@ -448,21 +448,23 @@ def _slower(plan: Plan) -> str:
     return f"the learning rate {rate:g} is too great for this run; try one such as {min(usual, rate / 10):.3g}"
 
 
-def _require_memory(config: TrainConfig, layout: Layout, backend: Backend) -> None:
-    """Refuse a network that the device cannot hold, before a byte of it is taken."""
+def _require_memory(config: TrainConfig, layout: Layout, backend: Backend, communicator: Communicator) -> None:
+    """Refuse a network that the device cannot hold, before a byte of it is taken; ranks of a host share its memory."""
     itemsize = np.dtype(config.dtype).itemsize
     vectors = {"sgd": 5, "adam": 7, "adamw": 7}[config.optimizer]  # theta, gradient twice, temporaries; the state
-    activations = resolved(config.batch_size) * sum(layout.sizes) * 3
+    activations = math.ceil(resolved(config.batch_size) / communicator.size) * sum(layout.sizes) * 3
+    sharing = communicator.local_size
     needed = itemsize * (vectors * layout.size + activations)
     drawing = itemsize * 2 * layout.size + 8 * max(fan_in * fan_out for fan_in, fan_out in layout.shapes)
-    for where, free, bytes_ in (
-        (str(backend), backend.free_memory(), needed),
-        ("the host", free_host_memory(), drawing),  # where the initial weights are drawn, in float64
+    for where, free, bytes_, share in (
+        (str(backend), backend.free_memory(), needed, 1 if backend.name == "cupy" else sharing),  # a GPU a rank
+        ("the host", free_host_memory(), drawing, sharing),  # where the initial weights are drawn, in float64
     ):
-        if free is not None and bytes_ > free:
+        if free is not None and share * bytes_ > free:
+            by = f" in each of {share} ranks" if share > 1 else ""
             raise ConfigError(
                 f"hidden layers {_widths(config.hidden)} with batch size {config.batch_size} need about "
-                f"{format_bytes(bytes_)}: {where} has {format_bytes(free)} free; make them smaller"
+                f"{format_bytes(bytes_)}{by}: {where} has {format_bytes(free)} free; make them smaller"
             )
 
 

@@ -18,7 +18,7 @@ from xpmlp.steps import TAIL
 from xpmlp.training import train
 
 SUMMED = tuple(4**k for k in range(12))
-"""How many numbers are summed: from 4 bytes to 17 MB of float32."""
+"""How many numbers are summed, beside those of a step: from 4 bytes to 17 MB of float32."""
 
 _PATIENCE = 0.3
 """Seconds after which no further sum of a length is begun, once there were five."""
@@ -47,10 +47,11 @@ def main() -> None:
             val_size=0,
             kernels=task["kernels"],
         )
-        seconds = step_seconds(config, first_images(data, task["steps"] * batch_size), backend, ranks)
+        n_images = min(task["steps"], len(data) // batch_size) * batch_size  # whole batches
+        seconds = step_seconds(config, first_images(data, n_images), backend, ranks)
         if ranks.rank == 0:
             answer(batch_size=batch_size, seconds=seconds)
-    for n in SUMMED if ranks.size > 1 else ():
+    for n in sorted({*SUMMED, layout.size + TAIL}) if ranks.size > 1 else ():
         seconds = sum_seconds(n, backend, ranks)
         if ranks.rank == 0:
             answer(bytes=4 * n, seconds=seconds)
@@ -58,7 +59,7 @@ def main() -> None:
 
 
 def first_images(data: Dataset, n: int) -> Dataset:
-    """Return the first n images, or as many as there are."""
+    """Return the first n images."""
     return dataclasses.replace(data, images=data.images[:n], labels=data.labels[:n])
 
 
@@ -69,9 +70,9 @@ def step_seconds(config: TrainConfig, data: Dataset, backend: Backend, ranks: Co
 
 
 def sum_seconds(n: int, backend: Backend, ranks: Communicator) -> list[float]:
-    """Return what sums of n float32 numbers take, each until the last rank has it."""
-    library = backend if ranks.library in (None, backend.library) else get_backend("numpy")
-    vector: Any = library.asarray(np.zeros(n, np.float32), copy=True)  # zeros stay zeros
+    """Return what sums of n float32 numbers take, each until the last rank has it; some go by way of the host."""
+    is_direct = ranks.library in (None, backend.library)
+    vector: Any = backend.asarray(np.zeros(n, np.float32), copy=True)  # zeros stay zeros
     seconds: list[float] = []
     began = time.perf_counter()
     for k in range(205):
@@ -80,8 +81,8 @@ def sum_seconds(n: int, backend: Backend, ranks: Communicator) -> list[float]:
             break
         ranks.barrier()
         start = time.perf_counter()
-        vector = ranks.sum(vector)
-        library.synchronize()
+        vector = ranks.sum(vector) if is_direct else backend.asarray(ranks.sum(backend.to_numpy(vector)))
+        backend.synchronize()
         if k >= 5:
             seconds.append(time.perf_counter() - start)
     return [max(those) for those in zip(*ranks.gather(seconds), strict=True)]

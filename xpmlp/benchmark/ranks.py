@@ -236,6 +236,7 @@ def summarise(results: Sequence[Launched], batch_sizes: Sequence[int], cores: in
         Computing(*zip(*sorted((size, found[0]) for size, found in alone.items()), strict=True)) if alone else None
     )
     n_bytes = next((result.description["bytes_a_step"] for result in results if result.description), 0)
+    between = {way.ranks: found[0] for (way, size), found in sums.items() if size == n_bytes}
     lines = {
         way.ranks: fit_line(*zip(*sorted((b, found[0]) for (w, b), found in sums.items() if w == way), strict=True))
         for way in dict.fromkeys(way for way, _ in sums)
@@ -245,13 +246,13 @@ def summarise(results: Sequence[Launched], batch_sizes: Sequence[int], cores: in
         "bytes": n_bytes,
         "computing": {size: seconds[0] for size, seconds in sorted(alone.items())},
         "strong": [
-            _row(way, size, size, step, computing, lines, n_bytes, cores)
+            _row(way, size, size, step, computing, between, cores)
             for size in batch_sizes
             for way in dict.fromkeys(way for way, _ in step)
             if (way, size) in step
         ],
         "weak": [
-            _row(way, size, size * way.ranks, step, computing, lines, n_bytes, cores)
+            _row(way, size, size * way.ranks, step, computing, between, cores)
             for size in batch_sizes
             for way in dict.fromkeys(way for way, _ in step)
             if way.threads == 1 and (way, size * way.ranks) in step
@@ -287,8 +288,7 @@ def _row(
     batch_size: int,
     step: Mapping[tuple[Way, int], tuple[float, float, float]],
     computing: Computing | None,
-    lines: Mapping[int, Line],
-    n_bytes: int,
+    between: Mapping[int, float],
     cores: int,
 ) -> dict[str, Any]:
     """Return one way's row: the size that names it, and the batch of all ranks that was trained."""
@@ -296,9 +296,8 @@ def _row(
     base = step.get((Way(1, 1), size))
     work = batch_size / size  # how much more of it than the base has
     formula = None
-    if computing and way.threads == 1 and (way.ranks == 1 or way.ranks in lines):
-        between = lines[way.ranks].at(n_bytes) if way.ranks > 1 else 0.0
-        formula = computing.at(-(-batch_size // way.ranks)) + between
+    if computing and way.threads == 1 and (way.ranks == 1 or way.ranks in between):
+        formula = computing.at(-(-batch_size // way.ranks)) + between.get(way.ranks, 0.0)
     return {
         "batch_size": size,
         "ranks": way.ranks,

@@ -4,15 +4,19 @@ A step of n ranks computes with its n-th part of the batch and then sums one vec
 
     (S1)  t(n) = c(B / n) + T(n) / H
 
-where c(b) is what one rank alone takes for a step of b images, T(n) the all-reduce's time, and H the steps from one sum
-to the next (``--average-every``). Reducing and gathering by halves (Rabenseifner, 2004; Thakur, Rabenseifner & Gropp,
-2005, section 4.3) sends 2 ceil(log2 n) messages one after the other, of 2 (n - 1) / n times the vector all together:
+where c(b) is what one rank alone takes for a step of b images, T(n) the all-reduce's time, and H the steps from one
+sum to the next (``--average-every``). Reducing and gathering by halves (Rabenseifner 2004, "Optimization of
+Collective Reduction Operations"; Thakur, Rabenseifner & Gropp 2005, "Optimization of Collective Communication
+Operations in MPICH") sends 2 ceil(log2 n) messages one after the other, of 2 (n - 1) / n times the vector all together:
 
     (S2)  T(n) = 2 ceil(log2 n) * latency + 2 (n - 1) / n * bytes / bandwidth
 
-the additions left out. The efficiency is that of n ranks against one that makes the same step alone:
+the additions left out, and for an n that is no power of two what its odd ranks exchange before and after. The
+efficiency is that of n ranks against one that makes the same step alone:
 
     (S3)  e(n) = c(B) / (n t(n))
+
+It is above 1 where a smaller part fits the caches better.
 """
 
 import math
@@ -55,17 +59,16 @@ class Line(NamedTuple):
 
 
 def fit_line(n_bytes: Sequence[float], seconds: Sequence[float]) -> Line:
-    """Return the line with the least squares of relative errors, so that short vectors count as much as long ones.
+    """Return the line with the least squares of the logarithms' errors: twice as long counts as half as long does.
 
-    Neither number is below 0: the one that would be is left out.
+    So short vectors count as much as long ones, and neither number is below 0.
     """
+    from scipy.optimize import least_squares  # 100 ms that only a fit pays
+
     x, y = np.asarray(n_bytes, dtype=np.float64), np.asarray(seconds, dtype=np.float64)
-    both = np.stack([1 / y, x / y], axis=1)
-    (start, slope), *_ = np.linalg.lstsq(both, np.ones_like(y), rcond=None)
-    if start < 0:
-        start, slope = 0.0, np.sum(both[:, 1]) / np.sum(both[:, 1] ** 2)
-    elif slope < 0:
-        start, slope = np.sum(both[:, 0]) / np.sum(both[:, 0] ** 2), 0.0
+    begin = np.log([y[x.argmin()], y[x.argmax()] / x.max()])
+    found = least_squares(lambda line: np.logaddexp(line[0], line[1] + np.log(x)) - np.log(y), begin)
+    start, slope = np.exp(found.x)
     return Line(float(start), float(slope))
 
 

@@ -16,7 +16,7 @@ from xpmlp.commands.data import data
 from xpmlp.commands.evaluate import evaluate
 from xpmlp.commands.predict import predict
 from xpmlp.commands.train import train
-from xpmlp.communication import abort, is_first_of_host, wait_for_rank_0
+from xpmlp.communication import abort, find_launch, is_first_of_host, wait_for_rank_0
 from xpmlp.errors import JoiningError, XpmlpError
 
 
@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None, *, command: click.Command = cli
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with raising():
+            _require_one_process(command, arguments)
             code = command.main(arguments, program, standalone_mode=False)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
@@ -76,6 +77,16 @@ def main(arguments: Sequence[str] | None = None, *, command: click.Command = cli
     except OSError as error:
         return _fail(program, f"{error.filename or 'writing failed'}: {error.strerror or error}")
     return code if isinstance(code, int) else 0
+
+
+def _require_one_process(command: click.Command, arguments: Sequence[str]) -> None:
+    """Refuse several copies of a command that writes the same files in each; training shares its work out."""
+    launch = find_launch()
+    if launch is None or (launch.size or 1) == 1:
+        return
+    name = next((word for word in arguments if word in cli.commands), None) if command is cli else command.name
+    if name not in (None, "train"):
+        raise JoiningError(f"{name} is for one process, and an MPI launcher has started {launch.size}: leave it out")
 
 
 def _fail(who: str, message: str, code: int = 2) -> int:

@@ -44,7 +44,7 @@ def run(
         raise ConfigError(f"unknown backend {', '.join(unknown)}: expected {', '.join(OURS)}")
     wanted = PEERS if peers is None else tuple(name for name in peers if name != "none")
     here, missing = installed(["floor", *backend, *wanted])
-    files = folder_of_mnist(data_dir)
+    files, _ = folder_of_mnist(data_dir)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     if missing:
@@ -93,12 +93,12 @@ def _gpu(found: dict[str, Any]) -> str:
     )
 
 
-def folder_of_mnist(data_dir: str | None) -> str:
-    """Return the folder with MNIST's files, where they are or once they are downloaded."""
+def folder_of_mnist(data_dir: str | None) -> tuple[str, int]:
+    """Return the folder with MNIST's files, where they are or once downloaded, and the number of training images."""
     found = load_dataset("mnist", data_dir, progress=make_download_progress())
     folder = Path(found.train.provenance.partition(" set in ")[2])
     assert any((folder / f"{FILES[0]}{ending}").exists() for ending in ("", ".gz"))
-    return str(folder.absolute())
+    return str(folder.absolute()), len(found.train)
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:

@@ -32,6 +32,9 @@ from xpmlp.records import Checkpoint, EpochMetrics, History, Plan
 from xpmlp.runs import RunFolder, read_checkpoint, read_json, read_metrics, read_settings
 from xpmlp.training import Callback, Evaluation, evaluate, is_reached, train
 
+_EACH_HOSTS = ("data_dir", "threads")
+"""Options that may differ between the ranks; one without takes rank 0's."""
+
 KEEP = 2
 """Checkpoints of a run that are kept, where the user does not say: one is a reserve."""
 
@@ -111,7 +114,8 @@ def run(*, resume: str | None, given: set[str], plot: bool, quiet: bool, distrib
     quiet = quiet or not is_first
     tell = say_nothing if quiet else say
     progress = None if quiet else make_download_progress()
-    _require_same_command(ranks, {**options, "resume": resume, "given": sorted(given), "xpmlp": xpmlp.__version__})
+    shared = sorted(given - set(_EACH_HOSTS))
+    _require_same_command(ranks, {**options, "resume": resume, "given": shared, "xpmlp": xpmlp.__version__})
     draft = None
     if is_first:
         draft = _begin(options, given) if resume is None else _take_up(resume, given, options, plot, tell, ranks.size)
@@ -120,6 +124,8 @@ def run(*, resume: str | None, given: set[str], plot: bool, quiet: bool, distrib
         if task is None:  # of a run that is finished
             leave()
             return
+        if not is_first:
+            task = dataclasses.replace(task, **{name: options[name] for name in _EACH_HOSTS if name in given})
         device = _equip(task, ranks)
         data = _load(task, ranks, progress)
         ranks = join_gpus(ranks) if device.name == "cupy" else ranks
@@ -135,9 +141,8 @@ def run(*, resume: str | None, given: set[str], plot: bool, quiet: bool, distrib
 
 def _require_same_command(ranks: Communicator, command: dict[str, Any]) -> None:
     """Refuse ranks that were started with other options than rank 0, which speaks for all."""
-    own = ("data_dir", "threads")  # may be each host's
-    command = {name: value for name, value in command.items() if name not in own}
-    if ranks.size > 1 and (differ := those_that_differ(ranks, command)):
+    same = repr(sorted((name, value) for name, value in command.items() if name not in _EACH_HOSTS))  # nan is nan
+    if ranks.size > 1 and (differ := those_that_differ(ranks, same)):
         raise CommunicationError(
             f"rank {differ[0]} was started with another command or another version of xpmlp than rank 0: "
             "all ranks of a run need the same"
