@@ -20,6 +20,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "deformation 0.5": {"deform": 0.5},
     "deformation 0.75": {"deform": 0.75},
     "deformation 1.5": {"deform": 1.5},
+    "no fading": {"deform_fade": 0.0},
     "deformation fades over the last tenth": {"deform_fade": 0.1},
     "deformation fades over the last half": {"deform_fade": 0.5},
     "cosine": {"schedule": "cosine"},
@@ -30,8 +31,10 @@ CHANGES: dict[str, dict[str, Any]] = {
     "dropout 0.1": {"dropout": 0.1},
     "dropout 0.3": {"dropout": 0.3},
     "centred at 0.13": {"center": 0.13},
-    "1536-768": {"hidden": (1536, 768)},
+    "1024-512": {"hidden": (1024, 512)},
     "1024-512-256": {"hidden": (1024, 512, 256)},
+    "1536-768": {"hidden": (1536, 768)},
+    "1280-768-384": {"hidden": (1280, 768, 384)},
 }
 
 
