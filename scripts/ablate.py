@@ -16,7 +16,7 @@ from xpmlp.config import RECIPES
 
 CHANGES: dict[str, dict[str, Any]] = {
     "the recipe": {},
-    "no deformation": {"deform": 0.0},
+    "no deformation": {"deform": 0.0, "deform_fade": 0.0},
     "deformation 0.5": {"deform": 0.5},
     "deformation 0.75": {"deform": 0.75},
     "deformation 1.5": {"deform": 1.5},

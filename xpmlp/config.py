@@ -60,8 +60,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "default": {},
 }
-"""Settings by what they are for: 98 % on MNIST's test images as fast as can be, the most that ten minutes on two cores
-give, the most that a GPU gives (never run whole: there was none), and `TrainConfig`'s own defaults."""
+"""Settings by what they are for: 98 % on MNIST's test images as fast as can be, 99.5 % in ten minutes on two
+cores, the widths of 2010 for a GPU (never run whole: there was none), and `TrainConfig`'s own defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
