@@ -181,6 +181,12 @@ class TestTrain:
         assert {name: config[name] for name in expected} == json.loads(json.dumps(expected))
         assert read(at_home / "run" / "summary.json")["test_accuracy"] > 0.3, "three times as much as by chance"
 
+    def test_a_recipe_without_its_deformation_has_none_to_fade(self, at_home):
+        options = ("--recipe", "best", "--deform", "0", "--dataset", "digits", "--epochs", "1", "--backend", "numpy")
+        assert main(["train", *options, "--hidden", "8", "--no-plot", "--out", "run"]) == 0
+        config = read(at_home / "run" / "config.json")
+        assert (config["deform"], config["deform_fade"]) == (0, 0)
+
     def test_the_kernels_are_recorded_and_change_nothing_but_rounding(self, train, at_home, capsys):
         pytest.importorskip("numba", reason="numba is not installed")
         for kernels in ("numpy", "numba", "auto"):

@@ -197,6 +197,8 @@ def measure(
             launched.description = answer
     if done.returncode:
         launched.problem = f"exit code {done.returncode}: {_last_words(done.stderr)}"
+    elif not launched.steps:
+        launched.problem = "the launcher ended without a word of its ranks"
     return launched
 
 

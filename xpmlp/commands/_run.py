@@ -151,7 +151,7 @@ def _require_same_command(ranks: Communicator, command: dict[str, Any]) -> None:
 
 def _begin(options: Mapping[str, Any], given: set[str]) -> Draft:
     """Return a new run."""
-    config = TrainConfig(**{**_settings(options), **_recipe(options["recipe"], given)})
+    config = TrainConfig(**{**_settings(options), **_recipe(options, given)})
     out, keep, data_dir = options["out"], options["keep"], options["data_dir"]
     # One that cannot be is refused before the work.
     folder = RunFolder("runs" if out is None else out, is_default=out is None)
@@ -252,12 +252,18 @@ def _load(task: Task, ranks: Communicator, progress: Any) -> LoadedData:
     return data or load_dataset(name, task.data_dir)
 
 
-def _recipe(name: str, given: set[str]) -> dict[str, Any]:
-    """Return a recipe's settings, those left out that the user has given; its rate and center are for its optimizer."""
+def _recipe(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
+    """Return a recipe's settings, those left out that the user has given.
+
+    Its rate and center are for its optimizer, its fading for a deformation.
+    """
+    name = options["recipe"]
     if name not in RECIPES:
         known = list(RECIPES)
         raise ConfigError(f"unknown recipe {name!r}: expected {', '.join(known[:-1])} or {known[-1]}")
     beaten = {*given, "learning_rate", "center"} if "optimizer" in given else given
+    if "deform" in given and not options["deform"]:
+        beaten = {*beaten, "deform_fade"}
     return {setting: value for setting, value in RECIPES[name].items() if setting not in beaten}
 
 
