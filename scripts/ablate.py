@@ -5,14 +5,17 @@ table. The test set is not read.
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import xpmlp
 from xpmlp.config import RECIPES
+from xpmlp.errors import ConfigError, TrainingError, XpmlpError
 
 CHANGES: dict[str, dict[str, Any]] = {
     "the recipe": {},
@@ -41,10 +44,10 @@ CHANGES: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Make the runs that are missing, seed by seed, and print the table."""
     parser = argparse.ArgumentParser(description="What each change of a recipe gains, on validation data.")
-    parser.add_argument("--recipe", default="best", help="what is changed (%(default)s)")
+    parser.add_argument("--recipe", default="best", choices=RECIPES, help="what is changed (%(default)s)")
     parser.add_argument("--epochs", type=int, default=20, help="of each run (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each setting (%(default)s)")
-    parser.add_argument("--val-size", type=int, default=10_000, help="held out of the training set (%(default)s)")
+    parser.add_argument("--val-size", type=float, default=10_000, help="held out: images or a fraction (%(default)s)")
     parser.add_argument("--only", action="append", choices=CHANGES, metavar="NAME", help="this change (repeat)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="in every run (repeat)")
     parser.add_argument("--dataset", default="mnist", help="(%(default)s)")
@@ -52,27 +55,73 @@ def main() -> None:
     parser.add_argument("--backend", default="auto", help="(%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/ablate.jsonl"), help="the runs (%(default)s)")
     arguments = parser.parse_args()
-    common = {name: json.loads(value) for name, _, value in (pair.partition("=") for pair in arguments.set)}
-    common = {"epochs": arguments.epochs, "val_size": arguments.val_size, **common}
-    changes = {name: CHANGES[name] for name in arguments.only or CHANGES}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
+    try:
+        if arguments.seeds < 1:
+            raise ConfigError(f"--seeds {arguments.seeds}: expected at least 1")
+        if not arguments.val_size:
+            raise ConfigError("--val-size 0: expected images to be held out, on which the changes are compared")
+        common = {"epochs": arguments.epochs, "val_size": arguments.val_size, **dict(map(assignment, arguments.set))}
+        backend = xpmlp.get_backend(arguments.backend)
+        train = xpmlp.load_dataset(arguments.dataset, arguments.data_dir).train
+        base = {**RECIPES[arguments.recipe], **common}
+        names = dict.fromkeys(arguments.only or CHANGES)
+        changes = {name: CHANGES[name] for name in names if is_a_change(name, base, len(train))}
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        lines = read(arguments.out)
+    except (XpmlpError, OSError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
     done = {line["key"]: line for line in lines}
-    backend = xpmlp.get_backend(arguments.backend)
-    train = xpmlp.load_dataset(arguments.dataset, arguments.data_dir).train
     found: dict[str, list[dict[str, Any]]] = {}
     for seed in range(arguments.seeds):
         for name, change in changes.items():
-            settings = {**RECIPES[arguments.recipe], **common, **change, "seed": seed}
+            settings = {**base, **change, "seed": seed}
             key = json.dumps([arguments.dataset, dict(sorted(settings.items()))])
             if key not in done:
-                done[key] = {"change": name, "seed": seed, **measure(settings, train, backend), "key": key}
+                try:
+                    measured = measure(settings, train, backend)
+                except TrainingError as error:
+                    print(f"left out: {name}, seed {seed}: {error}", file=sys.stderr)
+                    continue
+                done[key] = {"change": name, "seed": seed, **measured, "key": key}
                 with arguments.out.open("a") as file:
                     file.write(json.dumps(done[key]) + "\n")
                 shown = {what: value for what, value in done[key].items() if what != "key"}
                 print(json.dumps(shown), flush=True)
             found.setdefault(name, []).append(done[key])
     tell(found)
+
+
+def assignment(pair: str) -> tuple[str, Any]:
+    """Return the name and the value of ``NAME=VALUE``: a setting of `xpmlp.TrainConfig`, in JSON or a bare word."""
+    name, is_there, value = pair.partition("=")
+    known = [field.name for field in dataclasses.fields(xpmlp.TrainConfig)]
+    if not is_there or name not in known:
+        raise ConfigError(f"--set {pair}: expected NAME=VALUE, such as hidden=[64], with one of {', '.join(known)}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def is_a_change(name: str, base: dict[str, Any], n_images: int) -> bool:
+    """Return whether a change makes another run, of so many images, and say where not; refuse what is no run."""
+    changed = {**base, **CHANGES[name]}
+    if changed.get("deform_fade") and not changed.get("deform"):
+        print(f"left out: {name}: no deformation is there to fade", file=sys.stderr)
+        return False
+    was, becomes = (xpmlp.TrainConfig(**settings).resolve(n_images) for settings in (base, changed))
+    if CHANGES[name] and was == becomes:
+        print(f"left out: {name}: that is the recipe", file=sys.stderr)
+        return False
+    return True
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the runs that a file holds, none where there is no file."""
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    except ValueError:
+        raise ConfigError(f"{path} is no file of runs: expected a JSON object a line; name another") from None
 
 
 def measure(settings: dict[str, Any], train: xpmlp.Dataset, backend: xpmlp.Backend) -> dict[str, Any]:

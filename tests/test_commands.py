@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import xpmlp
@@ -14,7 +15,7 @@ from tests.conftest import ROOT, environment, run_python
 from xpmlp.checking import make_problem, relative_error
 from xpmlp.commands import main
 from xpmlp.config import RECIPES
-from xpmlp.data import DeviceLoader, load_dataset
+from xpmlp.data import DeviceLoader, idx, load_dataset
 from xpmlp.models import load as load_model
 
 FILES = {".lock", "checkpoints", "config.json", "metrics.jsonl", "summary.json", "model.safetensors", "history.png"}
@@ -236,7 +237,7 @@ def test_what_makes_a_run_harder_is_said_and_recorded(train, at_home, capsys):
     given = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     assert train("--out", "run", "--no-plot", *given) == 0
     said = capsys.readouterr().out
-    assert "images deformed with strength 1, fading over 0.5 of the run, dropout 0.25" in said
+    assert "images deformed with strength 1, fading over the last 0.5 of the run, dropout 0.25" in said
     config = read(at_home / "run" / "config.json")
     assert {name: config[name] for name in options} == options
 
@@ -491,6 +492,15 @@ class TestData:
         pictures = [(at_home / f"of-{strength}" / "deformed.png").read_bytes() for strength in ("1", "0.5")]
         assert all(picture.startswith(b"\x89PNG") for picture in pictures)
         assert pictures[0] != pictures[1]
+
+    def test_of_what_are_no_images_draws_no_deformations_and_nothing_else(self, at_home, tmp_path_factory, capsys):
+        folder = tmp_path_factory.mktemp("rows")
+        for part in ("train", "t10k"):
+            idx.write(folder / f"{part}-images-idx3-ubyte", np.zeros((6, 1, 20), np.uint8))
+            idx.write(folder / f"{part}-labels-idx1-ubyte", np.arange(6, dtype=np.uint8) % 3)
+        assert main(["data", f"idx:{folder}", "--deform", "1"]) == 2
+        assert "1 × 20" in capsys.readouterr().err
+        assert list(at_home.iterdir()) == []
 
     def test_says_what_is_unusual_about_the_files(self, idx_folder, capsys):
         assert main(["data", "mnist", "--data-dir", str(idx_folder), "--out", "mine.png"]) == 0

@@ -440,13 +440,14 @@ class TestTheCommand:
         name, *options = command.split()
         done = launch(3, sys.executable, "-m", "xpmlp", name, *options)
         assert ours(done.stderr) == [
-            f"xpmlp: {name} is for one process, and an MPI launcher has started 3: leave it out"
+            f"xpmlp: {name} is for one process, and an MPI launcher has started 3: run it without the launcher"
         ]
         assert (done.returncode, done.stdout) == (2, "")
         assert list(tmp_path.iterdir()) == []
 
     def test_help_is_for_any_number(self, launch):
-        assert launch(2, sys.executable, "-m", "xpmlp", "--version").returncode == 0
+        for words in (["--version"], ["evaluate", "--help"], ["data", "-h"]):
+            assert launch(2, sys.executable, "-m", "xpmlp", *words).returncode == 0
 
     def test_threads_and_the_folder_of_data_may_be_each_ranks_own(self, launch, mnist_like, tmp_path):
         common = (

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import os
+import subprocess
 import sys
 
 import numpy as np
@@ -15,7 +16,7 @@ from xpmlp.benchmark.ranks import Launched, Way, find_launcher, summarise, ways
 from xpmlp.benchmark.scaling import LINKS, Computing, Line, Link, efficiency, fit_line, link_behind, sum_seconds
 from xpmlp.commands import main
 from xpmlp.commands._ranks import tables
-from xpmlp.errors import ConfigError
+from xpmlp.errors import BackendError, ConfigError
 
 BYTES = [4.0**k for k in range(1, 13)]
 
@@ -149,26 +150,67 @@ class TestTheCommand:
         assert record["bytes"] == 4 * (784 * 8 + 8 + 8 * 10 + 10 + 3)
         assert (at_home / "benchmark" / "ranks.png").read_bytes().startswith(b"\x89PNG")
 
-    def test_a_launch_that_fails_is_a_problem_and_the_others_are_told(self, mpiexec, mnist_like, at_home, capsys):
-        os.symlink("/bin/false", at_home / "launcher")
-        command = ["bench", "--ranks", "2", "--data-dir", str(mnist_like), "--hidden", "8", "--batch-size", "32"]
-        assert main([*command, "--rounds", "1", "--epochs", "1", "--launcher", f"{at_home}/launcher"]) == 0
-        said, _ = capsys.readouterr()
+    @pytest.fixture
+    def launcher(self, mpiexec, at_home):
+        """A launcher that fails with three ranks, once they are to do something."""
+        path = at_home / "launcher"
+        path.write_text(f'#!/bin/sh\ncase "$*" in *"-n 3"*benchmark.rank*) exit 1;; esac\nexec {mpiexec} "$@"\n')
+        path.chmod(0o755)
+        return str(path)
+
+    @pytest.mark.parametrize(("ranks", "code"), [("2,3", 0), ("3", 2)])
+    def test_a_launch_that_fails_is_a_problem_and_the_others_are_told(
+        self, launcher, mnist_like, at_home, capsys, ranks, code
+    ):
+        command = ["bench", "--ranks", ranks, "--data-dir", str(mnist_like), "--hidden", "8", "--batch-size", "32"]
+        assert main([*command, "--rounds", "1", "--epochs", "1", "--launcher", launcher]) == code
+        said, errors = capsys.readouterr()
         assert "problem  exit code 1: no message" in said
-        assert "\n| 32 | 1 × 1" in said
-        assert (at_home / "benchmark" / "ranks.png").exists()
+        assert ("\n| 32 | 2 × 1" in said) == (code == 0)
+        assert errors == ("" if code == 0 else "xpmlp: nothing was measured: exit code 1: no message\n")
+        assert (at_home / "benchmark" / "ranks.png").exists() == (code == 0)
+
+    @pytest.mark.parametrize(
+        ("launcher", "message"),
+        [
+            ("true", "'true' started 0 of 2 processes\n"),
+            ("mpiexec --nonsense", "started 0 of 2 processes: An unrecognized option"),
+        ],
+    )
+    def test_a_launcher_that_starts_nothing_is_refused(
+        self, mpiexec, mnist_like, at_home, capsys, monkeypatch, launcher, message
+    ):
+        monkeypatch.setenv("PATH", os.path.dirname(mpiexec), prepend=os.pathsep)
+        command = ["bench", "--ranks", "2", "--data-dir", str(mnist_like), "--batch-size", "32"]
+        if launcher != "true" and "Open MPI" not in subprocess.check_output([mpiexec, "--version"], text=True):
+            pytest.skip("the words are those of Open MPI's mpiexec")
+        assert main([*command, "--launcher", launcher]) == 2
+        said, errors = capsys.readouterr()
+        assert message in errors
+        assert (said, errors.count("\n")) == ("", 1)
+        assert list(at_home.iterdir()) == [mnist_like]
+
+    def test_a_library_that_is_missing_is_refused(self, mnist_like, at_home, capsys, monkeypatch):
+        def none_of_them(spec, dtype):
+            raise BackendError(f"{spec} cannot run here")
+
+        monkeypatch.setattr("xpmlp.commands._ranks.get_backend", none_of_them)
+        assert main(["bench", "--ranks", "2", "--backend", "cupy", "--data-dir", str(mnist_like)]) == 2
+        assert capsys.readouterr() == ("", "xpmlp: cupy cannot run here\n")
+        assert list(at_home.iterdir()) == [mnist_like]
 
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (["--ranks", "0"], "ranks (0,), batch sizes (128, 1024)"),
-            (["--ranks", "many"], "'many' is not whole numbers with commas between them"),
-            (["--ranks", "2", "--batch-size", "0"], "expected whole numbers of at least 1"),
+            (["--ranks", "0"], "--ranks 0: expected whole numbers of at least 1"),
+            (["--ranks", "2", "--hidden", "8,0"], "--hidden 8,0: expected whole numbers of at least 1"),
+            (["--ranks", "many"], "'many' is not whole numbers with commas between them, such as 1,2,4"),
+            (["--ranks", "2", "--batch-size", "0"], "--batch-size 0: expected whole numbers of at least 1"),
             (["--ranks", "2,256"], "256 ranks for batches of 128 images: each needs at least one"),
             (["--ranks", "2", "--batch-size", "70000"], "batch size 70000: there are 600 training images; make it"),
             (["--ranks", "2", "--backend", "numpy,jax"], "--backend numpy,jax with --ranks: expected one of numpy"),
             (["--ranks", "2", "--peers", "thinc"], "--peers is not for --ranks, which times xpmlp alone"),
-            (["--ranks", "2", "--no-cold"], "--cold is not for --ranks"),
+            (["--ranks", "2", "--no-cold"], "--no-cold is not for --ranks"),
             (["--launcher", "srun"], "--launcher srun starts --ranks, which are missing"),
             (["--ranks", "2", "--launcher", "no-such-launcher"], "no 'no-such-launcher' to start ranks with"),
             (["--ranks", "2", "--launcher", "'"], "cannot be read: No closing quotation"),

@@ -256,10 +256,11 @@ class TestTakingUpARun:
         assert (path / "metrics.jsonl").read_text() == lines["1"] + lines["2"]
 
     def test_a_folder_that_a_killed_run_left_before_its_config_is_as_good_as_empty(self, tmp_path):
-        for name in (".lock", ".config.json.part"):
+        for name in (".lock", ".config.json.1.part"):
             (tmp_path / name).touch()
         folder = RunFolder(tmp_path)
         folder.create()
+        assert [file.name for file in tmp_path.iterdir()] == [".lock"]
         folder.close()
 
     def test_two_runs_do_not_begin_in_one_folder(self, tmp_path):

@@ -127,7 +127,8 @@ class TestEvaluate:
         (at_home / "empty").mkdir()
         (at_home / "text").write_text("words")
         assert (
-            refused("evaluate", "nowhere") == "nowhere: no such file; expected a model or checkpoint that xpmlp wrote"
+            refused("evaluate", "nowhere")
+            == "nowhere: no such file or folder; expected a run's folder or a model's file"
         )
         assert refused("evaluate", "text").startswith("text is no whole safetensors file (")
         assert refused("evaluate", "empty").startswith("empty is a folder without model.safetensors or checkpoints")
@@ -276,7 +277,7 @@ class TestPredict:
         assert image.startswith("xpmlp predict: images, image 0: ")
 
     def test_a_model_that_is_not_there_is_refused(self, pictures, refused):
-        assert refused("predict", "nowhere", "pictures").startswith("nowhere: no such file; expected a model")
+        assert refused("predict", "nowhere", "pictures").startswith("nowhere: no such file or folder; expected a run")
         assert refused("predict", "nowhere").startswith("xpmlp predict: Missing argument 'FILE...'")
         assert "0 is not in the range x>=1" in refused("predict", "nowhere", "pictures", "--top", "0")
 

@@ -100,7 +100,7 @@ class TrainConfig:
     deform_fade : float
         Over which last part of all steps the deformation fades out, 0 to 1.
     dropout : float
-        Which part of the hidden units each step leaves out, at least 0 and below 1.
+        Which part of the hidden units each step leaves out, at least 0 and below 1; rounded to a 256th.
     seed : int
         Of the one generator that draws the initial weights, the held-out images, each epoch's order and the seeds of
         its deformations and its dropout.

@@ -122,11 +122,13 @@ def find_model(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     CheckpointError
-        If the folder holds neither a model nor a checkpoint.
+        If there is nothing, or a folder that holds neither a model nor a checkpoint.
     """
     if not os.fspath(path):
         raise CheckpointError("the model has no name: expected a model's file or a run's folder")
     path = Path(path)
+    if not os.path.lexists(path):
+        raise CheckpointError(f"{path}: no such file or folder; expected a run's folder or a model's file")
     if not path.is_dir():
         return path
     if (path / FILE).exists():

@@ -198,11 +198,12 @@ def plot_comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: str |
             training = [line[f"train_{what}"] for line in lines]
             y = [line[f"val_{what}"] for line in lines] if validated else training
             compared += [*y, *training[len(training) // 2 :]]
+            alone = "x" if len(x) == 1 else ""  # one epoch makes no line
             if validated:
-                axes.plot(x, training, color=colour, alpha=0.45, linestyle="--", linewidth=1)
+                axes.plot(x, training, marker=alone, color=colour, alpha=0.45, linestyle="--", linewidth=1)
                 axes.plot(x, y, color=colour, marker=marker, markersize=4, label=name)
             else:
-                axes.plot(x, y, color=colour, linestyle="--", label=f"{name} (training only)")
+                axes.plot(x, y, marker=alone, color=colour, linestyle="--", label=f"{name} (training only)")
         low, high = min(compared), max(compared)
         room = 0.06 * (high - low) or 0.01
         axes.set_ylim(low - room, high + room)  # the first epochs' training need not fit

@@ -66,7 +66,7 @@ class RunFolder:
             raise ConfigError(f"{self.path} cannot be made: {existing} is no folder that can be written; name another")
 
     def create(self) -> None:
-        """Make the folder and lock it.
+        """Make the folder and lock it; what a run that was killed before it had begun has left there is removed.
 
         Raises
         ------
@@ -91,6 +91,7 @@ class RunFolder:
         self._lock = FolderLock(self.path)
         self._written.add(self.path / FolderLock.NAME)
         self._require_empty()  # another run may have come and gone since it was looked at
+        self._remove_parts()
 
     @classmethod
     def reopen(cls, path: str | os.PathLike[str]) -> "RunFolder":
@@ -111,8 +112,7 @@ class RunFolder:
         if not (folder.path / "config.json").exists():
             raise CheckpointError(f"{path} has no config.json: expected the folder of a run that has begun")
         folder._lock = FolderLock(folder.path)
-        for part in (*folder.path.glob(f".*{PART}"), *(folder.path / CHECKPOINTS).glob(f".*{PART}")):
-            part.unlink(missing_ok=True)
+        folder._remove_parts()
         return folder
 
     def close(self) -> None:
@@ -120,6 +120,11 @@ class RunFolder:
         if self._lock:
             self._lock.release()
             self._lock = None
+
+    def _remove_parts(self) -> None:
+        """Remove what a process that was killed has left half-written; the lock says that none is at it."""
+        for part in (*self.path.glob(f".*{PART}"), *(self.path / CHECKPOINTS).glob(f".*{PART}")):
+            part.unlink(missing_ok=True)
 
     def _require_empty(self) -> None:
         if not all(map(_is_left_over, self.path.iterdir())):

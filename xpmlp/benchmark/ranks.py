@@ -8,6 +8,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -25,6 +26,12 @@ PREDICTED_EVERY = (1, 64)
 
 _LIMIT = 1200
 """Seconds after which a launch counts as hanging."""
+
+_LIMIT_TO_START = 60
+"""Seconds in which a launcher must start processes that do nothing."""
+
+_OVERSUBSCRIBED = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
+"""Lets Open MPI start more ranks than there are cores."""
 
 _AS_ROOT = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM")
 
@@ -115,6 +122,31 @@ def find_launcher(launcher: str) -> tuple[str, ...]:
     return (path, *options)
 
 
+def require_launch(words: Sequence[str], launcher: str, n: int) -> None:
+    """Refuse a launcher that does not start n processes, before anything is measured.
+
+    Raises
+    ------
+    ConfigError
+        With the first that it says.
+    """
+    try:
+        done = subprocess.run(
+            [*words, "-n", str(n), sys.executable, "-c", "print('here', flush=True)"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_LIMIT_TO_START,
+            env={**_OVERSUBSCRIBED, **os.environ},
+        )
+    except subprocess.TimeoutExpired:
+        raise ConfigError(f"{launcher!r} has not started {n} processes in {_LIMIT_TO_START} s") from None
+    started = done.stdout.count("here")
+    if done.returncode or started != n:
+        said = textwrap.shorten(done.stderr.replace("--" * 20, " "), 160, placeholder=" …").strip(" -")
+        raise ConfigError(f"{launcher!r} started {started} of {n} processes{': ' if said else ''}{said}")
+
+
 def ways(ranks: Sequence[int], cores: int) -> list[Way]:
     """Return what is launched: one rank of one thread, one of all cores, and each number of ranks of one thread."""
     return [Way(1, 1), *([Way(1, cores)] if cores > 1 else []), *(Way(n, 1) for n in sorted(set(ranks)) if n > 1)]
@@ -179,7 +211,7 @@ def measure(
             text=True,
             check=False,
             timeout=_LIMIT,
-            env={"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", **os.environ, **threads},
+            env={**_OVERSUBSCRIBED, **os.environ, **threads},
         )
     except subprocess.TimeoutExpired:
         launched.problem = f"no end after {_LIMIT} s"

@@ -85,8 +85,10 @@ def _require_one_process(command: click.Command, arguments: Sequence[str]) -> No
     if launch is None or (launch.size or 1) == 1:
         return
     name = next((word for word in arguments if word in cli.commands), None) if command is cli else command.name
-    if name not in (None, "train"):
-        raise JoiningError(f"{name} is for one process, and an MPI launcher has started {launch.size}: leave it out")
+    if name not in (None, "train") and not {"-h", "--help"} & set(arguments):
+        raise JoiningError(
+            f"{name} is for one process, and an MPI launcher has started {launch.size}: run it without the launcher"
+        )
 
 
 def _fail(who: str, message: str, code: int = 2) -> int:

@@ -37,8 +37,7 @@ def run(
     out: str,
 ) -> None:
     """Measure as the command line says; the arguments are its options."""
-    if min(batch_size) < 1 or min(hidden, default=1) < 1:
-        raise ConfigError(f"batch sizes {batch_size}, hidden layers {hidden}: expected whole numbers of at least 1")
+    require_counts(batch_size=batch_size, hidden=hidden)
     unknown = [name for name in backend if name not in OURS]
     if unknown:
         raise ConfigError(f"unknown backend {', '.join(unknown)}: expected {', '.join(OURS)}")
@@ -101,6 +100,14 @@ def folder_of_mnist(data_dir: str | None) -> tuple[str, int]:
     return str(folder.absolute()), len(found.train)
 
 
+def require_counts(**options: Sequence[int]) -> None:
+    """Refuse options that hold a number below 1."""
+    for name, values in options.items():
+        if min(values, default=1) < 1:
+            option = f"--{name.replace('_', '-')} {','.join(map(str, values))}"
+            raise ConfigError(f"{option}: expected whole numbers of at least 1")
+
+
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the rows as a table in Markdown, the fastest first."""
     lines = []
@@ -125,6 +132,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def processor() -> str:
+    """Return what the machine calls its processor."""
     try:
         with open("/proc/cpuinfo") as file:
             for line in file:

@@ -11,12 +11,23 @@ from typing import Any
 import click
 
 import xpmlp
-from xpmlp.benchmark.ranks import PREDICTED_RANKS, Launched, RanksWork, find_launcher, run_rounds, summarise, ways
+from xpmlp.backends import get_backend
+from xpmlp.benchmark.ranks import (
+    PREDICTED_RANKS,
+    Launched,
+    RanksWork,
+    find_launcher,
+    require_launch,
+    run_rounds,
+    summarise,
+    ways,
+)
 from xpmlp.benchmark.work import OURS
-from xpmlp.commands._benchmark import folder_of_mnist, processor
+from xpmlp.commands._benchmark import folder_of_mnist, processor, require_counts
 from xpmlp.commands._progress import say
 from xpmlp.communication import Alone
-from xpmlp.errors import ConfigError
+from xpmlp.config import TrainConfig
+from xpmlp.errors import CommunicationError, ConfigError
 from xpmlp.files import write_whole
 from xpmlp.plotting import plot_ranks
 
@@ -38,19 +49,18 @@ def run(
     out: str,
 ) -> None:
     """Measure as the command line says; the arguments are its options."""
-    if min(ranks) < 1 or min(batch_size) < 1 or min(hidden, default=1) < 1:
-        raise ConfigError(
-            f"ranks {ranks}, batch sizes {batch_size}, hidden layers {hidden}: expected whole numbers of at least 1"
-        )
+    require_counts(ranks=ranks, batch_size=batch_size, hidden=hidden)
     if len(backend) != 1 or backend[0] not in OURS:
         raise ConfigError(f"--backend {','.join(backend)} with --ranks: expected one of {', '.join(OURS)}")
     if max(ranks) > min(batch_size):
         raise ConfigError(f"{max(ranks)} ranks for batches of {min(batch_size)} images: each needs at least one")
-    words = find_launcher(launcher)
     library, kernels = ("numpy", "numba") if backend[0] == "numba" else (backend[0], "numpy")
+    get_backend(library, "float32")  # where it is missing that is said now, not by each rank
+    words = find_launcher(launcher)
     files, n_images = folder_of_mnist(data_dir)
-    if max(batch_size) > n_images:
-        raise ConfigError(f"batch size {max(batch_size)}: there are {n_images:,} training images; make it smaller")
+    TrainConfig(batch_size=max(batch_size), val_size=0, kernels=kernels).resolve(n_images)  # refuses what cannot be
+    if max(ranks) > 1:
+        require_launch(words, launcher, max(ranks))
     work = RanksWork(hidden, batch_size, optimizer, library, kernels, files)
     cores = Alone().cores
     folder = Path(out)
@@ -72,6 +82,9 @@ def run(
             file.flush()
             if result.problem:
                 say("problem", result.problem)
+    wanted = [result for result in results if result.ranks > 1] or results
+    if not any(result.steps for result in wanted):
+        raise CommunicationError(f"nothing was measured: {wanted[0].problem}")
     found = summarise(results, batch_size, cores)
     engines = [result.description["engine"] for result in results if result.description.get("engine")]
     engine = engines[-1] if engines else "none: no launch of several ranks answered"

@@ -532,7 +532,7 @@ class Heading(Callback):
         if config.center:
             how.append(f"inputs centred at {config.center:g}")
         if config.deform:
-            fade = f", fading over {config.deform_fade:g} of the run" if config.deform_fade else ""
+            fade = f", fading over the last {config.deform_fade:g} of the run" if config.deform_fade else ""
             how.append(f"images deformed with strength {config.deform:g}{fade}")
         if config.dropout:
             how.append(f"dropout {config.dropout:g}")

@@ -63,7 +63,8 @@ def bench(
         run(peers=peers, cold=cold, **options)
         return
     if alien := sorted(given & {"peers", "cold"}):
-        raise ConfigError(f"--{alien[0]} is not for --ranks, which times xpmlp alone: leave one of them out")
+        name = {"peers": "--peers", "cold": "--cold" if cold else "--no-cold"}[alien[0]]
+        raise ConfigError(f"{name} is not for --ranks, which times xpmlp alone: leave one of them out")
     from xpmlp.commands._ranks import run as run_ranks
 
     run_ranks(ranks=ranks, launcher=launcher, **options)

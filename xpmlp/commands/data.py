@@ -53,12 +53,13 @@ def data(dataset: str, data_dir: str | None, out: str, deform: float) -> None:
     click.echo(f"{'class':<{wide}}  {'training':>9}  {'test':>9}")
     for class_name, in_training, in_test in zip(loaded.train.class_names, *counts, strict=True):
         click.echo(f"{class_name:<{wide}}  {in_training:>9,}  {in_test:>9,}")
+    deformed = _deformed(loaded.train, deform) if deform else None  # refuses what is no image, before a file is written
     plot_samples(loaded.train.images, loaded.train.labels, loaded.train.class_names, out, loaded.name)
     say("picture", out)
-    if deform:
+    if deformed:
         path = Path(out).with_name("deformed.png")
         title = f"{loaded.name}: an image of each class, and {DEFORMATIONS} deformations with strength {deform:g}"
-        plot_samples(*_deformed(loaded.train, deform), loaded.train.class_names, path, title)
+        plot_samples(*deformed, loaded.train.class_names, path, title)
         say("picture", str(path))
 
 

@@ -10,7 +10,10 @@ def widths(context: click.Context, parameter: click.Parameter, value: str) -> tu
     try:
         return tuple(int(width) for width in value.split(","))
     except ValueError:
-        raise click.BadParameter(f"{value!r} is not whole numbers with commas between them, such as 256,128") from None
+        example = parameter.default if isinstance(parameter.default, str) else "1,2,4"
+        raise click.BadParameter(
+            f"{value!r} is not whole numbers with commas between them, such as {example}"
+        ) from None
 
 
 @click.command()
@@ -37,8 +40,12 @@ def widths(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option(
     "--deform", type=float, default=0.0, help="Deform each training image anew in every epoch: 1 is much. [0]"
 )
-@click.option("--deform-fade", type=float, default=0.0, help="The last part of the run over which it fades out. [0]")
-@click.option("--dropout", type=float, default=0.0, help="The part of hidden units that each step leaves out. [0]")
+@click.option(
+    "--deform-fade", type=float, default=0.0, help="Part of the run, 0 to 1, at whose end --deform fades out. [0]"
+)
+@click.option(
+    "--dropout", type=float, default=0.0, help="Part of the hidden units that each step leaves out, in 256ths. [0]"
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn.")
 @click.option("--dtype", default="float32", show_default=True, help="float32 or float64.")
 @click.option(
