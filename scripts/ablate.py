@@ -35,6 +35,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "dropout 0.3": {"dropout": 0.3},
     "centred at 0.13": {"center": 0.13},
     "1024-512": {"hidden": (1024, 512)},
+    "1024-512, no fading": {"hidden": (1024, 512), "deform_fade": 0.0},
     "1024-512-256": {"hidden": (1024, 512, 256)},
     "1536-768": {"hidden": (1536, 768)},
     "1280-768-384": {"hidden": (1280, 768, 384)},

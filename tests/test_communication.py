@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import platform
 import random
 import re
 import shutil
@@ -474,6 +475,25 @@ class TestTheCommand:
         assert "elsewhere is no folder" in line
         assert done.returncode != 0
 
+    def test_data_that_rank_0_is_told_of_by_its_environment_the_others_find_too(self, launch, mnist_like):
+        """A launcher passes no variable on to another host."""
+        common = (
+            *TRAIN,
+            "--dataset",
+            "mnist",
+            *SMALL,
+            "--epochs",
+            "1",
+            "--backend",
+            "numpy",
+            "--out",
+            "run",
+            "--quiet",
+        )
+        told = {**LAUNCH_ENV, "XPMLP_DATA": str(mnist_like)}
+        done = launch(1, *common, ":", "-n", "1", "env", "-u", "XPMLP_DATA", *common, env=told)
+        assert (done.returncode, ours(done.stderr)) == (0, [])
+
     def test_ranks_of_one_host_share_its_memory_and_the_batch(self, monkeypatch):
         """A step of 16 images takes 684 kB, 48 kB of them for activations; two ranks on one host each 660 kB."""
         config = TrainConfig(hidden=(1000,), batch_size=4, epochs=1, kernels="numpy", val_size=0)
@@ -800,7 +820,8 @@ class TestFaults:
         done = launch(3, sys.executable, "-c", code, "train", *data, *LONG, "--out", "run")
         assert time.monotonic() - began < 20
         (line,) = ours(done.stderr)
-        assert line.startswith("xpmlp: images: a bad file")
+        where = f"rank {rank} on {platform.node()}: " if rank else ""
+        assert line.startswith(f"xpmlp: {where}images: a bad file")
         assert done.returncode == 2
         assert self.check(tmp_path).step == 13
 

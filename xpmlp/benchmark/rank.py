@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import numpy as np
+import threadpoolctl
 
 from xpmlp.backends import Backend, get_backend
 from xpmlp.benchmark.child import answer
@@ -34,6 +35,7 @@ def main() -> None:
     ranks = join_gpus(ranks) if backend.name == "cupy" else ranks
     data = load_dataset("mnist", task["data_dir"]).train
     layout = Layout((784, *task["hidden"], 10))
+    threadpoolctl.threadpool_limits(task["threads"])  # on another host the environment, which says so too, is its own
     if ranks.rank == 0:
         answer(engine=ranks.engine, hosts=ranks.hosts, bytes_a_step=4 * (layout.size + TAIL), **backend.describe())
     for batch_size in (size for size in task["batch_sizes"] if size <= len(data)):

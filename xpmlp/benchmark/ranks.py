@@ -200,6 +200,7 @@ def measure(
         "data_dir": work.data_dir,
         "epochs": epochs,
         "steps": steps,
+        "threads": way.threads,
     }
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(way.threads))
     start = (*launcher, "-n", str(way.ranks)) if way.ranks > 1 else ()

@@ -1,6 +1,7 @@
 """The command line: ``xpmlp``, a file a command."""
 
 import os
+import platform
 import sys
 from collections.abc import Sequence
 
@@ -93,6 +94,8 @@ def _require_one_process(command: click.Command, arguments: Sequence[str]) -> No
 
 def _fail(who: str, message: str, code: int = 2) -> int:
     wait_for_rank_0()
-    click.echo(f"{who}: {' '.join(message.split())}", err=True)
+    launch = find_launch()
+    where = f"rank {launch.rank} on {platform.node()}: " if launch and launch.rank > 0 else ""  # rank 0 speaks for all
+    click.echo(f"{who}: {where}{' '.join(message.split())}", err=True)
     abort(code)
     return code

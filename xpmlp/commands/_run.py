@@ -25,6 +25,7 @@ from xpmlp.commands._signals import Interrupted, StopRequest
 from xpmlp.communication import Communicator, abort, join, join_gpus, leave, those_that_differ
 from xpmlp.config import RECIPES, TrainConfig, continued
 from xpmlp.data import LoadedData, load_dataset
+from xpmlp.data.datasets import DATA_VARIABLE
 from xpmlp.errors import CheckpointError, CommunicationError, ConfigError, TrainingError, XpmlpError
 from xpmlp.models import ModelInfo
 from xpmlp.plotting import plot_history
@@ -244,6 +245,8 @@ def _equip(task: Task, ranks: Communicator) -> Backend:
 
 def _load(task: Task, ranks: Communicator, progress: Any) -> LoadedData:
     """Return the data; where they are downloaded, the first rank of a host does so for the others."""
+    if told := ranks.broadcast(os.environ.get(DATA_VARIABLE)):
+        os.environ.setdefault(DATA_VARIABLE, told)  # launchers pass no variables of the user's on to other hosts
     data = load_dataset(task.dataset, task.data_dir, progress=progress) if ranks.rank == 0 else None
     name = ranks.broadcast(data and data.name)
     if data is None and ranks.local_rank == 0:

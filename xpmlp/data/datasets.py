@@ -16,6 +16,9 @@ from xpmlp.data.download import Progress, download
 from xpmlp.data.sources import FILES, SOURCES
 from xpmlp.errors import DataError
 
+DATA_VARIABLE = "XPMLP_DATA"
+"""Of the environment: the folder in which data sets are looked for first."""
+
 _MOST_CLASSES = 10_000
 """Of a user's own data: one wrong label would make a network as wide as it is great."""
 
@@ -129,7 +132,7 @@ def load_dataset(
         downloaded, else the digits.
     data_dir : path or None
         The only folder to look in: the files are in it, or in a folder of the data set's name in it. None: the
-        folder that the environment variable XPMLP_DATA names, then the user's cache, and then a download to there.
+        folder that the environment variable `DATA_VARIABLE` names, then the user's cache, and then a download to there.
     progress : callable or None
         Is told a file's name, the bytes that have come and the bytes in all, where something is downloaded.
 
@@ -174,7 +177,7 @@ def _find_or_download(name: str, data_dir: str | os.PathLike[str] | None, progre
     if data_dir is not None:
         parents = [Path(data_dir)]
     else:
-        given = os.environ.get("XPMLP_DATA")
+        given = os.environ.get(DATA_VARIABLE)
         parents = [*([Path(given)] if given else []), cache_folder(name).parent]
     for folder in (folder for parent in parents for folder in (parent / name, parent)):
         if _is_whole(folder):
@@ -188,7 +191,7 @@ def _find_or_download(name: str, data_dir: str | os.PathLike[str] | None, progre
         looked = ", ".join(map(str, parents))
         raise DataError(
             f"{name} is not on this disk ({looked}) and {str(error).removeprefix(f'{name} ')}; "
-            "give the folder of its files with --data-dir or XPMLP_DATA"
+            f"give the folder of its files with --data-dir or {DATA_VARIABLE}"
         ) from None
     return cache_folder(name)
 
