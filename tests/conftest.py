@@ -19,12 +19,16 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")  # or scikit-learn's checks of oth
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 from xpmlp.backends import Backend, get_backend  # noqa: E402
 from xpmlp.data import Dataset, idx  # noqa: E402
 from xpmlp.data.sources import SOURCES  # noqa: E402
 from xpmlp.errors import BackendError  # noqa: E402
 from xpmlp.primitives import kernels  # noqa: E402
+
+settings.register_profile("untimed", settings(), deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
 SPECS = ("numpy", "cupy", "torch", "torch:cuda", "jax", "jax:gpu", "array-api-strict", "array-api-strict:device1")

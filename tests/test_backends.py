@@ -31,7 +31,7 @@ def cupy():
 class TestTheDoors:
     @pytest.mark.parametrize("copy", [None, True])
     @pytest.mark.parametrize("kind", KINDS)
-    @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data())
     def test_values_dtype_and_shape_survive(self, backend, kind, copy, data):
         array = data.draw(hnp.arrays(kind, hnp.array_shapes(min_dims=0, min_side=0, max_side=4)))

@@ -25,7 +25,6 @@ def with_either_library(request, monkeypatch):
 KINDS = ("uint8", "int8", "int16", "int32", "float32", "float64")
 
 
-@settings(deadline=None)
 @given(
     array=st.sampled_from(KINDS).flatmap(lambda kind: hnp.arrays(kind, hnp.array_shapes(min_dims=0, min_side=0))),
     zipped=st.booleans(),
@@ -93,7 +92,7 @@ VALID = [
 ]
 
 
-@settings(max_examples=700, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=700, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     array=st.sampled_from(VALID),
     zipped=st.booleans(),

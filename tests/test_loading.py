@@ -36,7 +36,7 @@ def no_thread_is_left():
 
 class TestBatches:
     @ways
-    @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         n=st.integers(1, 30),
         batch_size=st.integers(1, 40),
@@ -334,7 +334,7 @@ class StagedEpoch(RuleBasedStateMachine):
             assert np.array_equal(labels, self.dataset.labels[rows])
 
 
-THOROUGH = settings(max_examples=150, stateful_step_count=40, deadline=None)
+THOROUGH = settings(max_examples=150, stateful_step_count=40)
 
 
 def test_every_computation_sees_its_own_batch_however_the_device_lags():

@@ -155,7 +155,7 @@ def test_equals_the_derivation_written_out():
         np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-16)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sizes=layouts, n=st.integers(1, 6), seed=st.integers(0, 10_000))
 def test_gradient_equals_finite_differences(sizes, n, seed):
     layout, theta, X, labels = example(sizes, n, seed)

@@ -172,7 +172,7 @@ def test_what_may_not_be_read_is_refused(tmp_path):
 KINDS = {kind: encoded(grey(), kind) for kind in ("PNG", "JPEG", "PPM", "BMP", "GIF", "TIFF", "WEBP")}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kind=st.sampled_from(sorted(KINDS)),
     change=st.sampled_from(["flip", "cut", "insert"]),
@@ -389,7 +389,7 @@ class TestTheSameCharacter:
         picture[30 : 30 + height, :width] = 60
         assert difference(normalise(picture, MNIST), seven) < ALIKE
 
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15)
     @given(
         size=st.integers(40, 160),
         paper=st.integers(120, 255),

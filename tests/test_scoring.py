@@ -18,7 +18,7 @@ def outputs(seed, n=200, n_classes=4):
     return S, labels
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000), n=st.integers(1, 50), n_classes=st.integers(2, 12))
 def test_agrees_with_scikit_learn(seed, n, n_classes):
     metrics = pytest.importorskip("sklearn.metrics")

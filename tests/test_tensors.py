@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from xpmlp import tensors
 from xpmlp.errors import CheckpointError
 
-ANY_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+ANY_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 
 arrays = npst.arrays(
     dtype=st.sampled_from(["<f4", ">f4", "<f8", ">f8", "<i4", ">i8", "u1", "?"]),
