@@ -89,20 +89,23 @@ class TestEfficiency:
 
 class TestTheRows:
     def test_are_medians_against_one_rank_of_one_thread(self):
-        description = {"bytes_a_step": 1000}
+        description = {"bytes_a_step": 1000, "local_size": 1, "cores": 2}
+        crowd = {**description, "local_size": 4}
         results = [
             Launched(1, 1, {32: [3.0, 5.0], 64: [8.0], 16: [2.0]}, {}, description),
             Launched(1, 2, {32: [4.0], 64: [5.0]}, {}, description),
             Launched(2, 1, {32: [2.0], 64: [5.0]}, {4: [1.0, 1.0, 7.0], 1000: [1.5], 4000: [2.0]}, description),
             Launched(1, 1, {32: [4.0]}, {}, description),
+            Launched(3, 1, {32: [9.0]}, {}, crowd),
             Launched(4, 1, problem="exit code 1: no"),
         ]
-        found = summarise(results, [32], cores=2)
+        found = summarise(results, [32])
         strong = {(row["ranks"], row["threads"]): row for row in found["strong"]}
         weak = {row["ranks"]: row for row in found["weak"]}
         assert (strong[1, 1]["seconds"], strong[1, 1]["least"], strong[1, 1]["most"]) == (4.0, 3.0, 5.0)
         assert (strong[1, 2]["speed_up"], strong[1, 2]["efficiency"]) == (1.0, 0.5)
         assert (strong[2, 1]["speed_up"], strong[2, 1]["efficiency"]) == (2.0, 1.0)
+        assert [strong[n, 1]["crowded"] for n in (1, 2, 3)] == [False, False, True], "by the cores of a host"
         assert (weak[2]["seconds"], weak[2]["speed_up"], weak[2]["efficiency"]) == (5.0, 1.6, 0.8), "64 in all"
         (line,) = found["sums"]
         assert line["seconds"] == {4: 1.0, 1000: 1.5, 4000: 2.0}
@@ -113,7 +116,7 @@ class TestTheRows:
         assert "PREDICTED, not measured" in tables(found)
 
     def test_are_none_where_nothing_was_measured(self):
-        found = summarise([Launched(1, 1, problem="exit code 1: no")], [32], cores=2)
+        found = summarise([Launched(1, 1, problem="exit code 1: no")], [32])
         assert (found["strong"], found["weak"], found["sums"], found["predicted"]) == ([], [], [], [])
         assert tables(found)
 

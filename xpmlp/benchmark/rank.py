@@ -37,7 +37,8 @@ def main() -> None:
     layout = Layout((784, *task["hidden"], 10))
     threadpoolctl.threadpool_limits(task["threads"])  # on another host the environment, which says so too, is its own
     if ranks.rank == 0:
-        answer(engine=ranks.engine, hosts=ranks.hosts, bytes_a_step=4 * (layout.size + TAIL), **backend.describe())
+        about = {name: getattr(ranks, name) for name in ("engine", "hosts", "local_size", "cores")}
+        answer(bytes_a_step=4 * (layout.size + TAIL), **about, **backend.describe())
     for batch_size in (size for size in task["batch_sizes"] if size <= len(data)):
         config = TrainConfig(
             hidden=tuple(task["hidden"]),

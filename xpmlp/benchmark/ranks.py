@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -75,7 +75,7 @@ class Launched:
     sums : dict
         For each number of bytes, an all-reduce's seconds, one by one.
     description : dict
-        Engine, library, versions, and the bytes that a step sums.
+        The bytes that a step sums, what rank 0 says of its host and of all, library, versions.
     problem : str
         Why there is nothing, where there is nothing.
     """
@@ -122,29 +122,33 @@ def find_launcher(launcher: str) -> tuple[str, ...]:
     return (path, *options)
 
 
-def require_launch(words: Sequence[str], launcher: str, n: int) -> None:
-    """Refuse a launcher that does not start n processes, before anything is measured.
+def try_launcher(words: Sequence[str], launcher: str, n: int) -> dict[str, str]:
+    """Return the variables with which a launcher starts n processes; none, where it does without.
+
+    Open MPI starts more ranks than there are cores only where it is told to, and then fills one host before the next.
 
     Raises
     ------
     ConfigError
         With the first that it says.
     """
-    try:
-        done = subprocess.run(
-            [*words, "-n", str(n), sys.executable, "-c", "print('here', flush=True)"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_LIMIT_TO_START,
-            env={**_OVERSUBSCRIBED, **os.environ},
-        )
-    except subprocess.TimeoutExpired:
-        raise ConfigError(f"{launcher!r} has not started {n} processes in {_LIMIT_TO_START} s") from None
-    started = done.stdout.count("here")
-    if done.returncode or started != n:
-        said = textwrap.shorten(done.stderr.replace("--" * 20, " "), 160, placeholder=" …").strip(" -")
-        raise ConfigError(f"{launcher!r} started {started} of {n} processes{': ' if said else ''}{said}")
+    for variables in ({}, _OVERSUBSCRIBED):
+        try:
+            done = subprocess.run(
+                [*words, "-n", str(n), sys.executable, "-c", "print('here', flush=True)"],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_LIMIT_TO_START,
+                env={**variables, **os.environ},
+            )
+        except subprocess.TimeoutExpired:
+            raise ConfigError(f"{launcher!r} has not started {n} processes in {_LIMIT_TO_START} s") from None
+        started = done.stdout.count("here")
+        if done.returncode == 0 and started == n:
+            return variables
+    said = textwrap.shorten(done.stderr.replace("--" * 20, " "), 160, placeholder=" …").strip(" -")
+    raise ConfigError(f"{launcher!r} started {started} of {n} processes{': ' if said else ''}{said}")
 
 
 def ways(ranks: Sequence[int], cores: int) -> list[Way]:
@@ -156,6 +160,7 @@ def run_rounds(
     work: RanksWork,
     launches: Sequence[Way],
     launcher: Sequence[str],
+    variables: Mapping[str, str],
     rounds: int,
     epochs: int,
     steps: int,
@@ -171,6 +176,8 @@ def run_rounds(
         What `ways` returns.
     launcher : sequence of str
         The words that start several ranks; one is started without.
+    variables : mapping of str to str
+        What `try_launcher` returns.
     rounds, epochs : int
         How often each has its turn, and the epochs that are timed.
     steps : int
@@ -184,11 +191,17 @@ def run_rounds(
             sizes = {n for b in work.batch_sizes for n in (b, b * way.ranks) if n >= way.ranks}
             if way == Way(1, 1):
                 sizes |= {*LADDER, *(-(-b // other.ranks) for b in work.batch_sizes for other in launches)}
-            yield measure(work, way, sorted(sizes), launcher, epochs, steps)
+            yield measure(work, way, sorted(sizes), launcher, variables, epochs, steps)
 
 
 def measure(
-    work: RanksWork, way: Way, batch_sizes: Sequence[int], launcher: Sequence[str], epochs: int, steps: int
+    work: RanksWork,
+    way: Way,
+    batch_sizes: Sequence[int],
+    launcher: Sequence[str],
+    variables: Mapping[str, str],
+    epochs: int,
+    steps: int,
 ) -> Launched:
     """Return what one launch measures."""
     task = {
@@ -212,7 +225,7 @@ def measure(
             text=True,
             check=False,
             timeout=_LIMIT,
-            env={**_OVERSUBSCRIBED, **os.environ, **threads},
+            env={**variables, **os.environ, **threads},
         )
     except subprocess.TimeoutExpired:
         launched.problem = f"no end after {_LIMIT} s"
@@ -246,7 +259,7 @@ def _what(way: Way) -> str:
     return f"{way.ranks} rank{'' if way.ranks == 1 else 's'} of {way.threads} thread{'' if way.threads == 1 else 's'}"
 
 
-def summarise(results: Sequence[Launched], batch_sizes: Sequence[int], cores: int) -> dict[str, Any]:
+def summarise(results: Sequence[Launched], batch_sizes: Sequence[int]) -> dict[str, Any]:
     """Return all that the launches say: strong and weak scaling, the sums' lines, one rank's times, the prediction.
 
     Parameters
@@ -255,8 +268,6 @@ def summarise(results: Sequence[Launched], batch_sizes: Sequence[int], cores: in
         Every round's.
     batch_sizes : sequence of int
         What `RanksWork` has.
-    cores : int
-        What the ranks may use.
 
     Returns
     -------
@@ -276,18 +287,23 @@ def summarise(results: Sequence[Launched], batch_sizes: Sequence[int], cores: in
         way.ranks: fit_line(*zip(*sorted((b, found[0]) for (w, b), found in sums.items() if w == way), strict=True))
         for way in dict.fromkeys(way for way, _ in sums)
     }
+    crowded = {
+        Way(result.ranks, result.threads)
+        for result in results
+        if result.description and result.description["local_size"] * result.threads > result.description["cores"]
+    }
     problems = [f"{_what(Way(r.ranks, r.threads))}: {r.problem}" for r in results if r.problem]
     return {
         "bytes": n_bytes,
         "computing": {size: seconds[0] for size, seconds in sorted(alone.items())},
         "strong": [
-            _row(way, size, size, step, computing, between, cores)
+            _row(way, size, size, step, computing, between, crowded)
             for size in batch_sizes
             for way in dict.fromkeys(way for way, _ in step)
             if (way, size) in step
         ],
         "weak": [
-            _row(way, size, size * way.ranks, step, computing, between, cores)
+            _row(way, size, size * way.ranks, step, computing, between, crowded)
             for size in batch_sizes
             for way in dict.fromkeys(way for way, _ in step)
             if way.threads == 1 and (way, size * way.ranks) in step
@@ -324,7 +340,7 @@ def _row(
     step: Mapping[tuple[Way, int], tuple[float, float, float]],
     computing: Computing | None,
     between: Mapping[int, float],
-    cores: int,
+    crowded: Collection[Way],
 ) -> dict[str, Any]:
     """Return one way's row: the size that names it, and the batch of all ranks that was trained."""
     seconds, least, most = step[way, batch_size]
@@ -337,7 +353,7 @@ def _row(
         "batch_size": size,
         "ranks": way.ranks,
         "threads": way.threads,
-        "crowded": way.ranks * way.threads > cores,
+        "crowded": way in crowded,
         "seconds": seconds,
         "least": least,
         "most": most,

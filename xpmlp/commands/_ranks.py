@@ -17,9 +17,9 @@ from xpmlp.benchmark.ranks import (
     Launched,
     RanksWork,
     find_launcher,
-    require_launch,
     run_rounds,
     summarise,
+    try_launcher,
     ways,
 )
 from xpmlp.benchmark.work import OURS
@@ -59,8 +59,7 @@ def run(
     words = find_launcher(launcher)
     files, n_images = folder_of_mnist(data_dir)
     TrainConfig(batch_size=max(batch_size), val_size=0, kernels=kernels).resolve(n_images)  # refuses what cannot be
-    if max(ranks) > 1:
-        require_launch(words, launcher, max(ranks))
+    variables = try_launcher(words, launcher, max(ranks)) if max(ranks) > 1 else {}
     work = RanksWork(hidden, batch_size, optimizer, library, kernels, files)
     cores = Alone().cores
     folder = Path(out)
@@ -76,7 +75,9 @@ def run(
     results: list[Launched] = []
     with (folder / "ranks.jsonl").open("a", encoding="utf-8") as file:
         launches = ways(ranks, 1 if library == "cupy" else cores)  # its step runs on no core
-        for result in run_rounds(work, launches, words, rounds, epochs, STEPS, lambda what: say("measure", what)):
+        for result in run_rounds(
+            work, launches, words, variables, rounds, epochs, STEPS, lambda what: say("measure", what)
+        ):
             results.append(result)
             file.write(json.dumps(dataclasses.asdict(result)) + "\n")
             file.flush()
@@ -85,8 +86,12 @@ def run(
     wanted = [result for result in results if result.ranks > 1] or results
     if not any(result.steps for result in wanted):
         raise CommunicationError(f"nothing was measured: {wanted[0].problem}")
-    found = summarise(results, batch_size, cores)
-    engines = [result.description["engine"] for result in results if result.description.get("engine")]
+    found = summarise(results, batch_size)
+    engines = [
+        result.description["engine"] + (f" on {hosts} hosts" if (hosts := result.description["hosts"]) > 1 else "")
+        for result in results
+        if result.description.get("engine")
+    ]
     engine = engines[-1] if engines else "none: no launch of several ranks answered"
     record = {
         "xpmlp": xpmlp.__version__,
