@@ -64,7 +64,8 @@ def run(
     cores = Alone().cores
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    machine = f"{cores} cores, {processor()}, {platform.platform()}, Python {platform.python_version()}"
+    power = f"{cores} core{'' if cores == 1 else 's'}"
+    machine = f"{power}, {processor()}, {platform.platform()}, Python {platform.python_version()}"
     say("machine", machine)
     if library == "jax":
         say("note", "JAX takes the threads that it likes: those that are named are what OpenMP and BLAS were told")
@@ -108,7 +109,7 @@ def run(
     write_whole(folder / "ranks.json", (json.dumps(record, indent=1) + "\n").encode())
     click.echo(tables(found))
     say("engine", engine + ("" if "NCCL" in engine else ". NCCL was not run: it joins several GPUs, --backend cupy"))
-    title = f"784-{'-'.join(map(str, hidden))}-10, {optimizer}, {backend[0]}, float32, {cores} cores"
+    title = f"784-{'-'.join(map(str, hidden))}-10, {optimizer}, {backend[0]}, float32, {power}"
     plot_ranks(found, folder / "ranks.png", title)
     say("written", f"ranks.jsonl, ranks.json, ranks.png in {folder}")
 
