@@ -95,7 +95,8 @@ def main() -> None:
 def assignment(pair: str) -> tuple[str, Any]:
     """Return the name and the value of ``NAME=VALUE``: a setting of `xpmlp.TrainConfig`, in JSON or a bare word."""
     name, is_there, value = pair.partition("=")
-    known = [field.name for field in dataclasses.fields(xpmlp.TrainConfig)]
+    given_elsewhere = ("seed", "epochs", "val_size")
+    known = [field.name for field in dataclasses.fields(xpmlp.TrainConfig) if field.name not in given_elsewhere]
     if not is_there or name not in known:
         raise ConfigError(f"--set {pair}: expected NAME=VALUE, such as hidden=[64], with one of {', '.join(known)}")
     try:
@@ -106,12 +107,11 @@ def assignment(pair: str) -> tuple[str, Any]:
 
 def is_a_change(name: str, base: dict[str, Any], n_images: int) -> bool:
     """Return whether a change makes another run, of so many images, and say where not; refuse what is no run."""
-    changed = {**base, **CHANGES[name]}
+    changed, was = {**base, **CHANGES[name]}, xpmlp.TrainConfig(**base).resolve(n_images)
     if changed.get("deform_fade") and not changed.get("deform"):
         print(f"left out: {name}: no deformation is there to fade", file=sys.stderr)
         return False
-    was, becomes = (xpmlp.TrainConfig(**settings).resolve(n_images) for settings in (base, changed))
-    if CHANGES[name] and was == becomes:
+    if xpmlp.TrainConfig(**changed).resolve(n_images) == was and CHANGES[name]:
         print(f"left out: {name}: that is the recipe", file=sys.stderr)
         return False
     return True
@@ -119,9 +119,11 @@ def is_a_change(name: str, base: dict[str, Any], n_images: int) -> bool:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """Return the runs that a file holds, none where there is no file."""
+    if not path.exists():
+        return []
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    except ValueError:
+        return [{**line, "key": line["key"]} for line in map(json.loads, path.read_text().splitlines())]
+    except (ValueError, TypeError, KeyError):
         raise ConfigError(f"{path} is no file of runs: expected a JSON object a line; name another") from None
 
 

@@ -53,6 +53,8 @@ def test_what_is_no_change_is_left_out_and_said(ablate):
     [
         (("--set", "nonsense=1"), "--set nonsense=1: expected NAME=VALUE, such as hidden=[64]"),
         (("--set", "deform"), "--set deform: expected NAME=VALUE"),
+        (("--set", "seed=3"), "--set seed=3: expected NAME=VALUE"),
+        (("--set", "deform_fade=0.2"), "deform fade 0.2 without a deformation"),
         (("--set", "optimizer=adam"), "center is for sgd"),
         (("--dataset", "nope"), "unknown data set 'nope'"),
         (("--epochs", "0"), "epochs 0: expected a whole number of at least 1"),
@@ -69,9 +71,10 @@ def test_refuses_in_one_line_and_makes_no_file(ablate, tmp_path, options, messag
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_holds_no_runs_is_left_as_it_is(ablate, tmp_path):
-    (tmp_path / "mine").write_text("words\n")
+@pytest.mark.parametrize("line", ["words", "5", '{"seed": 0}'])
+def test_a_file_that_holds_no_runs_is_left_as_it_is(ablate, tmp_path, line):
+    (tmp_path / "mine").write_text(f"{line}\n")
     done = ablate("--only", "the recipe", path=tmp_path / "mine")
     assert done.returncode == 2
     assert "mine is no file of runs: expected a JSON object a line; name another" in done.stderr
-    assert (tmp_path / "mine").read_text() == "words\n"
+    assert (tmp_path / "mine").read_text() == f"{line}\n"

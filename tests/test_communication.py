@@ -44,6 +44,7 @@ LIMIT = 60
 
 TRAIN = (sys.executable, "-m", "xpmlp", "train")
 SMALL = ("--hidden", "16,8", "--batch-size", "16", "--kernels", "numpy", "--no-plot")
+ON_MNIST = (*TRAIN, *SMALL, *["--dataset", "mnist", "--epochs", "1", "--backend", "numpy", "--out", "run", "--quiet"])
 LONG = (*SMALL, "--epochs", "100000", "--schedule", "constant", "--quiet")
 
 
@@ -451,47 +452,21 @@ class TestTheCommand:
             assert launch(2, sys.executable, "-m", "xpmlp", *words).returncode == 0
 
     def test_threads_and_the_folder_of_data_may_be_each_ranks_own(self, launch, mnist_like, tmp_path):
-        common = (
-            *TRAIN,
-            "--dataset",
-            "mnist",
-            *SMALL,
-            "--epochs",
-            "1",
-            "--backend",
-            "numpy",
-            "--out",
-            "run",
-            "--quiet",
-        )
         shutil.copytree(mnist_like, tmp_path / "elsewhere")
-        second = (":", "-n", "1", *common, "--data-dir", "elsewhere", "--threads", "1")
-        done = launch(1, *common, "--data-dir", str(mnist_like), *second)
+        second = (":", "-n", "1", *ON_MNIST, "--data-dir", "elsewhere", "--threads", "1")
+        done = launch(1, *ON_MNIST, "--data-dir", str(mnist_like), *second)
         assert (done.returncode, ours(done.stderr)) == (0, [])
         shutil.rmtree(tmp_path / "run")
         shutil.rmtree(tmp_path / "elsewhere")
-        done = launch(1, *common, "--data-dir", str(mnist_like), *second)
+        done = launch(1, *ON_MNIST, "--data-dir", str(mnist_like), *second)
         (line,) = ours(done.stderr)
         assert "elsewhere is no folder" in line
         assert done.returncode != 0
 
     def test_data_that_rank_0_is_told_of_by_its_environment_the_others_find_too(self, launch, mnist_like):
         """A launcher passes no variable on to another host."""
-        common = (
-            *TRAIN,
-            "--dataset",
-            "mnist",
-            *SMALL,
-            "--epochs",
-            "1",
-            "--backend",
-            "numpy",
-            "--out",
-            "run",
-            "--quiet",
-        )
         told = {**LAUNCH_ENV, "XPMLP_DATA": str(mnist_like)}
-        done = launch(1, *common, ":", "-n", "1", "env", "-u", "XPMLP_DATA", *common, env=told)
+        done = launch(1, *ON_MNIST, ":", "-n", "1", "env", "-u", "XPMLP_DATA", *ON_MNIST, env=told)
         assert (done.returncode, ours(done.stderr)) == (0, [])
 
     def test_ranks_of_one_host_share_its_memory_and_the_batch(self, monkeypatch):

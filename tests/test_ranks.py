@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xpmlp.backends.probe import Report
 from xpmlp.benchmark.ranks import Launched, Way, find_launcher, summarise, ways
 from xpmlp.benchmark.scaling import LINKS, Computing, Line, Link, efficiency, fit_line, link_behind, sum_seconds
 from xpmlp.commands import main
 from xpmlp.commands._ranks import tables
-from xpmlp.errors import BackendError, ConfigError
+from xpmlp.errors import ConfigError
 
 BYTES = [4.0**k for k in range(1, 13)]
 
@@ -194,10 +195,8 @@ class TestTheCommand:
         assert list(at_home.iterdir()) == [mnist_like]
 
     def test_a_library_that_is_missing_is_refused(self, mnist_like, at_home, capsys, monkeypatch):
-        def none_of_them(spec, dtype):
-            raise BackendError(f"{spec} cannot run here")
-
-        monkeypatch.setattr("xpmlp.commands._ranks.get_backend", none_of_them)
+        missing = [Report("cupy", problem="cupy cannot run here")]
+        monkeypatch.setattr("xpmlp.commands._ranks.probe_apart", lambda name: missing)
         assert main(["bench", "--ranks", "2", "--backend", "cupy", "--data-dir", str(mnist_like)]) == 2
         assert capsys.readouterr() == ("", "xpmlp: cupy cannot run here\n")
         assert list(at_home.iterdir()) == [mnist_like]

@@ -74,6 +74,7 @@ AuthorizedKeysFile $work/key.pub
 PidFile none
 PermitRootLogin prohibit-password
 StrictModes no
+SetEnv PATH=$PATH
 END
 cat >"$work/ssh" <<END
 IdentityFile $work/key
@@ -81,8 +82,12 @@ StrictHostKeyChecking no
 UserKnownHostsFile /dev/null
 LogLevel ERROR
 END
-n=$(nproc) half=$((($(nproc) + 1) / 2))
-declare -A cores=([alpha]="0-$((half - 1))" [beta]="$((n - half))-$((n - 1))") # of a machine with one core both have it
+declare -A cores=() # halves of those that this process may use; one alone is both hosts'
+read -r 'cores[alpha]' 'cores[beta]' < <("$python" -c '
+import os
+cores = [str(core) for core in sorted(os.sched_getaffinity(0))]
+half = (len(cores) + 1) // 2
+print(",".join(cores[:half]), ",".join(cores[-half:]))')
 for name in alpha beta; do
   taskset --cpu-list "${cores[$name]}" unshare --net --uts --ipc --mount bash -euc '
     hostname "$1"

@@ -40,7 +40,7 @@ class Report:
 def probe_all() -> Iterator[Report]:
     """Yield a report for every backend, and one for each of its further devices that can run."""
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for reports in pool.map(_probe_in_process, backend_names()):
+        for reports in pool.map(probe_apart, backend_names()):
             yield from reports
 
 
@@ -65,7 +65,8 @@ def probe(name: str) -> list[Report]:
     return reports
 
 
-def _probe_in_process(name: str) -> list[Report]:
+def probe_apart(name: str) -> list[Report]:
+    """Return the reports of one backend, made in a process of its own: it takes no memory of a device in this one."""
     command = [sys.executable, "-m", "xpmlp.backends.probe", name]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT, check=False)

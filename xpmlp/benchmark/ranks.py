@@ -30,9 +30,6 @@ _LIMIT = 1200
 _LIMIT_TO_START = 60
 """Seconds in which a launcher must start processes that do nothing."""
 
-_OVERSUBSCRIBED = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
-"""Lets Open MPI start more ranks than there are cores."""
-
 _AS_ROOT = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM")
 
 
@@ -122,33 +119,43 @@ def find_launcher(launcher: str) -> tuple[str, ...]:
     return (path, *options)
 
 
-def try_launcher(words: Sequence[str], launcher: str, n: int) -> dict[str, str]:
-    """Return the variables with which a launcher starts n processes; none, where it does without.
+def try_launcher(words: Sequence[str], launcher: str, n: int) -> tuple[str, ...]:
+    """Return the words with which a launcher starts n processes: those that are given, or one more.
 
     Open MPI starts more ranks than there are cores only where it is told to, and then fills one host before the next.
+
+    Parameters
+    ----------
+    words : sequence of str
+        What `find_launcher` returns.
+    launcher : str
+        The launcher as the user has written it.
+    n : int
+        How many.
 
     Raises
     ------
     ConfigError
-        With the first that it says.
+        If neither way starts them, with what the launcher says first.
     """
-    for variables in ({}, _OVERSUBSCRIBED):
+    said = []
+    for way in (tuple(words), (*words, "--oversubscribe")):
         try:
             done = subprocess.run(
-                [*words, "-n", str(n), sys.executable, "-c", "print('here', flush=True)"],
+                [*way, "-n", str(n), sys.executable, "-c", "print('here', flush=True)"],
                 capture_output=True,
                 text=True,
                 check=False,
                 timeout=_LIMIT_TO_START,
-                env={**variables, **os.environ},
             )
         except subprocess.TimeoutExpired:
             raise ConfigError(f"{launcher!r} has not started {n} processes in {_LIMIT_TO_START} s") from None
         started = done.stdout.count("here")
         if done.returncode == 0 and started == n:
-            return variables
-    said = textwrap.shorten(done.stderr.replace("--" * 20, " "), 160, placeholder=" …").strip(" -")
-    raise ConfigError(f"{launcher!r} started {started} of {n} processes{': ' if said else ''}{said}")
+            return way
+        words_said = textwrap.shorten(done.stderr.replace("--" * 20, " "), 160, placeholder=" …").strip(" -")
+        said.append(f"{launcher!r} started {started} of {n} processes{': ' if words_said else ''}{words_said}")
+    raise ConfigError(said[0])
 
 
 def ways(ranks: Sequence[int], cores: int) -> list[Way]:
@@ -160,7 +167,6 @@ def run_rounds(
     work: RanksWork,
     launches: Sequence[Way],
     launcher: Sequence[str],
-    variables: Mapping[str, str],
     rounds: int,
     epochs: int,
     steps: int,
@@ -176,8 +182,6 @@ def run_rounds(
         What `ways` returns.
     launcher : sequence of str
         The words that start several ranks; one is started without.
-    variables : mapping of str to str
-        What `try_launcher` returns.
     rounds, epochs : int
         How often each has its turn, and the epochs that are timed.
     steps : int
@@ -191,17 +195,11 @@ def run_rounds(
             sizes = {n for b in work.batch_sizes for n in (b, b * way.ranks) if n >= way.ranks}
             if way == Way(1, 1):
                 sizes |= {*LADDER, *(-(-b // other.ranks) for b in work.batch_sizes for other in launches)}
-            yield measure(work, way, sorted(sizes), launcher, variables, epochs, steps)
+            yield measure(work, way, sorted(sizes), launcher, epochs, steps)
 
 
 def measure(
-    work: RanksWork,
-    way: Way,
-    batch_sizes: Sequence[int],
-    launcher: Sequence[str],
-    variables: Mapping[str, str],
-    epochs: int,
-    steps: int,
+    work: RanksWork, way: Way, batch_sizes: Sequence[int], launcher: Sequence[str], epochs: int, steps: int
 ) -> Launched:
     """Return what one launch measures."""
     task = {
@@ -225,7 +223,7 @@ def measure(
             text=True,
             check=False,
             timeout=_LIMIT,
-            env={**variables, **os.environ, **threads},
+            env={**os.environ, **threads},
         )
     except subprocess.TimeoutExpired:
         launched.problem = f"no end after {_LIMIT} s"

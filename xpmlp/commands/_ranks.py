@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import xpmlp
-from xpmlp.backends import get_backend
+from xpmlp.backends.probe import probe_apart
 from xpmlp.benchmark.ranks import (
     PREDICTED_RANKS,
     Launched,
@@ -27,7 +27,7 @@ from xpmlp.commands._benchmark import folder_of_mnist, processor, require_counts
 from xpmlp.commands._progress import say
 from xpmlp.communication import Alone
 from xpmlp.config import TrainConfig
-from xpmlp.errors import CommunicationError, ConfigError
+from xpmlp.errors import BackendError, CommunicationError, ConfigError
 from xpmlp.files import write_whole
 from xpmlp.plotting import plot_ranks
 
@@ -55,11 +55,13 @@ def run(
     if max(ranks) > min(batch_size):
         raise ConfigError(f"{max(ranks)} ranks for batches of {min(batch_size)} images: each needs at least one")
     library, kernels = ("numpy", "numba") if backend[0] == "numba" else (backend[0], "numpy")
-    get_backend(library, "float32")  # where it is missing that is said now, not by each rank
+    if problem := probe_apart(library)[0].problem:  # said now, not by each rank
+        raise BackendError(problem)
     words = find_launcher(launcher)
     files, n_images = folder_of_mnist(data_dir)
     TrainConfig(batch_size=max(batch_size), val_size=0, kernels=kernels).resolve(n_images)  # refuses what cannot be
-    variables = try_launcher(words, launcher, max(ranks)) if max(ranks) > 1 else {}
+    if max(ranks) > 1:
+        words = try_launcher(words, launcher, max(ranks))
     work = RanksWork(hidden, batch_size, optimizer, library, kernels, files)
     cores = Alone().cores
     folder = Path(out)
@@ -76,9 +78,7 @@ def run(
     results: list[Launched] = []
     with (folder / "ranks.jsonl").open("a", encoding="utf-8") as file:
         launches = ways(ranks, 1 if library == "cupy" else cores)  # its step runs on no core
-        for result in run_rounds(
-            work, launches, words, variables, rounds, epochs, STEPS, lambda what: say("measure", what)
-        ):
+        for result in run_rounds(work, launches, words, rounds, epochs, STEPS, lambda what: say("measure", what)):
             results.append(result)
             file.write(json.dumps(dataclasses.asdict(result)) + "\n")
             file.flush()

@@ -41,7 +41,10 @@ def widths(context: click.Context, parameter: click.Parameter, value: str) -> tu
     "--deform", type=float, default=0.0, help="Deform each training image anew in every epoch: 1 is much. [0]"
 )
 @click.option(
-    "--deform-fade", type=float, default=0.0, help="Part of the run, 0 to 1, at whose end --deform fades out. [0]"
+    "--deform-fade",
+    type=float,
+    default=0.0,
+    help="Over how much of the run, 0 to 1, --deform fades out at its end. [0]",
 )
 @click.option(
     "--dropout", type=float, default=0.0, help="Part of the hidden units that each step leaves out, in 256ths. [0]"

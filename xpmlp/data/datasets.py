@@ -132,7 +132,7 @@ def load_dataset(
         downloaded, else the digits.
     data_dir : path or None
         The only folder to look in: the files are in it, or in a folder of the data set's name in it. None: the
-        folder that the environment variable `DATA_VARIABLE` names, then the user's cache, and then a download to there.
+        folder that the environment variable XPMLP_DATA names, then the user's cache, and then a download to there.
     progress : callable or None
         Is told a file's name, the bytes that have come and the bytes in all, where something is downloaded.
 
