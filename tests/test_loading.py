@@ -69,6 +69,17 @@ class TestBatches:
                 assert np.array_equal(backend.to_numpy(images), tiny.images[batch].reshape(len(batch), -1))
                 assert np.array_equal(backend.to_numpy(labels), tiny.labels[batch])
 
+    @ways
+    def test_of_several_epochs_are_right_where_the_device_reads_them_late(self, backend, way, tiny):
+        """The next epoch's buffers may be the last one's, which queued work still reads."""
+        loader = DeviceLoader(tiny, backend, 40, reuse_buffers=True, **way)
+        orders = [np.random.default_rng(seed).permutation(240) for seed in range(3)]
+        with backend.context():
+            xp = backend.namespace
+            seen = [xp.astype(images, xp.int32) for order in orders for images, _ in loader.epoch(order)]
+        found = np.concatenate([backend.to_numpy(images) for images in seen])
+        assert np.array_equal(found, tiny.images[np.concatenate(orders)].reshape(720, -1))
+
     def test_lie_on_the_device(self, backend, tiny):
         for way in WAYS.values():
             images, labels = next(iter(DeviceLoader(tiny, backend, 7, **way).epoch(np.arange(240))))
@@ -201,10 +212,11 @@ class TestFailure:
 
 
 class FakeDevice(Copier):
-    """A device that does what is queued when it is told to, not before: one queue copies, one computes.
+    """A device that does what is queued when told to, not before: one queue copies, one computes.
 
-    A computation is a reading of a batch: it notes what it sees. What lies in the buffers of a device that has
-    finished is made unrecognisable.
+    Freed buffers go to a pool, which hands them out again at once and as they are, as CuPy's pools do: that of the
+    device's memory in the order of the computing queue, that of the host's in no order at all. A computation reads a
+    batch and notes what it sees, or uses memory of the pool for an intermediate result.
     """
 
     reuses_buffers = True
@@ -212,14 +224,23 @@ class FakeDevice(Copier):
 
     def __init__(self):
         self.queues = {"copy": deque(), "compute": deque()}
-        self.buffers, self.seen = [], []
+        self.pools, self.seen, self.intermediates = {"host": [], "device": []}, [], []
+
+    def _allocate(self, pool, shape, dtype):
+        for i, buffer in enumerate(self.pools[pool]):
+            if (buffer.shape, buffer.dtype) == (shape, dtype):
+                return self.pools[pool].pop(i)
+        return np.full(shape, self.POISON, dtype)
 
     def host_buffer(self, shape, dtype):
-        self.buffers.append(np.full(shape, self.POISON, dtype))
-        return self.buffers[-1]
+        return self._allocate("host", shape, dtype)
 
     def device_buffer(self, host):
-        return self.host_buffer(host.shape, host.dtype)
+        return self._allocate("device", host.shape, host.dtype)
+
+    def free(self, slot):
+        self.pools["host"] += [slot.images, slot.labels]
+        self.pools["device"] += [slot.device_images, slot.device_labels]
 
     def event(self):
         return {"recorded": 0, "happened": 0}
@@ -230,6 +251,12 @@ class FakeDevice(Copier):
 
     def compute(self, batch):
         self.queues["compute"].append(lambda: self.seen.append(tuple(array.copy() for array in batch)))
+
+    def compute_an_intermediate(self, shape):
+        buffer = self._allocate("device", shape, np.dtype("uint8"))
+        self.queues["compute"].append(lambda: buffer.fill(7))
+        self.queues["compute"].append(lambda: self.intermediates.append(buffer.copy()))
+        self.pools["device"].append(buffer)
 
     def _record(self, queue, event):
         event["recorded"] += 1
@@ -274,24 +301,31 @@ class FakeDevice(Copier):
         while self.queues["copy"]:
             assert self.run("copy") or self.run("compute"), "the copies never end"
 
-    def poison(self):
-        for buffer in self.buffers:
-            buffer.fill(self.POISON)
+    def end(self):
+        while self.queues["copy"] or self.queues["compute"]:
+            assert self.run("copy") or self.run("compute"), "the work never ends"
 
 
-class StagedEpoch(RuleBasedStateMachine):
-    """Any order in which an epoch's batches can be filled, used and released, and the device can lag behind."""
+class StagedEpochs(RuleBasedStateMachine):
+    """Any order in which batches are filled, used and released, epochs end or are left, and the device lags behind."""
 
     staging = Staging
 
     @initialize(n=st.integers(1, 25), batch_size=st.integers(1, 4), prefetch=st.integers(1, 3), seed=st.integers(0, 9))
     def begin(self, n, batch_size, prefetch, seed):
-        self.dataset, self.device = make_dataset(n, seed), FakeDevice()
-        rows = np.random.default_rng(seed).permutation(n)
-        self.todo = deque(rows[first : first + batch_size] for first in range(0, n, batch_size))
-        self.stage = self.staging(self.dataset.images.reshape(n, -1), self.dataset.labels, batch_size, self.device)
-        self.free = deque(self.stage.new_slot() for _ in range(prefetch + 1))
-        self.filled, self.in_use, self.expected = deque(), None, []
+        self.dataset, self.device, self.expected = make_dataset(n, seed), FakeDevice(), []
+        self.batch_size, self.n_slots = batch_size, prefetch + 1
+        self.rng = np.random.default_rng(seed)
+        self.begin_epoch()
+
+    def begin_epoch(self):
+        n = len(self.dataset)
+        rows = self.rng.permutation(n)
+        self.todo = deque(rows[first : first + self.batch_size] for first in range(0, n, self.batch_size))
+        images = self.dataset.images.reshape(n, -1)
+        self.stage = self.staging(images, self.dataset.labels, self.batch_size, self.device)
+        self.free = deque(self.stage.new_slot() for _ in range(self.n_slots))
+        self.filled, self.in_use = deque(), None
 
     @precondition(lambda self: self.free and self.todo)
     @rule()
@@ -316,6 +350,16 @@ class StagedEpoch(RuleBasedStateMachine):
         self.free.append(self.in_use)
         self.in_use = None
 
+    @precondition(lambda self: not self.todo or self.in_use is not None)
+    @rule(computes=st.booleans())
+    def end_or_leave_the_epoch_and_begin_another(self, computes):
+        self.device.finish()
+        for slot in (*self.free, *(slot for slot, _ in self.filled), *filter(None, [self.in_use])):
+            self.device.free(slot)
+        if computes:  # an evaluation, say
+            self.device.compute_an_intermediate((self.batch_size, self.dataset.images[0].size))
+        self.begin_epoch()
+
     @rule(queue=st.sampled_from(["copy", "compute"]), times=st.integers(1, 6))
     def the_device_goes_on(self, queue, times):
         for _ in range(times):
@@ -324,38 +368,37 @@ class StagedEpoch(RuleBasedStateMachine):
     def teardown(self):
         if not hasattr(self, "device"):
             return
-        self.device.finish()
-        while self.device.queues["compute"]:
-            assert self.device.run("compute"), "the computing never ends"
-        self.device.poison()
+        self.device.end()
         assert len(self.device.seen) == len(self.expected)
         for (images, labels), rows in zip(self.device.seen, self.expected, strict=True):
             assert np.array_equal(images, self.dataset.images[rows].reshape(len(rows), -1))
             assert np.array_equal(labels, self.dataset.labels[rows])
+        for intermediate in self.device.intermediates:
+            assert np.all(intermediate == 7)
 
 
 THOROUGH = settings(max_examples=150, stateful_step_count=40)
 
 
 def test_every_computation_sees_its_own_batch_however_the_device_lags():
-    run_state_machine_as_test(StagedEpoch, settings=THOROUGH)
+    run_state_machine_as_test(StagedEpochs, settings=THOROUGH)
 
 
-@pytest.mark.parametrize("missing", ["host_waits_for", "copying_waits_for", "computing_waits_for"])
+@pytest.mark.parametrize("missing", ["host_waits_for", "copying_waits_for", "computing_waits_for", "finish"])
 def test_without_any_one_of_the_waits_some_computation_sees_another(missing):
     class Careless(Staging):
         def new_slot(self):
-            setattr(self.copier, missing, lambda event: None)
+            setattr(self.copier, missing, lambda *event: None)
             return super().new_slot()
 
-    class CarelessEpoch(StagedEpoch):
+    class CarelessEpochs(StagedEpochs):
         staging = Careless
 
     search = settings(
         THOROUGH, max_examples=500, database=None, phases=[Phase.generate], report_multiple_bugs=False
     )  # a counterexample is enough, it need not be small
     with pytest.raises(AssertionError):
-        run_state_machine_as_test(CarelessEpoch, settings=search)
+        run_state_machine_as_test(CarelessEpochs, settings=search)
 
 
 def test_cupy_has_what_its_copier_calls():

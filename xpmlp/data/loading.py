@@ -246,11 +246,16 @@ class Staging:
         self._images, self._labels, self._batch_size, self.copier = images, labels, batch_size, copier
 
     def new_slot(self) -> Slot:
-        """Return a slot with buffers of its own."""
+        """Return a slot with buffers of its own.
+
+        The device's may come from a pool, out of memory that queued steps still read: the first copy waits for these.
+        """
         images = self.copier.host_buffer((self._batch_size, self._images.shape[1]), "uint8")
         labels = self.copier.host_buffer((self._batch_size,), "int32")
         buffers = self.copier.device_buffer(images), self.copier.device_buffer(labels)
-        return Slot(images, labels, *buffers, copied=self.copier.event(), used=self.copier.event())
+        slot = Slot(images, labels, *buffers, copied=self.copier.event(), used=self.copier.event())
+        self.copier.record_used(slot.used)
+        return slot
 
     def fill(self, slot: Slot, rows: np.ndarray) -> None:
         """Gather rows into a slot that is free, and queue their copy to the device."""
