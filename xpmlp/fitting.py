@@ -10,7 +10,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 
 from xpmlp.backends.base import Backend
 from xpmlp.inputs import on_host
-from xpmlp.namespaces import Array, array_namespace
+from xpmlp.namespaces import Array, array_namespace, clipped
 from xpmlp.network import Layer, Layout, backward, forward, gradient_vector, predictions
 from xpmlp.optimizers import Optimizer, Scalars, State, adam_epsilon_hat, sgd_rate_inside
 
@@ -165,7 +165,7 @@ def _reported_loss(
     P, n = predictions(S, head), S.shape[0]
     if head in ("softmax", "logistic"):
         eps = float(xp.finfo(P.dtype).eps)
-        P = xp.clip(P, eps, 1 - eps)
+        P = clipped(P, eps, 1 - eps)
         chosen = xp.where(T, P, 1.0 if head == "softmax" else 1 - P)
         losses = -xp.sum(xp.log(chosen), axis=1)
     elif head == "identity":

@@ -43,6 +43,16 @@ def array_namespace(**arguments: Array | tuple[Array, ...]) -> Any:
     return xp
 
 
+def clipped(x: Array, low: float, high: float) -> Array:
+    """Return x, no number of it below or above a bound, and NaN where it is NaN.
+
+    A step uses this instead of the standard's `clip`: array-api-compat's, which CuPy's arrays get, indexes by a mask,
+    and the host waits for the device to count it.
+    """
+    xp = array_namespace(x=x)
+    return xp.minimum(xp.maximum(x, low), high)
+
+
 def library_of(kind: type | None) -> str:
     """Return the name of the package that a type of arrays comes from, such as ``numpy``."""
     root = str(kind.__module__).partition(".")[0]

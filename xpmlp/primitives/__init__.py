@@ -14,7 +14,7 @@ from functools import cache, wraps
 from typing import Any, TypeVar
 
 from xpmlp.errors import ConfigError
-from xpmlp.namespaces import Array, array_namespace, library_of
+from xpmlp.namespaces import Array, array_namespace, clipped, library_of
 
 Operation = TypeVar("Operation", bound=Callable[..., Any])
 
@@ -145,9 +145,9 @@ def sampled(images: Array, displacements: Array, max_value: int) -> Array:
     # Places count from the corner of what lies around.
     y = displacements[:, 0, :, :] + xp.arange(1, height + 1, dtype=dtype, device=device)[:, None]
     x = displacements[:, 1, :, :] + xp.arange(1, width + 1, dtype=dtype, device=device)
-    y, x = xp.clip(y, 0, height + 1), xp.clip(x, 0, width + 1)
-    top = xp.clip(xp.floor(y), 0, height)  # there is a row below it and, below, a column right of it
-    left = xp.clip(xp.floor(x), 0, width)
+    y, x = clipped(y, 0, height + 1), clipped(x, 0, width + 1)
+    top = clipped(xp.floor(y), 0, height)  # there is a row below it and, below, a column right of it
+    left = clipped(xp.floor(x), 0, width)
     y -= top
     x -= left
     index = xp.astype(top, xp.int32) * (width + 2)
