@@ -32,7 +32,7 @@ settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
 SPECS = ("numpy", "cupy", "torch", "torch:cuda", "jax", "jax:gpu", "array-api-strict", "array-api-strict:device1")
-OPTIONAL_DEVICES = {"torch:cuda", "jax:gpu"}
+OPTIONAL_DEVICES = {"cupy:1", "torch:cuda", "jax:gpu"}
 """Devices beside the library's own, which no requirement covers: `--require-backend torch` is its CPU."""
 
 

@@ -166,11 +166,12 @@ def check_one_pass(backend: Backend, problem: Problem, dtype: str) -> Iterator[M
     expected = {"logits S": S, "loss L": cross_entropy(S, labels)}
     expected |= _named(backward(layers, activations, S, labels))
 
-    layers = layout.unflatten(backend.asarray(problem.theta.astype(dtype), copy=True))
-    X, device_labels = backend.asarray(problem.X.astype(dtype)), backend.asarray(labels)
-    S, activations = forward(layers, X)
-    found = {"logits S": S, "loss L": cross_entropy(S, device_labels)}
-    found |= _named(backward(layers, activations, S, device_labels))
+    with backend.context():
+        layers = layout.unflatten(backend.asarray(problem.theta.astype(dtype), copy=True))
+        X, device_labels = backend.asarray(problem.X.astype(dtype)), backend.asarray(labels)
+        S, activations = forward(layers, X)
+        found = {"logits S": S, "loss L": cross_entropy(S, device_labels)}
+        found |= _named(backward(layers, activations, S, device_labels))
     for what, array in found.items():
         yield Measurement(what, dtype, relative_error(backend.to_numpy(array), expected[what]), ONE_PASS[dtype])
 
@@ -189,18 +190,19 @@ def check_training(backend: Backend, problem: Problem, dtype: str, name: str) ->
 def train_steps(backend: Backend, problem: Problem, dtype: str, name: str) -> tuple[np.ndarray, float]:
     """Return the parameters after `STEPS` steps over four batches in turn, and their loss over all four."""
     optimizer, rate = OPTIMIZERS[name]
-    theta = backend.asarray(problem.theta.astype(dtype), copy=True)
-    state, totals = optimizer.init(theta), zero_totals(backend, dtype)
-    parts = [np.arange(k, len(problem.labels), 4) for k in range(4)]
-    batches = [(backend.asarray(problem.images[rows]), backend.asarray(problem.labels[rows])) for rows in parts]
-    step = backend.compile(make_train_step(problem.layout, optimizer, 255), donate=(0, 1, 2))
-    for k in range(1, STEPS + 1):
-        theta, state, totals = step(theta, state, totals, batches[k % len(batches)], optimizer.scalars(k, rate))
-    measure = backend.compile(make_evaluation_step(problem.layout, 255), donate=(0,))
-    totals = zero_totals(backend, dtype)
-    for batch in batches:
-        totals = measure(totals, theta, batch)
-    return backend.to_numpy(theta), float(backend.to_numpy(totals.loss)) / len(problem.labels)
+    with backend.context():
+        theta = backend.asarray(problem.theta.astype(dtype), copy=True)
+        state, totals = optimizer.init(theta), zero_totals(backend, dtype)
+        parts = [np.arange(k, len(problem.labels), 4) for k in range(4)]
+        batches = [(backend.asarray(problem.images[rows]), backend.asarray(problem.labels[rows])) for rows in parts]
+        step = backend.compile(make_train_step(problem.layout, optimizer, 255), donate=(0, 1, 2))
+        for k in range(1, STEPS + 1):
+            theta, state, totals = step(theta, state, totals, batches[k % len(batches)], optimizer.scalars(k, rate))
+        measure = backend.compile(make_evaluation_step(problem.layout, 255), donate=(0,))
+        totals = zero_totals(backend, dtype)
+        for batch in batches:
+            totals = measure(totals, theta, batch)
+        return backend.to_numpy(theta), float(backend.to_numpy(totals.loss)) / len(problem.labels)
 
 
 @cache

@@ -5,6 +5,8 @@ as those do.
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -134,7 +136,8 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
             require_same_place(
                 X, place, self.coefs_[0], f"{type(self).__name__}.{'partial_fit' if incremental else 'fit'}"
             )
-        X, T, weights = self._check_input(X, y, sample_weight, place, incremental, reset=first_pass)
+        with place.device.context():
+            X, T, weights = self._check_input(X, y, sample_weight, place, incremental, reset=first_pass)
         layout = Layout((X.shape[1], *map(int, hidden), T.shape[1]))
         if not first_pass and [tuple(W.shape) for W in self.coefs_] != list(layout.shapes):
             sizes = (self.coefs_[0].shape[0], *(W.shape[1] for W in self.coefs_))
@@ -390,10 +393,16 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
 
     # --- predicting ------------------------------------------------------------------------------------------------
 
-    def _outputs(self, X: Any, method: str) -> tuple[Array, Place]:
-        """Return the network's predictions P, (n, outputs), where they are computed, and where X is."""
+    @contextmanager
+    def _outputs(self, X: Any, method: str) -> Iterator[tuple[Array, Place]]:
+        """Give the network's predictions P, (n, outputs), and where X is, with that device as the current one."""
         check_is_fitted(self)
-        place, name = place_of(X, self.backend, self.dtype), type(self).__name__
+        place = place_of(X, self.backend, self.dtype)
+        with place.device.context():
+            yield self._infer(X, place, method), place
+
+    def _infer(self, X: Any, place: Place, method: str) -> Array:
+        name = type(self).__name__
         require_same_place(X, place, self.coefs_[0], f"{name}.{method}")
         if place.is_host:
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
@@ -414,7 +423,7 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
                 here = (array if place.source is place.device else place.to_device(array) for array in (W, b))
                 W, b = (place.xp.astype(array, getattr(place.xp, dtype), copy=False) for array in here)
                 layers.append((W, place.xp.reshape(b, (1, -1))))
-            return infer(layers, X, self.activation, self.out_activation_), place
+            return infer(layers, X, self.activation, self.out_activation_)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -546,6 +555,12 @@ class MLPClassifier(ClassifierMixin, _Perceptron):  # type: ignore[misc]
             As scikit-learn's does.
         """
         place = place_of(X, self.backend, self.dtype)
+        with place.device.context():
+            self._learn_classes(y, classes, place)
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def _learn_classes(self, y: Any, classes: Any, place: Place) -> None:
+        """Take the classes from the first call of `partial_fit`, and require the same ones of later calls."""
         if place.is_host:
             y, classes = on_host(y), on_host(classes)
         on_device = not place.is_host and _is_numeric(y) and (classes is None or _is_numeric(classes))
@@ -561,7 +576,6 @@ class MLPClassifier(ClassifierMixin, _Perceptron):  # type: ignore[misc]
         elif _check_partial_fit_first_call(self, classes):
             self._label_binarizer = LabelBinarizer()
             self._label_binarizer.fit(y if type_of_target(y).startswith("multilabel") else classes)
-        return self._fit(X, y, sample_weight, incremental=True)
 
     def predict(self, X: Any) -> Array:
         """Return each sample's class, (n,), or 0 and 1 for each of several classes, (n, classes).
@@ -576,27 +590,28 @@ class MLPClassifier(ClassifierMixin, _Perceptron):  # type: ignore[misc]
         array
             On X's device where the classes are numbers, else NumPy's.
         """
-        P, place = self._outputs(X, "predict")
-        if isinstance(self._label_binarizer, DeviceLabels):
-            return self._label_binarizer.inverse_transform(P)
-        P = place.host(P)
+        with self._outputs(X, "predict") as (P, place):
+            if isinstance(self._label_binarizer, DeviceLabels):
+                return self._label_binarizer.inverse_transform(P)
+            P = place.host(P)
         return self._label_binarizer.inverse_transform(P.ravel() if self.n_outputs_ == 1 else P)
 
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class, (n, classes), in the order of `classes_`; see `predict`."""
-        return self._probabilities(X, "predict_proba")
+        with self._probabilities(X, "predict_proba") as P:
+            return P
 
     def predict_log_proba(self, X: Any) -> Array:
         """Return the logarithm of `predict_proba`."""
-        P = self._probabilities(X, "predict_log_proba")
-        with np.errstate(divide="ignore"):
+        with self._probabilities(X, "predict_log_proba") as P, np.errstate(divide="ignore"):
             return array_namespace(P=P).log(P)
 
-    def _probabilities(self, X: Any, method: str) -> Array:
-        P, place = self._outputs(X, method)
-        if self.n_outputs_ == 1:
-            P = place.xp.concat([1 - P, P], axis=1)
-        return place.to_source(P)
+    @contextmanager
+    def _probabilities(self, X: Any, method: str) -> Iterator[Array]:
+        with self._outputs(X, method) as (P, place):
+            if self.n_outputs_ == 1:
+                P = place.xp.concat([1 - P, P], axis=1)
+            yield place.to_source(P)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy: how many samples are classified correctly, of several classes in all of them.
@@ -617,13 +632,14 @@ class MLPClassifier(ClassifierMixin, _Perceptron):  # type: ignore[misc]
             return float(accuracy_score(y, found, sample_weight=weights))
         if not _is_numeric(y):
             raise ValueError(f"y holds {np.asarray(y).dtype}: the classes that were learned are {self.classes_.dtype}")
-        y = place.to_device(y)
-        require_length(y, found)
-        weights = None
-        if sample_weight is not None:
-            P = place.xp.zeros(found.shape, dtype=self.coefs_[0].dtype, device=place.device.device)
-            weights = check_weights(sample_weight, place, P)
-        return mean_of_hits(found == place.xp.reshape(y, found.shape), weights)
+        with place.device.context():
+            y = place.to_device(y)
+            require_length(y, found)
+            weights = None
+            if sample_weight is not None:
+                P = place.xp.zeros(found.shape, dtype=self.coefs_[0].dtype, device=place.device.device)
+                weights = check_weights(sample_weight, place, P)
+            return mean_of_hits(found == place.xp.reshape(y, found.shape), weights)
 
     def _head(self) -> str:
         return "softmax" if self._label_binarizer.y_type_ == "multiclass" else "logistic"
@@ -770,8 +786,8 @@ class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
         X : array, shape (n, features)
             The samples, of the library and on the device that `fit` was given.
         """
-        P, place = self._outputs(X, "predict")
-        return place.to_source(P[:, 0] if P.shape[1] == 1 else P)
+        with self._outputs(X, "predict") as (P, place):
+            return place.to_source(P[:, 0] if P.shape[1] == 1 else P)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return R², the part of the targets' variance that is explained, the mean over the outputs.
@@ -785,12 +801,13 @@ class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
             weights = None if sample_weight is None else on_host(sample_weight)
             return float(super().score(X, on_host(y), weights))
         found, place = self.predict(X), place_of(X, self.backend, self.dtype)
-        P = place.xp.reshape(found, (found.shape[0], -1))
-        T = check_values(place.to_device(y), place.xp, P, type(self).__name__)
-        if T.shape != P.shape:
-            raise ValueError(f"y_true and y_pred have different number of output ({T.shape[1]}!={P.shape[1]})")
-        weights = None if sample_weight is None else check_weights(sample_weight, place, found)
-        return r2(P, T, weights)
+        with place.device.context():
+            P = place.xp.reshape(found, (found.shape[0], -1))
+            T = check_values(place.to_device(y), place.xp, P, type(self).__name__)
+            if T.shape != P.shape:
+                raise ValueError(f"y_true and y_pred have different number of output ({T.shape[1]}!={P.shape[1]})")
+            weights = None if sample_weight is None else check_weights(sample_weight, place, found)
+            return r2(P, T, weights)
 
     def _head(self) -> str:
         return "exp" if self.loss == "poisson" else "identity"

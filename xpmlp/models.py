@@ -187,8 +187,9 @@ class Model:
         array of integers, shape (n,)
             NumPy's where the images are, else on the device.
         """
-        S = self.logits(images, batch_size)
-        return array_namespace(S=S).argmax(S, axis=1)
+        with computing(self.backend, batch_size):
+            S = self.logits(images, batch_size)
+            return array_namespace(S=S).argmax(S, axis=1)
 
     def predict_proba(self, images: Array, batch_size: int = BATCH_SIZE) -> Array:
         """Return the probability of each class (F6).
@@ -214,7 +215,8 @@ class Model:
         BackendError
             If the device's memory runs out.
         """
-        return softmax(self.logits(images, batch_size))
+        with computing(self.backend, batch_size):
+            return softmax(self.logits(images, batch_size))
 
     def logits(self, images: Array, batch_size: int = BATCH_SIZE) -> Array:
         """Return the last layer's outputs S (F5), (n, classes); see `predict_proba` for the arguments."""

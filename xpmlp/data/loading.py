@@ -201,7 +201,8 @@ class DeviceLoader:
                     staging.release(slot)
                 else:
                     xp = self._backend.namespace
-                    images, labels = (xp.asarray(array, copy=True) for array in batch)
+                    with self._backend.context():
+                        images, labels = (xp.asarray(array, copy=True) for array in batch)
                     staging.release(slot)
                     yield images, labels
                 free.put(slot)
