@@ -13,7 +13,9 @@ from xpmlp.errors import (
     TrainingError,
     XpmlpError,
 )
-from xpmlp.network import Layout, backward, cross_entropy, forward, init, log_softmax, softmax
+from xpmlp.math.activations import log_softmax, softmax
+from xpmlp.math.layout import Layout, init
+from xpmlp.math.network import backward, forward, score
 
 if TYPE_CHECKING:
     from xpmlp.backends import Backend, available_backends, backend_of, get_backend
@@ -50,7 +52,6 @@ __all__ = [
     "available_backends",
     "backend_of",
     "backward",
-    "cross_entropy",
     "evaluate",
     "forward",
     "get_backend",
@@ -58,6 +59,7 @@ __all__ = [
     "load",
     "load_dataset",
     "log_softmax",
+    "score",
     "softmax",
     "train",
 ]

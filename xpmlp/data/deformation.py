@@ -17,9 +17,9 @@ import numpy as np
 
 from xpmlp.backends.base import Backend
 from xpmlp.errors import DataError
-from xpmlp.namespaces import Array, array_namespace
+from xpmlp.kernels import operation
+from xpmlp.namespaces import Array, array_namespace, clipped
 from xpmlp.noise import lines
-from xpmlp.primitives import sampled
 
 TURN, SHEAR, SCALE, SHIFT = np.deg2rad(15), 0.2, 0.15, 0.05
 """The most at strength 1: an angle; columns a row; the logarithm of a factor for each axis; a fraction of the side."""
@@ -96,7 +96,7 @@ def deformed(images: Array, numbers: Array, basis: Array, image_shape: tuple[int
     images : array of uint8, shape (n, height · width)
         The images; what lies around them is 0.
     numbers : array, shape (n, 2, COUNT)
-        What `draw` returned, in the dtype of the basis. With zeros X is what `xpmlp.primitives.scaled` returns.
+        What `draw` returned, in the dtype of the basis. With zeros X is what `xpmlp.math.elements.scaled` returns.
     basis : array, shape (COUNT, height · width)
         What `basis` returned.
     image_shape : (int, int)
@@ -120,6 +120,54 @@ def deformed(images: Array, numbers: Array, basis: Array, image_shape: tuple[int
         )
     displacements = xp.reshape(xp.reshape(numbers, (2 * n, COUNT)) @ basis, (n, 2, height, width))
     return sampled(images, displacements, max_value)
+
+
+@operation
+def sampled(images: Array, displacements: Array, max_value: int) -> Array:
+    """Return bytes as X, of the displacements' dtype, each pixel taken from another place of its image.
+
+    Parameters
+    ----------
+    images : array of uint8, shape (n, height · width)
+        The images. Between pixels a value is interpolated linearly in both directions; around an image all is 0.
+    displacements : array, shape (n, 2, height, width)
+        How far down and how far to the right each pixel's place is, in pixels. Where both are 0, X is what `scaled`
+        returns.
+    max_value : int
+        The grey value that counts as 1.
+    """
+    xp = array_namespace(images=images, displacements=displacements)
+    n, _, height, width = displacements.shape
+    dtype, device = displacements.dtype, getattr(displacements, "device", None)
+    pixels = xp.reshape(images, (n, height, width))
+    row, column = xp.zeros_like(pixels[:, :1, :]), xp.zeros((n, height + 2, 1), dtype=images.dtype, device=device)
+    around = xp.concat([column, xp.concat([row, pixels, row], axis=1), column], axis=2)
+    # Places count from the corner of what lies around.
+    y = displacements[:, 0, :, :] + xp.arange(1, height + 1, dtype=dtype, device=device)[:, None]
+    x = displacements[:, 1, :, :] + xp.arange(1, width + 1, dtype=dtype, device=device)
+    y, x = clipped(y, 0, height + 1), clipped(x, 0, width + 1)
+    top = clipped(xp.floor(y), 0, height)  # there is a row below it and, below, a column right of it
+    left = clipped(xp.floor(x), 0, width)
+    y -= top
+    x -= left
+    index = xp.astype(top, xp.int32) * (width + 2)
+    index += xp.astype(left, xp.int32)
+    index += xp.arange(0, n * (height + 2) * (width + 2), (height + 2) * (width + 2), dtype=xp.int32, device=device)[
+        :, None, None
+    ]
+    index, around = xp.reshape(index, (-1,)), xp.reshape(around, (-1,))
+
+    def at(offset: int) -> Array:
+        return xp.reshape(xp.astype(xp.take(around, index + offset), dtype), (n, height, width))
+
+    upper, lower = at(0), at(width + 2)
+    upper += x * (at(1) - upper)
+    lower += x * (at(width + 3) - lower)
+    lower -= upper
+    lower *= y
+    upper += lower
+    upper *= 1 / max_value
+    return xp.reshape(upper, (n, height * width))
 
 
 class Deformation:

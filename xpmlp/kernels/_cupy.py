@@ -1,64 +1,64 @@
-"""CuPy's own versions: a kernel each where a chain of operators would launch several, and products in their places.
+"""CuPy's arrays: a kernel for each function of elements, where operators would launch several, and two written by hand.
 
-A kernel is compiled when it is first called, so that this file is imported without a GPU. The tests compile every
-kernel for several architectures and run its arithmetic on the host.
-
-Rates and the like are kernel arguments of theta's dtype: a new value compiles nothing, and a Python float makes no
-float32 arithmetic double. All kernels take views at any offset, of which no more is asked than an element's alignment.
+A kernel is compiled when it is first called, so that this file is imported without a GPU. Scalars are kernel arguments of
+theta's dtype: a new value compiles nothing, and a Python float makes no float32 arithmetic double. All kernels take views
+at any offset, of which no more is asked than an element's alignment.
 """
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import cupy
 import numpy as np
 
-_scale = cupy.ElementwiseKernel("U image, T factor", "T X", "X = T(image) * factor", "xpmlp_scale")
+from xpmlp.kernels import Elements, cpp
+from xpmlp.kernels.trace import Program
 
-_bias_relu = cupy.ElementwiseKernel(
-    "T b",
-    "T Z",
-    "const T z = Z + b; Z = z < T(0) ? T(0) : z",  # in this order a NaN stays one
-    "xpmlp_bias_relu",
-)
 
-_relu_backward = cupy.ElementwiseKernel("T A", "T dA", "dA = A > T(0) ? dA : T(0)", "xpmlp_relu_backward")
+def compile_elements(function: Elements) -> Callable[..., Any]:
+    """Return a function of elements as kernels, one for each combination of dtypes, made at the first call with it."""
+    versions: dict[tuple[Any, ...], Callable[..., Any]] = {}
+    fixed = function.fixed
 
-_accumulate = cupy.ElementwiseKernel(
-    "T batch_loss, int32 batch_correct, T n",
-    "T loss, int32 correct, int32 steps, int32 finite",
+    def call(*arrays: Any, **keywords: Any) -> Any:
+        key = (*(array.dtype.char for array in arrays), *(keywords[name] for name in fixed))
+        version = versions.get(key)
+        if version is None:
+            version = versions[key] = _version(function, [array.dtype for array in arrays], keywords)
+        return version(*arrays, **keywords)
+
+    return call
+
+
+def kernel(function: Elements, dtypes: Any, switches: dict[str, Any]) -> tuple[Any, Program]:
+    """Return the kernel of a function of elements for arrays of these dtypes, and the program that it was written from.
+
+    Its inputs are the arrays that are not overwritten and the scalars; its outputs those that are, and new ones.
     """
-    const T sum = loss + batch_loss * n;
-    loss = sum;
-    correct += batch_correct;
-    steps += 1;
-    finite += isfinite(sum) ? 1 : 0;
-    """,
-    "xpmlp_accumulate",
-)
+    named = dict(zip(function.arrays, dtypes, strict=True))
+    program = Program(function.function, named, function.scalars, switches, function.overwrites)
+    outputs = [output.place or f"r{k}" for k, output in enumerate(program.outputs)]
+    inputs = [f"{dtype} {name}" for name, dtype in named.items() if name not in outputs]
+    inputs += [f"{symbol.dtype} s{k}" for k, symbol in enumerate(program.scalars)]
+    results = [f"{output.value.dtype} {name}" for name, output in zip(outputs, program.outputs, strict=True)]
+    code = cpp.body(program, outputs)
+    return cupy.ElementwiseKernel(", ".join(inputs), ", ".join(results), code, f"xpmlp_{function.name}"), program
 
-_momentum_step = cupy.ElementwiseKernel(
-    "T gradient, T momentum, bool nesterov, T rate",
-    "T theta, T velocity",
-    """
-    const T g = gradient, speed = momentum * velocity + g;
-    velocity = speed;
-    theta -= rate * (nesterov ? g + momentum * speed : speed);
-    """,
-    "xpmlp_momentum_step",
-)
 
-_adam_step = cupy.ElementwiseKernel(
-    "T gradient, T rest1, T beta2, T rest2, T rate, T epsilon",
-    "T theta, T m, T v",
-    """
-    const T g = gradient, mean = m + rest1 * (g - m), square = beta2 * v + rest2 * (g * g);
-    m = mean;
-    v = square;
-    theta -= rate * (mean / (sqrt(square) + epsilon));
-    """,
-    "xpmlp_adam_step",
-)
+def _version(function: Elements, dtypes: list[Any], keywords: dict[str, Any]) -> Callable[..., Any]:
+    made, program = kernel(function, dtypes, {name: keywords[name] for name in function.fixed})
+    places = [output.place for output in program.outputs]
+    assert all(places) or not any(places), "CuPy is given all outputs, or makes all"
+    given = [name for name in function.arrays if name not in places]
+    given += [symbol.operands[0] for symbol in program.scalars]
+    given += [place for place in places if place]
+    parameters = [*function.arrays, *(["*", *function.keywords] if function.keywords else [])]
+    space: dict[str, Any] = {"kernel": made}
+    exec(f"def call({', '.join(parameters)}):\n    return kernel({', '.join(given)})", space)
+    call: Callable[..., Any] = space["call"]
+    return call
+
 
 _SAMPLED = r"""
 typedef REAL real;
@@ -97,7 +97,7 @@ _sampled = {
     for dtype, real in (("float32", "float"), ("float64", "double"))
 }
 
-_SOFTMAX_CROSS_ENTROPY = r"""
+_CROSS_ENTROPY = r"""
 typedef REAL real;
 
 // Whether logit a of class i comes before b of class j: the greater does, of equals the first, and a NaN before all.
@@ -109,7 +109,7 @@ __device__ bool leads(real a, int i, real b, int j) {
 
 // A warp takes a row at a time. A block leaves the sums of its rows in losses and corrects; the last block to do so,
 // as the counter says, adds those up, always in the same order.
-extern "C" __global__ void xpmlp_softmax_cross_entropy(
+extern "C" __global__ void xpmlp_cross_entropy(
     const real* __restrict__ S, const int* __restrict__ labels, real* __restrict__ delta, real* loss, int* correct,
     volatile real* losses, volatile int* corrects, unsigned int* counter, int n, int c, real share
 ) {
@@ -172,8 +172,8 @@ extern "C" __global__ void xpmlp_softmax_cross_entropy(
 }
 """
 
-_softmax_cross_entropy = {
-    dtype: cupy.RawKernel(_SOFTMAX_CROSS_ENTROPY, "xpmlp_softmax_cross_entropy", (f"-DREAL={real}",))
+_cross_entropy = {
+    dtype: cupy.RawKernel(_CROSS_ENTROPY, "xpmlp_cross_entropy", (f"-DREAL={real}",))
     for dtype, real in (("float32", "float"), ("float64", "double"))
 }
 
@@ -189,11 +189,6 @@ def new_gradient(theta: Any) -> Any:
     return cupy.empty_like(theta)
 
 
-def scaled(images: Any, theta: Any, max_value: int) -> Any:
-    """Return bytes as numbers from 0 to 1, in one launch."""
-    return _scale(images, 1 / max_value, cupy.empty(images.shape, theta.dtype))
-
-
 def sampled(images: Any, displacements: Any, max_value: int) -> Any:
     """Return bytes as X, each pixel taken from another place of its image, in one launch."""
     images, displacements = cupy.ascontiguousarray(images), cupy.ascontiguousarray(displacements)
@@ -205,29 +200,23 @@ def sampled(images: Any, displacements: Any, max_value: int) -> Any:
     return X
 
 
-def bias_relu(Z: Any, b: Any) -> Any:
-    """Return max(Z + b, 0), in Z."""
-    return _bias_relu(b, Z)
+def product(A: Any, B: Any, place: Any) -> Any:
+    """Return A B, written where it stays; cuBLAS transposes without a copy."""
+    return A @ B if place is None else cupy.matmul(A, B, out=place)
 
 
-def relu_backward(A: Any, dA: Any) -> Any:
-    """Return dA where A > 0 and else 0, in dA."""
-    return _relu_backward(A, dA)
+def column_sums(delta: Any, place: Any) -> Any:
+    """Return the sums over the rows, written where they stay."""
+    return delta.sum(axis=-2, keepdims=True, out=place)
 
 
-def parameter_gradients(delta: Any, A: Any, into: tuple[Any, Any] | None) -> tuple[Any, Any]:
-    """Return Aᵀ delta and delta's sums, each written where it stays; cuBLAS transposes without a copy."""
-    if into is None:
-        return A.T @ delta, delta.sum(axis=0, keepdims=True)
-    dW, db = into
-    cupy.matmul(A.T, delta, out=dW)
-    delta.sum(axis=0, keepdims=True, out=db)
-    return into
-
-
-def softmax_cross_entropy(S: Any, labels: Any) -> tuple[Any, Any, Any]:
+def cross_entropy(S: Any, labels: Any) -> tuple[Any, Any, Any]:
     """Return delta, the mean loss and the number correct, in one launch, the same bits each time."""
     S, labels = cupy.ascontiguousarray(S), cupy.ascontiguousarray(labels)
+    if S.ndim > 2:
+        parts = [cross_entropy(*rows) for rows in zip(S, labels, strict=True)]
+        delta, loss, correct = (cupy.stack(arrays) for arrays in zip(*parts, strict=True))
+        return delta, loss, correct
     n, c = S.shape
     real = S.dtype.type
     delta, loss, correct = cupy.empty_like(S), cupy.empty((), real), cupy.empty((), np.int32)
@@ -235,33 +224,9 @@ def softmax_cross_entropy(S: Any, labels: Any) -> tuple[Any, Any, Any]:
     outputs = delta, loss, correct
     # Of a Python number a raw kernel would make 8 bytes.
     numbers = np.int32(n), np.int32(c), real(1 / n)
-    kernel = _softmax_cross_entropy[S.dtype.name]
+    kernel = _cross_entropy[S.dtype.name]
     kernel((n_blocks,), (_THREADS,), (S, labels, *outputs, *_workspace(S.dtype.name), *numbers))
     return outputs
-
-
-def accumulate(
-    loss: Any, correct: Any, steps: Any, finite: Any, batch_loss: Any, batch_correct: Any, n: int
-) -> tuple[Any, Any, Any, Any]:
-    """Return an epoch's running totals with one more batch, each in its place, in one launch."""
-    totals: tuple[Any, Any, Any, Any] = _accumulate(batch_loss, batch_correct, n, loss, correct, steps, finite)
-    return totals
-
-
-def momentum_step(
-    theta: Any, velocity: Any, gradient: Any, momentum: float, nesterov: bool, rate: Any
-) -> tuple[Any, Any]:
-    """Return theta and the velocity after a step, each in its place, in one launch."""
-    moved: tuple[Any, Any] = _momentum_step(gradient, momentum, nesterov, rate, theta, velocity)
-    return moved
-
-
-def adam_step(
-    theta: Any, m: Any, v: Any, gradient: Any, beta1: float, beta2: float, rate: Any, epsilon: Any
-) -> tuple[Any, Any, Any]:
-    """Return theta, m and v after a step, each in its place, in one launch."""
-    moved: tuple[Any, Any, Any] = _adam_step(gradient, 1 - beta1, beta2, 1 - beta2, rate, epsilon, theta, m, v)
-    return moved
 
 
 class _Workspaces(threading.local):

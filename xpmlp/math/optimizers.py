@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
 from xpmlp.errors import ConfigError
+from xpmlp.math.elements import adam_step, decayed, momentum_step, sgd_step, shrunk
 from xpmlp.namespaces import Array, array_namespace
-from xpmlp.primitives import adam_step, momentum_step
 
 State: TypeAlias = dict[str, Array]
 """The optimizer's vectors by name, each of theta's shape and dtype."""
@@ -30,7 +30,9 @@ class Optimizer(NamedTuple):
     update: Callable[[Array, State, Array, Scalars], tuple[Array, State]]
 
 
-def sgd(momentum: float = 0.0, *, nesterov: bool = False, weight_decay: float = 0.0) -> Optimizer:
+def sgd(
+    momentum: float = 0.0, *, nesterov: bool = False, weight_decay: float = 0.0, rate_inside: bool = False
+) -> Optimizer:
     """Return stochastic gradient descent.
 
     With g the gradient plus weight_decay · theta::
@@ -47,82 +49,52 @@ def sgd(momentum: float = 0.0, *, nesterov: bool = False, weight_decay: float = 
         initialization and momentum in deep learning". Needs momentum.
     weight_decay : float
         The factor of an L2 penalty's gradient, at least 0.
+    rate_inside : bool
+        Keep −learning_rate · g in the velocity instead of g, as scikit-learn does, and add d to theta (equations 1 to 4 of
+        that paper). At a constant rate it is the same; where the rate changes, steps already taken keep the rate that they
+        were taken with. The momentum may then be 1, and Nesterov's 0.
 
     Raises
     ------
     ConfigError
         If a value is outside its range.
     """
-    _require("momentum", momentum, 0 <= momentum < 1, "at least 0 and below 1")
+    in_range, expected = 0 <= momentum < 1, "at least 0 and below 1"
+    if rate_inside:
+        in_range, expected = 0 <= momentum <= 1, "0 to 1"
+    _require("momentum", momentum, in_range, expected)
     _require("weight decay", weight_decay, 0 <= weight_decay < math.inf, "a finite number of at least 0")
-    if nesterov and momentum == 0:
+    if nesterov and momentum == 0 and not rate_inside:
         raise ConfigError("nesterov with momentum 0: Nesterov's step needs momentum; set one, such as 0.9")
 
     def init(theta: Array) -> State:
-        return {"velocity": array_namespace(theta=theta).zeros_like(theta)} if momentum else {}
+        return {"velocity": array_namespace(theta=theta).zeros_like(theta)} if momentum or rate_inside else {}
 
     def scalars(step: int, learning_rate: float) -> dict[str, float]:
         return {"learning_rate": float(learning_rate)}
 
     def update(theta: Array, state: State, gradient: Array, scalars: Scalars) -> tuple[Array, State]:
-        array_namespace(theta=theta, gradient=gradient)
         rate = scalars["learning_rate"]
         if weight_decay:
-            gradient = gradient + weight_decay * theta
-        if not momentum:
-            theta -= rate * gradient
-            return theta, state
-        theta, v = momentum_step(theta, state["velocity"], gradient, momentum, nesterov, rate)
+            gradient = decayed(gradient, theta, weight_decay=weight_decay)
+        if not state:
+            return sgd_step(theta, gradient, rate=rate), state
+        theta, v = momentum_step(
+            theta, state["velocity"], gradient, rate=rate, momentum=momentum, nesterov=nesterov, rate_inside=rate_inside
+        )
         return theta, {"velocity": v}
 
     return Optimizer("sgd", init, scalars, update)
 
 
-def sgd_rate_inside(momentum: float = 0.0, *, nesterov: bool = False) -> Optimizer:
-    """Return stochastic gradient descent with the learning rate inside the velocity, as scikit-learn has it.
-
-    With g the gradient::
-
-        v ← momentum · v − learning_rate · g
-        theta ← theta + d,   d = momentum · v − learning_rate · g (Nesterov) or v
-
-    (Sutskever, Martens, Dahl & Hinton 2013, equations 1 and 2, and 3 and 4 in the form of Bengio, Boulanger-Lewandowski
-    & Pascanu 2013, section 3.5.) With a constant rate the parameters are those of `sgd`; where the rate changes, here
-    the steps already taken keep the rate that they were taken with.
-
-    Parameters
-    ----------
-    momentum : float
-        0 ≤ momentum ≤ 1.
-    nesterov : bool
-        Look ahead.
-
-    Raises
-    ------
-    ConfigError
-        If the momentum is outside its range.
-    """
-    _require("momentum", momentum, 0 <= momentum <= 1, "0 to 1")
-
-    def init(theta: Array) -> State:
-        return {"velocity": array_namespace(theta=theta).zeros_like(theta)}
-
-    def scalars(step: int, learning_rate: float) -> dict[str, float]:
-        return {"learning_rate": float(learning_rate)}
-
-    def update(theta: Array, state: State, gradient: Array, scalars: Scalars) -> tuple[Array, State]:
-        array_namespace(theta=theta, gradient=gradient)
-        v = state["velocity"]
-        change = scalars["learning_rate"] * gradient
-        v *= momentum
-        v -= change
-        theta += momentum * v - change if nesterov else v
-        return theta, {"velocity": v}
-
-    return Optimizer("sgd_rate_inside", init, scalars, update)
-
-
-def adam(beta1: float = 0.9, beta2: float = 0.999, *, epsilon: float = 1e-8, weight_decay: float = 0.0) -> Optimizer:
+def adam(
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    *,
+    epsilon: float = 1e-8,
+    weight_decay: float = 0.0,
+    epsilon_hat: bool = False,
+) -> Optimizer:
     """Return Adam (Kingma & Ba 2015, "Adam: A Method for Stochastic Optimization", algorithm 1).
 
     With g the gradient plus weight_decay · theta, at step t::
@@ -143,33 +115,16 @@ def adam(beta1: float = 0.9, beta2: float = 0.999, *, epsilon: float = 1e-8, wei
         Added to the root, above 0.
     weight_decay : float
         The factor of an L2 penalty's gradient, at least 0.
+    epsilon_hat : bool
+        Leave epsilon as it is (e = epsilon), the paper's ε̂, as scikit-learn does. In the first steps it counts up to
+        1 / √(1 − beta2) times as much.
 
     Raises
     ------
     ConfigError
         If a value is outside its range.
     """
-    return _adam("adam", beta1, beta2, epsilon, weight_decay, decoupled=False)
-
-
-def adam_epsilon_hat(beta1: float = 0.9, beta2: float = 0.999, *, epsilon: float = 1e-8) -> Optimizer:
-    """Return Adam with epsilon added before the bias correction, as scikit-learn has it.
-
-    As `adam`, with theta ← theta − a · m / (√v + epsilon), a = learning_rate · √(1 − beta2ᵗ) / (1 − beta1ᵗ): the form
-    at the end of the paper's section 2, whose epsilon the authors write with a hat. In the first steps it counts up to
-    1 / √(1 − beta2) times as much as in `adam`.
-
-    Parameters
-    ----------
-    beta1, beta2, epsilon
-        As for `adam`.
-
-    Raises
-    ------
-    ConfigError
-        If a value is outside its range.
-    """
-    return _adam("adam_epsilon_hat", beta1, beta2, epsilon, 0.0, decoupled=False, corrects_epsilon=False)
+    return _adam("adam", beta1, beta2, epsilon, weight_decay, epsilon_hat=epsilon_hat)
 
 
 def adamw(beta1: float = 0.9, beta2: float = 0.999, *, epsilon: float = 1e-8, weight_decay: float = 0.01) -> Optimizer:
@@ -199,8 +154,8 @@ def _adam(
     epsilon: float,
     weight_decay: float,
     *,
-    decoupled: bool,
-    corrects_epsilon: bool = True,
+    decoupled: bool = False,
+    epsilon_hat: bool = False,
 ) -> Optimizer:
     _require("beta1", beta1, 0 <= beta1 < 1, "at least 0 and below 1")
     _require("beta2", beta2, 0 <= beta2 < 1, "at least 0 and below 1")
@@ -216,18 +171,17 @@ def _adam(
         root = math.sqrt(1 - beta2**step)
         return {
             "rate": learning_rate * root / (1 - beta1**step),
-            "epsilon": epsilon * root if corrects_epsilon else epsilon,
+            "epsilon": epsilon if epsilon_hat else epsilon * root,
             "decay": learning_rate * weight_decay,
         }
 
     def update(theta: Array, state: State, gradient: Array, scalars: Scalars) -> tuple[Array, State]:
-        array_namespace(theta=theta, gradient=gradient)
-        m, v = state["m"], state["v"]
         if weight_decay and decoupled:
-            theta -= scalars["decay"] * theta  # not theta *= 1 − decay: near 1, float32 would keep two of its digits
+            theta = shrunk(theta, decay=scalars["decay"])
         elif weight_decay:
-            gradient = gradient + weight_decay * theta
-        theta, m, v = adam_step(theta, m, v, gradient, beta1, beta2, scalars["rate"], scalars["epsilon"])
+            gradient = decayed(gradient, theta, weight_decay=weight_decay)
+        numbers = {"rate": scalars["rate"], "beta1": beta1, "beta2": beta2, "epsilon": scalars["epsilon"]}
+        theta, m, v = adam_step(theta, state["m"], state["v"], gradient, **numbers)
         return theta, {"m": m, "v": v}
 
     return Optimizer(name, init, scalars, update)

@@ -10,6 +10,16 @@ def new_gradient(theta: Any) -> Any:
     return torch.empty_like(theta)
 
 
+def product(A: Any, B: Any, place: Any) -> Any:
+    """Return A B, written where it stays."""
+    return A @ B if place is None else torch.matmul(A, B, out=place)
+
+
+def column_sums(delta: Any, place: Any) -> Any:
+    """Return the sums over the rows, written where they stay."""
+    return torch.sum(delta, dim=-2, keepdim=True, out=place)
+
+
 def bias_relu(Z: Any, b: Any) -> Any:
     """Return max(Z + b, 0), in Z."""
     return Z.add_(b).relu_()
@@ -20,19 +30,7 @@ def relu_backward(A: Any, dA: Any) -> Any:
     return torch.ops.aten.threshold_backward(dA, A, 0)
 
 
-def parameter_gradients(delta: Any, A: Any, into: tuple[Any, Any] | None) -> tuple[Any, Any]:
-    """Return Aᵀ delta and delta's sums, each written where it stays."""
-    if into is None:
-        return A.T @ delta, torch.sum(delta, dim=0, keepdim=True)
-    dW, db = into
-    torch.mm(A.T, delta, out=dW)
-    torch.sum(delta, dim=0, keepdim=True, out=db)
-    return into
-
-
-def momentum_step(
-    theta: Any, velocity: Any, gradient: Any, momentum: float, nesterov: bool, rate: Any
-) -> tuple[Any, Any]:
+def momentum_step(theta: Any, velocity: Any, gradient: Any, *, rate: Any, momentum: float, nesterov: bool) -> Any:
     """Return theta and the velocity after a step, each in its place."""
     velocity.mul_(momentum).add_(gradient)
     direction = torch.add(gradient, velocity, alpha=momentum) if nesterov else velocity
@@ -41,7 +39,7 @@ def momentum_step(
 
 
 def adam_step(
-    theta: Any, m: Any, v: Any, gradient: Any, beta1: float, beta2: float, rate: Any, epsilon: Any
+    theta: Any, m: Any, v: Any, gradient: Any, *, rate: Any, beta1: float, beta2: float, epsilon: Any
 ) -> tuple[Any, Any, Any]:
     """Return theta, m and v after a step, each in its place, in a few passes."""
     m.lerp_(gradient, 1 - beta1)

@@ -7,13 +7,16 @@ import jax
 from jax import numpy as jnp
 
 
-def join(arrays: Sequence[Any]) -> Any:
+def join(arrays: Sequence[Any], networks: int = 0) -> Any:
     """Return the arrays as one vector, on the CPU by writing each into its place.
 
     XLA's concatenation on the CPU takes 1 to 4 ms for 235,146 float32 numbers, three times a whole training step;
     writing slices takes a twentieth of that.
     """
-    parts = [array.reshape(-1) for array in arrays]
+    kept = arrays[0].shape[:networks]
+    parts = [array.reshape(*kept, -1) for array in arrays]
+    if networks:
+        return jnp.concatenate(parts, axis=-1)
     return jax.lax.platform_dependent(*parts, cpu=_write, default=lambda *parts: jnp.concatenate(parts))
 
 
@@ -26,16 +29,17 @@ def _write(*parts: Any) -> Any:
     return joined
 
 
-def softmax_cross_entropy(S: Any, labels: Any) -> tuple[Any, Any, Any]:
+def cross_entropy(S: Any, labels: Any) -> tuple[Any, Any, Any]:
     """Return delta, the mean loss and the number correct, the first by JAX's own derivative of the second.
 
     On the CPU, XLA orders the step's products better around that derivative's scatter than around a comparison with
     all classes: a step of 784-256-128-10 takes 0.88 of the time.
     """
 
-    def mean_loss(S: Any) -> Any:
-        return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(S), labels[:, None], axis=1, mode="fill", fill_value=0))
+    def losses(S: Any) -> tuple[Any, Any]:
+        log_P = jnp.take_along_axis(jax.nn.log_softmax(S), labels[..., None], axis=-1, mode="fill", fill_value=0)
+        means = -jnp.mean(log_P, axis=(-2, -1))
+        return jnp.sum(means), means
 
-    loss, delta = jax.value_and_grad(mean_loss)(S)
-    correct = jnp.sum(jnp.argmax(S, axis=1) == labels, dtype=jnp.int32)
-    return delta, loss, correct
+    delta, means = jax.grad(losses, has_aux=True)(S)
+    return delta, means, jnp.sum(jnp.argmax(S, axis=-1) == labels, axis=-1, dtype=jnp.int32)

@@ -1,0 +1,161 @@
+"""What array libraries make of the mathematics: which version of an operation runs, chosen inside the operation.
+
+There are two kinds. A *function of elements* (`elements`) is written once, and small compilers write it out for NumPy, numba
+and CuPy. A *named operation* (`operation`) is written in plain terms, and again by hand where a library does it faster.
+"""
+
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, TypeVar
+
+from xpmlp.errors import ConfigError
+from xpmlp.namespaces import array_namespace, library_of
+
+Operation = TypeVar("Operation", bound=Callable[..., Any])
+
+KERNELS = ("auto", "plain", "inplace", "compiled")
+"""``plain``: the lines as they stand. ``compiled``: by numba on NumPy's arrays, by CUDA's compiler on CuPy's, by jit on JAX's,
+PyTorch's fused operations. ``inplace``: on NumPy's arrays its own functions, in place; on others as ``compiled``. ``auto``:
+compiled, but for NumPy's arrays where numba is not installed."""
+
+_FILES = {
+    ("numpy", "inplace"): ("_numpy",),
+    ("numpy", "compiled"): ("_numba", "_numpy"),
+    **{(name, kernels): (f"_{name}",) for name in ("cupy", "jax", "torch") for kernels in ("inplace", "compiled")},
+}
+"""The files that have versions for a library's arrays, the best first."""
+
+_kernels: ContextVar[str] = ContextVar("kernels", default="inplace")
+
+
+def resolve_kernels(name: str) -> str:
+    """Return what one of `KERNELS` is on this machine.
+
+    Raises
+    ------
+    ConfigError
+        If the name is unknown.
+    """
+    if name not in KERNELS:
+        raise ConfigError(f"unknown kernels {name!r}: expected {', '.join(KERNELS[:-1])} or {KERNELS[-1]}")
+    if name != "auto":
+        return name
+    return "compiled" if importlib.util.find_spec("numba") is not None else "inplace"
+
+
+@contextmanager
+def kernels(name: str) -> Iterator[None]:
+    """Let these versions run in this thread; outside of it, those called ``inplace``.
+
+    Parameters
+    ----------
+    name : {"auto", "plain", "inplace", "compiled"}
+        Which.
+
+    Raises
+    ------
+    ConfigError
+        If the name is unknown.
+    """
+    token = _kernels.set(resolve_kernels(name))
+    try:
+        yield
+    finally:
+        _kernels.reset(token)
+
+
+def are_plain() -> bool:
+    """Return whether the lines run as they stand, so that nothing is to be compiled."""
+    return _kernels.get() == "plain"
+
+
+def operation(plain: Operation) -> Operation:
+    """Let a function run in the version that its first argument's library has of that name, where there is one."""
+    found: dict[tuple[type, str], Callable[..., Any]] = {}
+
+    @wraps(plain)
+    def choose(first: Any, *rest: Any) -> Any:
+        key = type(first[0] if type(first) is tuple else first), _kernels.get()
+        version = found.get(key)
+        if version is None:
+            version = found[key] = _by_hand(*key, plain.__name__) or plain
+        return version(first, *rest)
+
+    chosen: Any = choose
+    return chosen  # type: ignore[no-any-return]
+
+
+class Elements:
+    """A function of elements: written once, compiled for the library whose arrays it is called with.
+
+    Parameters
+    ----------
+    function : callable
+        From a namespace, arrays that broadcast, and scalars by keyword, to an array or a tuple of arrays. A scalar is a Python
+        number, or an array that broadcasts.
+    overwrites : tuple of str
+        The arrays that its outputs overwrite where the library's arrays can be written, in the outputs' order: they are handed
+        over. Outputs beyond these are new arrays.
+    fixed : tuple of str
+        Keywords that are no numbers but switches or dtypes, for each of which it is compiled.
+    """
+
+    def __init__(self, function: Callable[..., Any], overwrites: tuple[str, ...], fixed: tuple[str, ...]) -> None:
+        self.function, self.overwrites, self.fixed = function, overwrites, fixed
+        self.name, self.__doc__, self.__wrapped__ = function.__name__, function.__doc__, function
+        _, *parameters = inspect.signature(function).parameters.values()
+        self.arrays = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        self.keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        self.scalars = [name for name in self.keywords if name not in fixed]
+        self._versions: dict[tuple[type, str], Callable[..., Any]] = {}
+
+    def __call__(self, *arrays: Any, **keywords: Any) -> Any:
+        key = type(arrays[0]), _kernels.get()
+        version = self._versions.get(key)
+        if version is None:
+            version = self._versions[key] = _by_hand(*key, self.name) or _compiled(*key, self) or self.plain
+        return version(*arrays, **keywords)
+
+    def plain(self, *arrays: Any, **keywords: Any) -> Any:
+        """Run the lines as they stand."""
+        return self.function(array_namespace(**dict(zip(self.arrays, arrays, strict=True))), *arrays, **keywords)
+
+
+def elements(*overwrites: str, fixed: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Elements]:
+    """Decorate a function of elements; see `Elements`."""
+    return lambda function: Elements(function, overwrites, fixed)
+
+
+def _by_hand(kind: type, kernels: str, name: str) -> Callable[..., Any] | None:
+    """Return the version of that name that is written by hand for a type of arrays."""
+    for file in _FILES.get((library_of(kind), kernels), ()):
+        version: Callable[..., Any] | None = getattr(_file(file), name, None)
+        if version is not None:
+            return version
+    return None
+
+
+def _compiled(kind: type, kernels: str, function: Elements) -> Callable[..., Any] | None:
+    """Return a function of elements, compiled for a type of arrays."""
+    for file in _FILES.get((library_of(kind), kernels), ()):
+        compile_ = getattr(_file(file), "compile_elements", None)
+        if compile_ is not None:
+            version: Callable[..., Any] = compile_(function)
+            return version
+    return None
+
+
+def _file(name: str) -> Any:
+    try:
+        return importlib.import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != "numba":
+            raise
+        raise ConfigError(
+            "kernels compiled: numba is not installed: pip install 'xpmlp[fast]', or take kernels inplace"
+        ) from None

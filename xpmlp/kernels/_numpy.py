@@ -1,0 +1,71 @@
+"""NumPy's arrays: its own functions in place, and results written into arrays that are there already."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from xpmlp.kernels import Elements, buffers
+from xpmlp.kernels.trace import Program
+
+_memory = threading.local()
+"""Each thread's scratch: the same memory from step to step stays in the cache."""
+
+
+def compile_elements(function: Elements) -> Callable[..., Any]:
+    """Return a function of elements as calls of NumPy's functions, which are written at the first call with new dtypes."""
+    versions: dict[tuple[Any, ...], Callable[..., Any]] = {}
+    fixed = function.fixed
+
+    def call(*arrays: Any, **keywords: Any) -> Any:
+        key = (*(array.dtype for array in arrays), *(keywords[name] for name in fixed))
+        version = versions.get(key)
+        if version is None:
+            dtypes = dict(zip(function.arrays, (array.dtype for array in arrays), strict=True))
+            switches = {name: keywords[name] for name in fixed}
+            program = Program(function.function, dtypes, function.scalars, switches, function.overwrites)
+            space: dict[str, Any] = {"np": np, "scratch": scratch}
+            code = buffers.source(function.name, program, function.keywords)
+            exec(compile(code, f"<{function.name} in place>", "exec"), space)
+            version = versions[key] = space[function.name]
+        return version(*arrays, **keywords)
+
+    return call
+
+
+def scratch(index: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return this thread's memory of that number, shape and dtype, whatever is in it; others of the number are the same."""
+    key = index, shape, dtype
+    views: dict[Any, np.ndarray] = _memory.__dict__.setdefault("views", {})
+    found = views.get(key)
+    if found is None:
+        vectors: dict[int, np.ndarray] = _memory.__dict__.setdefault("vectors", {})
+        size = int(np.prod(shape, dtype=int)) * np.dtype(dtype).itemsize
+        if index not in vectors or vectors[index].size < size:
+            vectors[index] = np.empty(size, np.uint8)
+            for other in [other for other in views if other[0] == index]:
+                del views[other]
+        found = views[key] = vectors[index][:size].view(dtype).reshape(shape)
+    return found
+
+
+def new_gradient(theta: np.ndarray) -> np.ndarray:
+    """Return memory of theta's kind."""
+    return np.empty_like(theta)
+
+
+def product(A: Any, B: np.ndarray, place: np.ndarray | None) -> Any:
+    """Return A B, written where it stays; A may be a SciPy sparse matrix."""
+    if place is None:
+        return A @ B
+    if isinstance(A, np.ndarray):
+        return np.matmul(A, B, out=place)
+    place[...] = A @ B
+    return place
+
+
+def column_sums(delta: np.ndarray, place: np.ndarray | None) -> np.ndarray:
+    """Return the sums over the rows, written where they stay."""
+    sums: np.ndarray = np.add.reduce(delta, axis=-2, keepdims=True, out=place)
+    return sums

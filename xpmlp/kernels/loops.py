@@ -1,0 +1,116 @@
+"""A program as a loop in Python, for numba to compile: a line an operation, one pass over all arrays."""
+
+import keyword
+from collections.abc import Sequence
+
+import numpy as np
+
+from xpmlp.kernels.trace import Program, Symbol
+
+EXPRESSIONS = {
+    **{"add": "{0} + {1}", "subtract": "{0} - {1}", "multiply": "{0} * {1}", "divide": "{0} / {1}", "negative": "-{0}"},
+    **{"less": "{0} < {1}", "less_equal": "{0} <= {1}", "greater": "{0} > {1}", "greater_equal": "{0} >= {1}"},
+    "maximum": "{0} if {0} >= {1} or {0} != {0} else {1}",  # in this order a NaN on either side stays one
+    "minimum": "{0} if {0} <= {1} or {0} != {0} else {1}",
+    "where": "{1} if {0} else {2}",
+    **{name: f"np.{name}({{0}})" for name in ("abs", "exp", "isfinite", "log", "log1p", "sqrt", "tanh")},
+}
+
+# Against a number, which is no NaN, a comparison is enough, and LLVM makes vectors of it.
+AGAINST_A_NUMBER = {"maximum": "{1} if {0} < {1} else {0}", "minimum": "{1} if {0} > {1} else {0}"}
+
+
+def source(name: str, program: Program, patterns: Sequence[str], scalars: Sequence[str], outputs: Sequence[str]) -> str:
+    """Return a module that defines the loop.
+
+    Parameters
+    ----------
+    name : str
+        What the loop is called.
+    program : Program
+        What it computes. Its parameters are the program's arrays, then those of its outputs that are new, then its
+        scalars.
+    patterns : sequence of str
+        How the program's arrays lie in the loop's axes: a letter an axis, ``i`` where the array has it, ``1`` where it has
+        one element there, which counts for all. New outputs have all axes.
+    scalars : sequence of str
+        The same of the program's scalars; empty for a number.
+    outputs : sequence of str
+        Where each output is stored: one of the program's arrays, or the name of a new one.
+    """
+    axes = max((len(pattern) for pattern in patterns), default=1)
+    whole = "i" * axes
+    new = [name for name in outputs if name not in program.arrays]
+    shaped = next(
+        (f"_{array}" for array, pattern in zip(program.arrays, patterns, strict=True) if pattern == whole), ""
+    )
+    shaped = shaped or f"_{new[0]}"
+    at = {array: _index(pattern) for array, pattern in zip(program.arrays, patterns, strict=True)}
+    names = {id(symbol): f"_e_{array}" for array, symbol in program.arrays.items()}
+    for k, (symbol, pattern) in enumerate(zip(program.scalars, scalars, strict=True)):
+        names[id(symbol)] = f"s{k}[{_index(pattern)}]" if pattern else f"s{k}"
+    constants, lines = [], []
+
+    def code(symbol: Symbol) -> str:
+        if symbol.operation == "number" and id(symbol) not in names:
+            names[id(symbol)] = f"c{len(constants)}"
+            constants.append(f"c{len(constants)} = np.{symbol.dtype.name}({symbol.operands[0]!r})")
+        return names[id(symbol)]
+
+    read = [array for array, symbol in program.arrays.items() if _is_read(symbol, program)]
+    lines += [f"_e_{array} = _{array}[{at[array]}]" for array in read]
+    for k, symbol in enumerate(program.steps):
+        operands = [code(operand) for operand in symbol.operands]
+        if symbol.operation == "astype":
+            expression = f"np.{symbol.dtype.name}({{0}})" if symbol.dtype != np.dtype(bool) else "{0} != 0"
+        elif symbol.operation in AGAINST_A_NUMBER and symbol.operands[1].operation == "number":
+            expression = AGAINST_A_NUMBER[symbol.operation]
+        else:
+            expression = EXPRESSIONS[symbol.operation]
+        names[id(symbol)] = f"t{k}"
+        lines.append(f"t{k} = {expression.format(*operands)}")
+    stores = zip(outputs, program.outputs, strict=True)
+    lines += [f"_{place}[{at.get(place, _index(whole))}] = {code(output.value)}" for place, output in stores]
+    parameters = [f"_{array}" for array in (*program.arrays, *new)] + [f"s{k}" for k in range(len(program.scalars))]
+    head = [f"def {name}({', '.join(parameters)}):"]
+    for axis in range(axes):
+        head.append(f"{'    ' * (axis + 1)}for i{axis} in range({shaped}.shape[{axis}]):")
+    inner = "    " * (axes + 1)
+    assert not keyword.iskeyword(name)
+    return "\n".join(["import numpy as np", *constants, "", *head, *(inner + line for line in lines), ""])
+
+
+def merged(shapes: Sequence[tuple[int, ...]]) -> tuple[list[str], list[tuple[int, ...]]]:
+    """Return how arrays that broadcast lie in as few axes as can be, and their shapes in these.
+
+    Neighbouring axes that all arrays have, or that the same ones lack, are one: of arrays of one shape a single axis is left.
+    """
+    whole = np.broadcast_shapes(*shapes)
+    padded = [(1,) * (len(whole) - len(shape)) + tuple(shape) for shape in shapes]
+    has = [tuple(shape[axis] == whole[axis] and whole[axis] != 1 for shape in padded) for axis in range(len(whole))]
+    groups: list[list[int]] = []
+    for axis, length in enumerate(whole):
+        if length == 1 and groups:
+            groups[-1].append(axis)  # one element there, whatever the others have
+        elif groups and all(whole[k] == 1 for k in groups[-1]):
+            groups[-1].append(axis)
+        elif groups and has[axis] == next(has[k] for k in groups[-1] if whole[k] != 1):
+            groups[-1].append(axis)
+        else:
+            groups.append([axis])
+    groups = groups or [[]]
+    patterns, reshaped = [], []
+    for shape in padded:
+        lengths = [int(np.prod([shape[axis] for axis in group], dtype=int)) for group in groups]
+        full = [int(np.prod([whole[axis] for axis in group], dtype=int)) for group in groups]
+        patterns.append("".join("i" if length == all_ else "1" for length, all_ in zip(lengths, full, strict=True)))
+        reshaped.append(tuple(lengths))
+    return patterns, reshaped
+
+
+def _index(pattern: str) -> str:
+    return ", ".join(f"i{axis}" if letter == "i" else "0" for axis, letter in enumerate(pattern))
+
+
+def _is_read(symbol: Symbol, program: Program) -> bool:
+    return any(symbol in step.operands for step in program.steps) or any(o.value is symbol for o in program.outputs)

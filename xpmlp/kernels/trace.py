@@ -1,0 +1,201 @@
+"""A function of elements, called with symbols: what it computes, as a list of operations that a compiler can write out.
+
+Symbols have dtypes, and a number beside one takes its, as in the Array API. What is computed of scalars alone stays on the
+host, in float64, and reaches the kernel as one more argument: 1 − 0.999 in float32 would be wrong in the fifth digit.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+UNARY = ("abs", "exp", "log", "log1p", "negative", "sqrt", "tanh")
+ARITHMETIC = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
+COMPARISONS = ("less", "less_equal", "greater", "greater_equal")
+OPERATORS = {
+    **{"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide"},
+    **{"lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"},
+}
+"""Python's names of the operators that a symbol has, and the standard's."""
+
+
+class Scalar:
+    """A number that the host computes before each call: an expression in Python of the function's scalars."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+
+class Symbol:
+    """An element that is not there yet.
+
+    Parameters
+    ----------
+    program : Program
+        Where it is noted.
+    dtype : numpy.dtype
+        Its type.
+    operation : str
+        A function of the standard; or ``array``, a parameter of the traced function; ``scalar``, an argument that the host
+        computes; ``number``, a constant.
+    operands : tuple
+        The symbols that it is computed of; or the parameter's name, the scalar's expression, the number.
+    """
+
+    __array_ufunc__ = None  # a NumPy number on the left leaves the operator to the symbol
+
+    def __init__(self, program: "Program", dtype: np.dtype, operation: str, operands: tuple[Any, ...]) -> None:
+        self.program, self.dtype, self.operation, self.operands = program, dtype, operation, operands
+
+    def __neg__(self) -> "Symbol":
+        return self.program.negative(self)
+
+    def __abs__(self) -> "Symbol":
+        return self.program.abs(self)
+
+    def __bool__(self) -> bool:
+        raise TypeError("a function of elements cannot ask whether an element is true: use where")
+
+
+@dataclass
+class Output:
+    """What a traced function returns.
+
+    Parameters
+    ----------
+    value : Symbol
+        It.
+    place : str or None
+        The array that it overwrites; None: a new one.
+    """
+
+    value: Symbol
+    place: str | None
+
+
+class Program:
+    """The namespace that a function of elements is traced with, and what was noted.
+
+    Parameters
+    ----------
+    function : callable
+        From a namespace, arrays, and scalars by keyword, to an array or a tuple of arrays.
+    dtypes : mapping of str to numpy.dtype
+        The arrays, by the names of the function's parameters.
+    scalars : sequence of str
+        The scalars.
+    fixed : mapping
+        Arguments that the trace is for: switches and dtypes.
+    places : sequence of str
+        Which arrays the outputs overwrite, in their order; outputs behind these are new arrays.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        dtypes: Mapping[str, np.dtype],
+        scalars: Sequence[str] = (),
+        fixed: Mapping[str, Any] | None = None,
+        places: Sequence[str] = (),
+    ) -> None:
+        self._noted: dict[tuple[Any, ...], Symbol] = {}
+        self.arrays = {name: self._note(dtype, "array", name) for name, dtype in dtypes.items()}
+        returned = function(self, *self.arrays.values(), **{name: Scalar(name) for name in scalars}, **(fixed or {}))
+        values = returned if isinstance(returned, tuple) else (returned,)
+        names = [*places, *[None] * (len(values) - len(places))]
+        self.outputs = [Output(*pair) for pair in zip(values, names, strict=True)]
+        used: set[int] = set()
+        waiting = list(values)
+        while waiting:
+            symbol = waiting.pop()
+            if id(symbol) not in used:
+                used.add(id(symbol))
+                waiting += [operand for operand in symbol.operands if isinstance(operand, Symbol)]
+        noted = [symbol for symbol in self._noted.values() if id(symbol) in used]
+        self.scalars = [symbol for symbol in noted if symbol.operation == "scalar"]
+        self.steps = [symbol for symbol in noted if symbol.operation not in ("array", "scalar", "number")]
+        """What is computed, in an order that can be followed."""
+
+    def where(self, condition: Symbol, one: Any, other: Any) -> Symbol:
+        """Return one where the condition is true, and the other where it is not."""
+        one, other = self._alike("where", one, other)
+        return self._note(one.dtype, "where", condition, one, other)
+
+    def isfinite(self, x: Symbol) -> Symbol:
+        """Return whether an element is neither infinite nor NaN."""
+        return self._note(np.dtype(bool), "isfinite", x)
+
+    def astype(self, x: Symbol, dtype: Any) -> Symbol:
+        """Return an element as another type."""
+        return x if x.dtype == dtype else self._note(np.dtype(dtype), "astype", x)
+
+    float32, float64, int32 = np.dtype("float32"), np.dtype("float64"), np.dtype("int32")
+
+    def __getattr__(self, name: str) -> Callable[..., Symbol]:
+        if name in UNARY:
+            return lambda x: self._note(x.dtype, name, x)
+        if name in ARITHMETIC or name in COMPARISONS:
+            return lambda one, other: self._binary(name, one, other)
+        raise AttributeError(f"a function of elements has no {name}: {__name__} knows those that it may use")
+
+    def _binary(self, name: str, one: Any, other: Any) -> Symbol:
+        one, other = self._alike(name, one, other)
+        return self._note(np.dtype(bool) if name in COMPARISONS else one.dtype, name, one, other)
+
+    def _alike(self, name: str, *operands: Any) -> list[Symbol]:
+        """Return operands as symbols of one dtype: a number or a scalar takes that of the symbol beside it."""
+        dtypes = {operand.dtype for operand in operands if isinstance(operand, Symbol)}
+        if len(dtypes) != 1:
+            raise TypeError(
+                f"{name} of {' and '.join(map(str, dtypes)) or 'numbers alone'}: expected one dtype, see astype"
+            )
+        (dtype,) = dtypes
+        found = []
+        for operand in operands:
+            if not isinstance(operand, Symbol):
+                code = operand.code if isinstance(operand, Scalar) else dtype.type(operand).item()
+                kind = "scalar" if isinstance(operand, Scalar) else "number"
+                if dtype.kind != "f" and not (dtype.kind == "i" and type(operand) is int):
+                    raise TypeError(f"{name} of {dtype} and {operand!r}: expected numbers of its kind")
+                operand = self._note(dtype, kind, code)
+            found.append(operand)
+        return found
+
+    def _note(self, dtype: np.dtype, operation: str, *operands: Any) -> Symbol:
+        # repr tells −0.0 from 0.0 and is the same for every NaN.
+        key = dtype, operation, *(id(x) if isinstance(x, Symbol) else repr(x) for x in operands)
+        if key not in self._noted:
+            self._noted[key] = Symbol(self, dtype, operation, operands)
+        return self._noted[key]
+
+
+Operand: TypeAlias = Symbol | Scalar | float | int
+
+
+def _operator(name: str, swapped: bool) -> Callable[[Any, Any], Any]:
+    """Return the method of `Symbol` or `Scalar` for an operator; swapped: the one for its right-hand side."""
+
+    def method(self: Any, other: Any) -> Any:
+        one, another = (other, self) if swapped else (self, other)
+        return self.program._binary(name, one, another)
+
+    return method
+
+
+def _scalar_operator(sign: str, swapped: bool) -> Callable[[Any, Any], Any]:
+    def method(self: Scalar, other: Any) -> Any:
+        if isinstance(other, Symbol):
+            return NotImplemented
+        code = other.code if isinstance(other, Scalar) else repr(other)
+        return Scalar(f"({code} {sign} {self.code})" if swapped else f"({self.code} {sign} {code})")
+
+    return method
+
+
+for _python, _standard in OPERATORS.items():
+    setattr(Symbol, f"__{_python}__", _operator(_standard, swapped=False))
+for _python, _sign in (("add", "+"), ("sub", "-"), ("mul", "*"), ("truediv", "/")):
+    setattr(Symbol, f"__r{_python}__", _operator(OPERATORS[_python], swapped=True))
+    setattr(Scalar, f"__{_python}__", _scalar_operator(_sign, swapped=False))
+    setattr(Scalar, f"__r{_python}__", _scalar_operator(_sign, swapped=True))

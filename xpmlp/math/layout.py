@@ -1,0 +1,198 @@
+"""All parameters as one vector, theta: where each layer's lie in it, how it begins, and how its gradient is put together."""
+
+import itertools
+import math
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from xpmlp.errors import ConfigError, ShapeError
+from xpmlp.kernels import operation
+from xpmlp.namespaces import Array, array_namespace
+
+Layer: TypeAlias = tuple[Array, Array]
+"""One layer's weights W (…, fan_in, fan_out) and biases b (…, 1, fan_out)."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each layer's parameters lie in one vector.
+
+    The vector ``theta`` is W1, b1, W2, b2, …, each in C order, without gaps.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        The widths from the inputs to the classes, such as ``(784, 256, 128, 10)``.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer than two widths, or one is not a whole number of at least 1.
+    """
+
+    sizes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        try:
+            sizes = tuple(operator.index(size) for size in self.sizes)
+        except TypeError:
+            raise ConfigError(f"layer sizes {self.sizes!r}: expected whole numbers") from None
+        if len(sizes) < 2:
+            raise ConfigError(f"layer sizes {sizes}: expected at least two, the inputs' width and the classes'")
+        if min(sizes) < 1:
+            raise ConfigError(f"layer sizes {sizes}: expected widths of at least 1")
+        object.__setattr__(self, "sizes", sizes)
+
+    @cached_property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """The shape (fan_in, fan_out) of each layer's weights."""
+        return tuple(itertools.pairwise(self.sizes))
+
+    @cached_property
+    def size(self) -> int:
+        """The number of parameters."""
+        return sum(fan_in * fan_out + fan_out for fan_in, fan_out in self.shapes)
+
+    def unflatten(self, theta: Array) -> tuple[Layer, ...]:
+        """Return each layer's ``(W, b)``: views of theta, where the library has views.
+
+        Parameters
+        ----------
+        theta : array, shape (…, size)
+            All parameters; of several networks, a row each.
+
+        Raises
+        ------
+        ShapeError
+            If theta has another shape.
+        """
+        xp = array_namespace(theta=theta)
+        *networks, size = theta.shape or (0,)
+        if size != self.size:
+            raise ShapeError(
+                f"theta has shape {tuple(theta.shape)}: layers {self.sizes} have {self.size} parameters in one vector"
+            )
+        reshape = xp.reshape
+        return tuple(
+            (
+                reshape(theta[..., start:middle], (*networks, fan_in, fan_out)),
+                reshape(theta[..., middle:stop], (*networks, 1, fan_out)),
+            )
+            for start, middle, stop, fan_in, fan_out in self._places
+        )
+
+    @cached_property
+    def _places(self) -> tuple[tuple[int, int, int, int, int], ...]:
+        """Where each layer's weights begin, its biases begin, both end; and its widths."""
+        places = []
+        start = 0
+        for fan_in, fan_out in self.shapes:
+            middle = start + fan_in * fan_out
+            places.append((start, middle, middle + fan_out, fan_in, fan_out))
+            start = middle + fan_out
+        return tuple(places)
+
+    def flatten(self, layers: Iterable[Layer]) -> Array:
+        """Return the layers' arrays, parameters or gradients, as one new vector.
+
+        Parameters
+        ----------
+        layers : sequence of (W, b)
+            Arrays of the shapes that `unflatten` gives.
+
+        Raises
+        ------
+        ShapeError
+            If there are more or fewer layers, or one has another shape.
+        """
+        arrays = tuple(array for layer in layers for array in layer)
+        found = [tuple(array.shape[-2:]) for array in arrays]
+        expected = [shape for fan_in, fan_out in self.shapes for shape in ((fan_in, fan_out), (1, fan_out))]
+        if found != expected:
+            raise ShapeError(f"layers of shapes {found}: sizes {self.sizes} have {expected}")
+        array_namespace(layers=arrays)
+        return join(arrays, arrays[0].ndim - 2)
+
+
+def init(layout: Layout, rng: Any, dtype: str = "float32") -> Any:
+    """Return initial parameters on the host: He-normal weights and zero biases.
+
+    W ~ N(0, 2 / fan_in), which keeps the variance of what passes through a ReLU layer (He, Zhang, Ren & Sun 2015,
+    "Delving Deep into Rectifiers", eq. 10). The weights are drawn in float64, layer by layer, and then cast, so that
+    one generator state gives the same network in either precision.
+
+    Parameters
+    ----------
+    layout : Layout
+        The network's widths.
+    rng : numpy.random.Generator
+        What the weights are drawn from; it is advanced.
+    dtype : {"float32", "float64"}
+        The parameters' type.
+
+    Returns
+    -------
+    numpy.ndarray, shape (layout.size,)
+        The vector theta.
+
+    Raises
+    ------
+    ConfigError
+        If the dtype is neither of the two.
+    """
+    if dtype not in ("float32", "float64"):
+        raise ConfigError(f"dtype {dtype!r}: expected float32 or float64")
+    layers = []
+    for fan_in, fan_out in layout.shapes:
+        W = rng.standard_normal((fan_in, fan_out))
+        W *= math.sqrt(2 / fan_in)
+        xp = array_namespace(W=W)
+        layers.append((xp.astype(W, getattr(xp, dtype)), xp.zeros((1, fan_out), dtype=getattr(xp, dtype))))
+    return layout.flatten(layers)
+
+
+@operation
+def join(arrays: tuple[Array, ...], networks: int = 0) -> Array:
+    """Return arrays of any shapes, each in C order and without gaps, as one new vector.
+
+    Parameters
+    ----------
+    arrays : tuple of arrays
+        What is joined.
+    networks : int
+        The first axes, which are kept: all arrays have the same.
+    """
+    xp = array_namespace(arrays=arrays)
+    kept = tuple(arrays[0].shape[:networks])
+    return xp.concat([xp.reshape(array, (*kept, -1)) for array in arrays], axis=-1)
+
+
+@operation
+def new_gradient(theta: Array) -> Array | None:
+    """Return a new vector like theta, into whose parts gradients are written; None where a library's arrays are not."""
+    return None
+
+
+def gradient_vector(
+    layout: Layout, theta: Array, compute: Callable[[Sequence[Layer] | None], Iterable[Layer]]
+) -> Array:
+    """Return the gradient by theta as one new vector.
+
+    Parameters
+    ----------
+    layout : Layout
+        Where each layer's parameters lie in theta.
+    theta : array, shape (…, layout.size)
+        The parameters.
+    compute : callable
+        Returns each layer's gradients, given where to write them, so that the vector needs no copies where the library's
+        arrays can be written; else given None.
+    """
+    vector = new_gradient(theta)
+    if vector is None:
+        return layout.flatten(compute(None))
+    compute(layout.unflatten(vector))
+    return vector

@@ -1,0 +1,158 @@
+"""The network: forward (F1–F5), the loss and its gradient (F6, F7, B1), backward (B2–B11), for any number of layers.
+
+Each statement has the number of its equation in `derivation.md` beside it. Rows are samples. The layers are numbered from
+1 to K; A_0 = X; axes in front of the last two, where there are some, number networks that are computed at once.
+"""
+
+from collections.abc import Sequence
+
+from xpmlp.errors import ArrayError, ShapeError
+from xpmlp.kernels import operation
+from xpmlp.math.activations import ACTIVATIONS, HEADS, log_softmax, softmax
+from xpmlp.math.layout import Layer
+from xpmlp.namespaces import Array, array_namespace
+
+
+def forward(
+    layers: Sequence[Layer], X: Array, activation: str = "relu", masks: Sequence[Array] | None = None
+) -> tuple[Array, list[tuple[Array, Array]]]:
+    """Return the last layer's sums S, (…, n, c), and the trail that `backward` follows: each layer's Z and A, from X on.
+
+    Parameters
+    ----------
+    layers : sequence of (W, b)
+        Weights (…, fan_in, fan_out) and biases (…, 1, fan_out), K of each.
+    X : array, shape (…, n, d)
+        The samples, of the layers' dtype.
+    activation : str
+        Which of `xpmlp.math.activations.ACTIVATIONS` stands between the layers.
+    masks : sequence of K − 1 arrays or None
+        Dropout: what each of A_1, …, A_{K−1} is multiplied by, of its shape; for ReLU alone.
+
+    Raises
+    ------
+    ArrayError, ShapeError
+        If X is of another library or dtype than the layers, or has not as many columns as the first one has inputs.
+    ConfigError
+        If there are masks, and the activation is not ReLU.
+    """
+    _require_samples(X, layers)
+    A, trail, apply = X, [(X, X)], ACTIVATIONS[activation].apply
+    for (W, b), mask in zip(layers[:-1], masks or [None] * len(layers), strict=False):
+        Z, A = apply(A @ W, b, mask)  # F1, F2: H = X W1 + b1, A = ReLU(H); F3, F4: O and q
+        trail.append((Z, A))
+    W, b = layers[-1]
+    S = A @ W  # F5
+    S += b
+    return S, trail
+
+
+def score(S: Array, T: Array, head: str = "softmax") -> tuple[Array, Array, Array | None]:
+    """Return the gradient by S, the mean loss, and how many rows of logits are greatest at their label, 0-d of int32.
+
+    Parameters
+    ----------
+    S : array, shape (…, n, c)
+        What `forward` returned.
+    T : array
+        For softmax labels, integers (…, n), 0 to c − 1: the values are not looked at, which would wait for the device; such a
+        row counts for nothing. For another head the targets (…, n, c), of S's dtype or of booleans.
+    head : str
+        Which of `xpmlp.math.activations.HEADS`; of another than softmax nothing is counted, which is None.
+
+    Raises
+    ------
+    ArrayError, ShapeError
+        If T is of another library than S, or its dtype or shape is none of these.
+    """
+    xp = array_namespace(S=S, T=T)
+    _require_targets(xp, S, T, head)
+    if head == "softmax":
+        delta, loss, correct = cross_entropy(S, xp.astype(T, xp.int32, copy=False))  # F6, F7, B1
+        return delta, loss, correct
+    share, T = 1 / S.shape[-2], xp.astype(T, S.dtype, copy=False)
+    delta = HEADS[head].delta(HEADS[head].predict(xp, S), T) * share
+    return delta, xp.sum(HEADS[head].losses(xp, S, T), axis=(-2, -1)) * share, None
+
+
+@operation
+def cross_entropy(S: Array, labels: Array) -> tuple[Array, Array, Array]:
+    """F6, P; F7, the loss; and B1, its gradient, for which some libraries make one pass over each row. See `score`."""
+    xp = array_namespace(S=S, labels=labels)
+    T, share = one_hot(labels, S), 1 / S.shape[-2]
+    P = softmax(S)
+    loss = -xp.sum(xp.where(T, log_softmax(S), 0.0), axis=(-2, -1)) * share
+    delta = (P - xp.astype(T, S.dtype)) * share
+    correct = xp.sum(xp.astype(xp.argmax(S, axis=-1) == labels, xp.int32), axis=-1, dtype=xp.int32)
+    return delta, loss, correct
+
+
+def backward(
+    layers: Sequence[Layer],
+    trail: Sequence[tuple[Array, Array]],
+    delta: Array,
+    activation: str = "relu",
+    masks: Sequence[Array] | None = None,
+    into: Sequence[Layer] | None = None,
+) -> tuple[Layer, ...]:
+    """Return the loss's gradient by every weight and bias, (dW, db) for each layer.
+
+    Parameters
+    ----------
+    layers, trail, activation, masks
+        What `forward` was given, and the trail that it returned; the arrays in it are handed over.
+    delta : array, shape (…, n, c)
+        The gradient by S, which `score` returned.
+    into : sequence of (array, array) or None
+        Where to write the gradients, for a library whose arrays can be written.
+    """
+    gradients: list[Layer] = []
+    pull_back = ACTIVATIONS[activation].pull_back
+    for k in reversed(range(len(layers))):
+        (Z, A), (W, _), places = trail[k], layers[k], into[k] if into else (None, None)
+        dW = product(A.mT, delta, places[0])  # B2, B6, B10
+        db = column_sums(delta, places[1])  # B3, B7, B11
+        gradients.append((dW, db))
+        if k > 0:
+            dA = delta @ W.mT  # B4, B8
+            delta = pull_back(Z, A, dA, masks[k - 1] if masks else None)  # B5, B9
+    return tuple(reversed(gradients))
+
+
+@operation
+def product(A: Array, B: Array, place: Array | None) -> Array:
+    """Return A B, in a place where arrays can be written."""
+    return A @ B
+
+
+@operation
+def column_sums(delta: Array, place: Array | None) -> Array:
+    """Return the sums over the rows, 1ᵀ delta, in a place where arrays can be written."""
+    return array_namespace(delta=delta).sum(delta, axis=-2, keepdims=True)
+
+
+def one_hot(labels: Array, S: Array) -> Array:
+    """Return T, (…, n, c) booleans: by comparison, so that there is no gather and no check that waits."""
+    xp = array_namespace(S=S, labels=labels)
+    # Under jax.jit an array has no device yet; a narrow dtype could not count the classes.
+    classes = xp.arange(S.shape[-1], dtype=xp.int32, device=getattr(labels, "device", None))
+    return xp.astype(labels, xp.int32, copy=False)[..., None] == classes
+
+
+def _require_samples(X: Array, layers: Sequence[Layer]) -> None:
+    array_namespace(layers=tuple(array for layer in layers for array in layer), X=X)
+    first = layers[0][0]
+    if X.ndim < 2 or X.shape[-1] != first.shape[-2]:
+        raise ShapeError(f"X has shape {tuple(X.shape)}: the first layer expects (samples, {first.shape[-2]})")
+    if X.dtype != first.dtype:
+        raise ArrayError(f"X is {X.dtype}, the layers are {first.dtype}: cast X to it")
+
+
+def _require_targets(xp: object, S: Array, T: Array, head: str) -> None:
+    is_labels = head == "softmax"
+    if is_labels and not xp.isdtype(T.dtype, "integral"):
+        raise ArrayError(f"labels are {T.dtype}: expected integers, each sample's class")
+    expected = S.shape[:-1] if is_labels else S.shape
+    if tuple(T.shape) != tuple(expected):
+        what = f"labels have shape {tuple(T.shape)}" if is_labels else f"targets have shape {tuple(T.shape)}"
+        raise ShapeError(f"{what}: expected {tuple(expected)}, as S has {tuple(S.shape)}")
