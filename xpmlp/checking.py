@@ -7,8 +7,9 @@ from functools import cache
 import numpy as np
 
 from xpmlp.backends import Backend, get_backend
-from xpmlp.network import Layout, backward, cross_entropy, forward, init
-from xpmlp.optimizers import Optimizer, adam, adamw, sgd
+from xpmlp.math.layout import Layout, init
+from xpmlp.math.network import backward, forward, score
+from xpmlp.math.optimizers import Optimizer, adam, adamw, sgd
 from xpmlp.steps import make_evaluation_step, make_train_step, zero_totals
 
 STEPS = 100
@@ -162,16 +163,16 @@ def check_one_pass(backend: Backend, problem: Problem, dtype: str) -> Iterator[M
     """Yield the errors of the logits, the loss, and the gradient by every weight and bias."""
     layout, labels = problem.layout, problem.labels
     layers = layout.unflatten(problem.theta)
-    S, activations = forward(layers, problem.X)
-    expected = {"logits S": S, "loss L": cross_entropy(S, labels)}
-    expected |= _named(backward(layers, activations, S, labels))
+    S, trail = forward(layers, problem.X)
+    delta, loss, _ = score(S, labels)
+    expected = {"logits S": S, "loss L": loss} | _named(backward(layers, trail, delta))
 
     with backend.context():
         layers = layout.unflatten(backend.asarray(problem.theta.astype(dtype), copy=True))
         X, device_labels = backend.asarray(problem.X.astype(dtype)), backend.asarray(labels)
-        S, activations = forward(layers, X)
-        found = {"logits S": S, "loss L": cross_entropy(S, device_labels)}
-        found |= _named(backward(layers, activations, S, device_labels))
+        S, trail = forward(layers, X)
+        delta, loss, _ = score(S, device_labels)
+        found = {"logits S": S, "loss L": loss} | _named(backward(layers, trail, delta))
     for what, array in found.items():
         yield Measurement(what, dtype, relative_error(backend.to_numpy(array), expected[what]), ONE_PASS[dtype])
 

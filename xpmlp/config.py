@@ -9,10 +9,10 @@ from typing import Any
 
 from xpmlp.data.loading import TRANSFERS
 from xpmlp.errors import ConfigError
-from xpmlp.network import Layout
-from xpmlp.optimizers import Optimizer, adam, adamw, sgd
-from xpmlp.primitives import KERNELS, resolve_kernels
-from xpmlp.schedules import Schedule, constant, cosine, one_cycle
+from xpmlp.kernels import KERNELS, resolve_kernels
+from xpmlp.math.layout import Layout
+from xpmlp.math.optimizers import Optimizer, adam, adamw, sgd
+from xpmlp.math.schedules import Schedule, constant, cosine, one_cycle
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "cosine", "one-cycle")
@@ -36,7 +36,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "learning_rate": 0.5,
         "center": 0.13,  # near the mean of MNIST's pixels
         "val_size": 0,
-        "kernels": "numpy",  # numba's import would take longer than it saves
+        "kernels": "inplace",  # numba's import would take longer than it saves
     },
     "best": {
         "hidden": (1024, 512, 256),
@@ -113,7 +113,7 @@ class TrainConfig:
     average_every : int
         Steps that each of several ranks makes alone before their parameters are averaged, which is for slow links; 1:
         they make every step together, as one process would.
-    kernels : {"auto", "numpy", "numba"}
+    kernels : {"auto", "plain", "inplace", "compiled"}
         What computes on the NumPy backend beside its matrix products: NumPy's functions, or kernels that numba
         compiles; auto: the latter where numba is installed. The results differ in their last bits.
 

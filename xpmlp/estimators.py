@@ -36,6 +36,7 @@ from xpmlp.fitting import (
 from xpmlp.inputs import (
     DeviceLabels,
     Place,
+    as_samples,
     check_samples,
     check_values,
     check_weights,
@@ -46,8 +47,8 @@ from xpmlp.inputs import (
     require_same_place,
     widest_float,
 )
+from xpmlp.math.layout import Layout
 from xpmlp.namespaces import Array, array_namespace
-from xpmlp.network import Layout
 
 _STOCHASTIC = ("sgd", "adam")
 
@@ -91,7 +92,7 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
         raise NotImplementedError
 
     def _head(self) -> str:
-        """Return what stands behind the last layer, as `xpmlp.network.HEADS` names it."""
+        """Return what stands behind the last layer, as `xpmlp.math.activations.HEADS` names it."""
         raise NotImplementedError
 
     # --- fitting ---------------------------------------------------------------------------------------------------
@@ -149,6 +150,8 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
         with computing(place.device, X.shape[0] if self.batch_size == "auto" else self.batch_size):
             if first_pass:
                 self._initialise(layout, X.dtype, place)
+            if self.out_activation_ == "softmax":
+                T = place.xp.astype(place.xp.argmax(place.xp.astype(T, place.xp.int8), axis=1), place.xp.int32)
             if self.solver == "lbfgs":
                 self._fit_lbfgs(layout, (X, T, weights), place)
             else:
@@ -172,7 +175,7 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
                 raise ValueError(f"sparse X is for NumPy: {place.device} takes dense arrays; use X.toarray()")
             T = self._check_targets(X, y, place, incremental)
             if place.device.name == "numpy":
-                return X, T, sample_weight
+                return as_samples(X), T, sample_weight
             weights = None if sample_weight is None else place.to_device(sample_weight)
             return place.to_device(X), place.to_device(T), weights
         name = type(self).__name__
@@ -409,7 +412,7 @@ class _Perceptron(BaseEstimator):  # type: ignore[misc]
             if not isinstance(X, np.ndarray) and place.device.name != "numpy":
                 raise ValueError(f"sparse X is for NumPy: {place.device} takes dense arrays; use X.toarray()")
             dtype = self.dtype or np.result_type(X.dtype, self.coefs_[0].dtype).name
-            X = X.astype(dtype, copy=False)
+            X = as_samples(X).astype(dtype, copy=False)
             if place.device.name != "numpy":
                 X = place.to_device(X)
                 dtype = name_of(X.dtype)
@@ -697,7 +700,7 @@ class MLPClassifier(ClassifierMixin, _Perceptron):  # type: ignore[misc]
         if self.classes_.shape[0] == 1:
             return 1.0  # whatever the probability, there is but one class to predict
         if self.out_activation_ == "softmax":
-            hits = xp.argmax(P, axis=1) == xp.argmax(xp.astype(T, xp.int8), axis=1)
+            hits = xp.argmax(P, axis=1) == T
         else:
             hits = (P > 0.5) == T
         return mean_of_hits(hits, weights)

@@ -9,10 +9,13 @@ import numpy as np
 from sklearn.exceptions import UndefinedMetricWarning
 
 from xpmlp.backends.base import Backend
-from xpmlp.inputs import on_host
-from xpmlp.namespaces import Array, array_namespace, clipped
-from xpmlp.network import Layer, Layout, backward, forward, gradient_vector, predictions
-from xpmlp.optimizers import Optimizer, Scalars, State, adam_epsilon_hat, sgd_rate_inside
+from xpmlp.inputs import SparseSamples, on_host
+from xpmlp.math.activations import predictions, reported_losses
+from xpmlp.math.elements import weighted
+from xpmlp.math.layout import Layer, Layout, gradient_vector, penalize
+from xpmlp.math.network import backward, forward, score
+from xpmlp.math.optimizers import Optimizer, Scalars, State, adam, sgd
+from xpmlp.namespaces import Array, array_namespace
 
 Batch: TypeAlias = tuple[Array, Array, Array | None]
 """Samples, targets and weights."""
@@ -107,8 +110,8 @@ class Stepper:
 @functools.lru_cache(maxsize=64)
 def _rule(settings: tuple[Any, ...]) -> Optimizer:
     if settings[0] == "sgd":
-        return sgd_rate_inside(settings[1], nesterov=settings[2])
-    return adam_epsilon_hat(settings[1], settings[2], epsilon=settings[3])
+        return sgd(settings[1], nesterov=settings[2], rate_inside=True)
+    return adam(settings[1], settings[2], epsilon=settings[3], epsilon_hat=True)
 
 
 @functools.lru_cache(maxsize=64)
@@ -150,35 +153,24 @@ def _loss_and_gradient(
     alpha: float,
 ) -> tuple[Array, Array]:
     layers = layout.unflatten(theta)
-    S, activations = forward(layers, X, activation)
-    value = _reported_loss(layers, S, T, weights, head, alpha)
-    options: dict[str, Any] = {"head": head, "activation": activation, "weights": weights, "l2": alpha}
-    gradient = gradient_vector(layout, theta, lambda into: backward(layers, activations, S, T, into=into, **options))
-    return value, gradient
-
-
-def _reported_loss(
-    layers: Sequence[Layer], S: Array, T: Array, weights: Array | None, head: str, alpha: float
-) -> Array:
-    """Return the loss that scikit-learn reports: of clipped probabilities, and squared errors averaged over outputs."""
-    xp = array_namespace(S=S, T=T)
-    P, n = predictions(S, head), S.shape[0]
-    if head in ("softmax", "logistic"):
-        eps = float(xp.finfo(P.dtype).eps)
-        P = clipped(P, eps, 1 - eps)
-        chosen = xp.where(T, P, 1.0 if head == "softmax" else 1 - P)
-        losses = -xp.sum(xp.log(chosen), axis=1)
-    elif head == "identity":
-        losses = xp.sum((T - P) ** 2, axis=1) * (0.5 / S.shape[1])
-    else:
-        is_positive = T > 0
-        losses = xp.sum(xp.where(is_positive, T * xp.log(xp.where(is_positive, T, 1.0) / P), 0.0) - T + P, axis=1)
-    share = 1 / n if weights is None else 1 / xp.sum(weights)
+    S, trail = forward(layers, X, activation)
+    n = S.shape[0]
+    share: Any = 1 / n if weights is None else 1 / array_namespace(weights=weights).sum(weights)
+    losses = reported_losses(S, T, head)
+    xp = array_namespace(S=S)
     value = xp.sum(losses if weights is None else losses * weights) * share
-    if not alpha:
-        return value
-    squares = [xp.reshape(W, (-1,)) for W, _ in layers]
-    return value + (0.5 * alpha) * share * sum((w @ w for w in squares[1:]), squares[0] @ squares[0])
+    if alpha:
+        squares = [xp.reshape(W, (-1,)) for W, _ in layers]
+        value = value + (0.5 * alpha) * share * sum((w @ w for w in squares[1:]), squares[0] @ squares[0])
+    delta, _, _ = score(S, T, head)
+    if weights is not None:
+        delta = weighted(delta, weights[:, None], share=n * share)
+
+    def compute(into: Sequence[Layer] | None) -> Sequence[Layer]:
+        gradients = backward(layers, trail, delta, activation, into=into)
+        return penalize(gradients, layers, alpha * share) if alpha else gradients
+
+    return value, gradient_vector(layout, theta, compute)
 
 
 AT_ONCE = 16_384
@@ -199,8 +191,8 @@ def take(xp: Any, data: Batch, rows: Any) -> Batch:
     """Return some of the samples, named by a slice or by their numbers."""
     X, T, weights = data
     if isinstance(rows, slice):
-        return X[rows, :], T[rows, :], None if weights is None else weights[rows]
-    X = xp.take(X, rows, axis=0) if hasattr(X, "__dlpack__") else X[rows]  # what has not is sparse
+        return X[rows, :], T[rows, ...], None if weights is None else weights[rows]
+    X = X[rows, :] if isinstance(X, SparseSamples) else xp.take(X, rows, axis=0)
     return X, xp.take(T, rows, axis=0), None if weights is None else xp.take(weights, rows, axis=0)
 
 

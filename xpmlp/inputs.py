@@ -199,6 +199,44 @@ def check_weights(weights: Any, place: Place, like: Array) -> Array:
     return w
 
 
+class SparseSamples:
+    """A SciPy sparse matrix as the network's X: of it only two products are taken, with NumPy's arrays, and they are dense.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse matrix or array, shape (n, d)
+        The samples.
+    """
+
+    ndim = 2
+
+    def __init__(self, matrix: Any) -> None:
+        self.matrix, self.shape, self.dtype = matrix, matrix.shape, matrix.dtype
+
+    def __array_namespace__(self, api_version: str | None = None) -> Any:
+        return np
+
+    @property
+    def mT(self) -> "SparseSamples":
+        """The matrix transposed."""
+        return SparseSamples(self.matrix.T)
+
+    def __matmul__(self, other: np.ndarray) -> np.ndarray:
+        return np.asarray(self.matrix @ other)
+
+    def __getitem__(self, key: Any) -> "SparseSamples":
+        return SparseSamples(self.matrix[key])
+
+    def astype(self, dtype: Any, copy: bool = True) -> "SparseSamples":
+        """Return the samples in another dtype."""
+        return SparseSamples(self.matrix.astype(dtype, copy=copy))
+
+
+def as_samples(X: Any) -> Any:
+    """Return NumPy's array as it is, and a sparse matrix as `SparseSamples`."""
+    return X if isinstance(X, np.ndarray) else SparseSamples(X)
+
+
 class DeviceLabels:
     """The classes among labels on a device: what scikit-learn's LabelBinarizer is for those on the host.
 

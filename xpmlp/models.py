@@ -12,8 +12,10 @@ from xpmlp import tensors
 from xpmlp.backends import get_backend
 from xpmlp.backends.base import Backend, computing
 from xpmlp.errors import ArrayError, CheckpointError, ConfigError, ShapeError
+from xpmlp.math.activations import softmax
+from xpmlp.math.layout import Layer, Layout
+from xpmlp.math.network import forward
 from xpmlp.namespaces import Array, array_namespace
-from xpmlp.network import Layer, Layout, forward, softmax
 
 FILE = "model.safetensors"
 """What a run calls its model."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from xpmlp.config import TrainConfig, resolved
-from xpmlp.network import Layout
+from xpmlp.math.layout import Layout
 
 
 @dataclass(frozen=True)

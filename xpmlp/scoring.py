@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpmlp.network import cross_entropy, log_softmax, softmax
+from xpmlp.math.activations import log_softmax, softmax
+from xpmlp.math.network import score as score_logits
 
 BINS = 15
 """Of the calibration error, as Guo et al. have them."""
@@ -57,7 +58,7 @@ def score(S: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict
     ]
     return {
         "images": len(labels),
-        "loss": float(cross_entropy(S, labels)),
+        "loss": float(score_logits(S, labels)[1]),
         "accuracy": float(hits.sum() / len(labels)),
         "calibration_error": calibration_error(P, labels),
         "classes": classes,

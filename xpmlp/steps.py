@@ -9,11 +9,12 @@ from xpmlp.backends.base import Backend
 from xpmlp.data.deformation import Deformation
 from xpmlp.data.loading import Batch, read_batch
 from xpmlp.dropout import Dropout
+from xpmlp.math.elements import accumulate, scaled
+from xpmlp.math.layout import Layer, Layout, center_gradients, gradient_vector, join
+from xpmlp.math.network import backward, forward, score
+from xpmlp.math.optimizers import Optimizer, Scalars, State
 from xpmlp.namespaces import Array, array_namespace
-from xpmlp.network import Layer, Layout, backpropagate, center_gradients, forward, gradient_vector, score
 from xpmlp.noise import Noise
-from xpmlp.optimizers import Optimizer, Scalars, State
-from xpmlp.primitives import accumulate, join, scaled
 
 
 class Totals(NamedTuple):
@@ -59,7 +60,7 @@ def make_train_step(
         theta: Array, state: State, totals: Totals, batch: Batch, scalars: Scalars, noise: Noise | None = None
     ) -> tuple[Array, State, Totals]:
         gradient, loss, correct, n = differentiate(theta, batch, noise)
-        totals = Totals(*accumulate(*totals, loss, correct, n))
+        totals = Totals(*accumulate(*totals, loss, correct, n=n))
         theta, state = optimizer.update(theta, state, gradient, scalars)
         return theta, state, totals
 
@@ -126,20 +127,23 @@ def _make_differentiation(
         images, labels = read_batch(batch)
         layers = layout.unflatten(theta)
         drawn, left_out = noise or Noise()
-        X = deformation(images, drawn) if deformation and drawn else scaled(images, theta, max_value)
+        X = (
+            deformation(images, drawn)
+            if deformation and drawn
+            else scaled(images, share=1 / max_value, dtype=theta.dtype)
+        )
         masks = dropout.masks(theta, X.shape[0], left_out) if dropout and left_out else None
-        S, activations = forward(layers, X, masks=masks)
+        S, trail = forward(layers, X, masks=masks)
         delta, loss, correct = score(S, labels)
         if share is not None:
             delta *= share  # all gradients are linear in it, and it is the smallest of them
 
         def compute(into: Sequence[Layer] | None) -> Sequence[Layer]:
             if not center:
-                return backpropagate(layers, activations, delta, masks=masks, into=into)
-            X = activations[0]
+                return backward(layers, trail, delta, masks=masks, into=into)
+            X = trail[0][1]
             X -= center  # C1
-            centred = backpropagate(layers, (X, *activations[1:]), delta, masks=masks, into=into)
-            return center_gradients(centred, center)
+            return center_gradients(backward(layers, [(X, X), *trail[1:]], delta, masks=masks, into=into), center)
 
         return gradient_vector(layout, theta, compute), loss, correct, S.shape[0]
 
@@ -151,9 +155,9 @@ def make_evaluation_step(layout: Layout, max_value: int) -> EvaluationStep:
 
     def step(totals: Totals, theta: Array, batch: Batch) -> Totals:
         images, labels = read_batch(batch)
-        S, _ = forward(layout.unflatten(theta), scaled(images, theta, max_value))
+        S, _ = forward(layout.unflatten(theta), scaled(images, share=1 / max_value, dtype=theta.dtype))
         _, loss, correct = score(S, labels)
-        return Totals(*accumulate(*totals, loss, correct, S.shape[0]))
+        return Totals(*accumulate(*totals, loss, correct, n=S.shape[0]))
 
     return step
 
@@ -167,4 +171,4 @@ def add_summed(totals: Totals, summed: Array, n: int) -> Totals:
     """Return the totals with the sum of losses and the number correct that stand behind a sum's first n numbers."""
     xp = array_namespace(summed=summed)
     loss, correct = (xp.reshape(summed[k : k + 1], ()) for k in (n, n + 1))
-    return Totals(*accumulate(*totals, loss, xp.astype(correct, xp.int32), 1))
+    return Totals(*accumulate(*totals, loss, xp.astype(correct, xp.int32), n=1))

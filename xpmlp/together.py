@@ -14,10 +14,10 @@ from xpmlp.config import TrainConfig
 from xpmlp.data.datasets import Dataset
 from xpmlp.data.loading import Batch, DeviceLoader
 from xpmlp.errors import CommunicationError, ConfigError
+from xpmlp.math.layout import join
+from xpmlp.math.optimizers import Scalars, State, sgd
 from xpmlp.namespaces import Array, array_namespace
 from xpmlp.noise import Noise
-from xpmlp.optimizers import Scalars, State, sgd
-from xpmlp.primitives import join
 from xpmlp.records import Checkpoint
 from xpmlp.steps import TAIL, GradientStep, Totals, TrainStep, UpdateStep, add_summed, zero_totals
 

@@ -16,13 +16,13 @@ from xpmlp.data.deformation import Deformation
 from xpmlp.data.loading import DeviceLoader, row_dtype
 from xpmlp.dropout import Dropout
 from xpmlp.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
+from xpmlp.kernels import kernels
+from xpmlp.math.layout import Layout, init
+from xpmlp.math.optimizers import State
+from xpmlp.math.schedules import fading
 from xpmlp.namespaces import Array
-from xpmlp.network import Layout, init
 from xpmlp.noise import Noise
-from xpmlp.optimizers import State
-from xpmlp.primitives import kernels
 from xpmlp.records import Checkpoint, EpochMetrics, History, Plan
-from xpmlp.schedules import fading
 from xpmlp.steps import (
     EvaluationStep,
     Totals,

@@ -14,7 +14,7 @@ from xpmlp.benchmark.child import answer
 from xpmlp.communication import Communicator, join, join_gpus, leave
 from xpmlp.config import TrainConfig
 from xpmlp.data import Dataset, load_dataset
-from xpmlp.network import Layout
+from xpmlp.math.layout import Layout
 from xpmlp.steps import TAIL
 from xpmlp.training import train
 

@@ -144,7 +144,7 @@ def measure(name: str, work: Work, what: str, epochs: int) -> Result:
 def measure_recipe(name: str, work: Work, seed: int) -> Result:
     """Return how long ``xpmlp train --recipe quick`` takes until it says its test accuracy, and its memory by then."""
     result = Result(name, work.batch_size, "cold")
-    backend, kernels = ("numpy", "numba") if name == "numba" else (name, "numpy")
+    backend, kernels = ("numpy", "compiled") if name == "numba" else (name, "inplace")
     options = {"--backend": backend, "--kernels": kernels, "--data-dir": work.data_dir, "--seed": str(seed)}
     began = time.time()
     with (

@@ -54,7 +54,7 @@ def run(
         raise ConfigError(f"--backend {','.join(backend)} with --ranks: expected one of {', '.join(OURS)}")
     if max(ranks) > min(batch_size):
         raise ConfigError(f"{max(ranks)} ranks for batches of {min(batch_size)} images: each needs at least one")
-    library, kernels = ("numpy", "numba") if backend[0] == "numba" else (backend[0], "numpy")
+    library, kernels = ("numpy", "compiled") if backend[0] == "numba" else (backend[0], "inplace")
     if problem := probe_apart(library)[0].problem:  # said now, not by each rank
         raise BackendError(problem)
     words = find_launcher(launcher)

@@ -122,7 +122,7 @@ def deformed(images: Array, numbers: Array, basis: Array, image_shape: tuple[int
     return sampled(images, displacements, max_value)
 
 
-@operation
+@operation()
 def sampled(images: Array, displacements: Array, max_value: int) -> Array:
     """Return bytes as X, of the displacements' dtype, each pixel taken from another place of its image.
 

@@ -74,20 +74,31 @@ def are_plain() -> bool:
     return _kernels.get() == "plain"
 
 
-def operation(plain: Operation) -> Operation:
-    """Let a function run in the version that its first argument's library has of that name, where there is one."""
-    found: dict[tuple[type, str], Callable[..., Any]] = {}
+def operation(decisive: int = 0) -> Callable[[Operation], Operation]:
+    """Let a function run in the version of its name that an argument's library has, where there is one.
 
-    @wraps(plain)
-    def choose(first: Any, *rest: Any) -> Any:
-        key = type(first[0] if type(first) is tuple else first), _kernels.get()
-        version = found.get(key)
-        if version is None:
-            version = found[key] = _by_hand(*key, plain.__name__) or plain
-        return version(first, *rest)
+    Parameters
+    ----------
+    decisive : int
+        Which argument that is: an array, or a tuple of arrays.
+    """
 
-    chosen: Any = choose
-    return chosen  # type: ignore[no-any-return]
+    def decorate(plain: Operation) -> Operation:
+        found: dict[tuple[type, str], Callable[..., Any]] = {}
+
+        @wraps(plain)
+        def choose(*arguments: Any) -> Any:
+            array = arguments[decisive]
+            key = type(array[0] if type(array) is tuple else array), _kernels.get()
+            version = found.get(key)
+            if version is None:
+                version = found[key] = _by_hand(*key, plain.__name__) or plain
+            return version(*arguments)
+
+        chosen: Any = choose
+        return chosen  # type: ignore[no-any-return]
+
+    return decorate
 
 
 class Elements:

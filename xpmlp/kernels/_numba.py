@@ -67,7 +67,9 @@ def _version(function: Elements, arrays: tuple[Any, ...], keywords: dict[str, An
     for name, flat, array in zip(program.arrays, reshaped, arrays, strict=False):
         given.append(name if array.shape == flat else f"{name}.reshape({flat})")
     whole = max(reshaped, key=lambda lengths: int(np.prod(lengths, dtype=int)))
-    new = [(place, output.value.dtype) for place, output in zip(places, program.outputs, strict=True) if not output.place]
+    new = [
+        (place, output.value.dtype) for place, output in zip(places, program.outputs, strict=True) if not output.place
+    ]
     given += [place if shape == whole else f"{place}.reshape({whole})" for place, _ in new]
     for symbol, (pattern, flat) in zip(program.scalars, scalars, strict=True):
         number = f"np.{symbol.dtype}({symbol.operands[0]})"

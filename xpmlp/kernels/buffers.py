@@ -25,7 +25,7 @@ class _Memory:
 
     def take(self, symbol: Symbol, step: int) -> str:
         """Return where the result of a step goes."""
-        wanted = self._wanted.get(id(symbol))
+        wanted = self._wanted.get(id(symbol), "")
         if wanted in self._new:
             return self._put(symbol, wanted)
         operands = [self.of[id(o)] for o in symbol.operands if isinstance(o, Symbol) and id(o) in self.of]
@@ -97,6 +97,8 @@ def source(name: str, program: Program, keywords: Sequence[str]) -> str:
     head = [f"def {name}({', '.join([*arrays, *(['*', *keywords] if keywords else [])])}):", f"shape = {shape}"]
     head += [f"s{k} = {symbol.operands[0]}" for k, symbol in enumerate(program.scalars)]
     head += [f"{x} = scratch({k}, shape, np.{dtype})" for k, (x, dtype) in enumerate(memory.scratch)]
-    fresh = [(place, output.value.dtype) for place, output in zip(places, program.outputs, strict=True) if not output.place]
+    fresh = [
+        (place, output.value.dtype) for place, output in zip(places, program.outputs, strict=True) if not output.place
+    ]
     head += [f"{place} = np.empty(shape, np.{dtype})" for place, dtype in fresh]
     return "\n    ".join([*head, *body, f"return {', '.join(places)}"]) + "\n"

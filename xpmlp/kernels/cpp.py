@@ -14,8 +14,15 @@ TYPES = {
 }
 
 EXPRESSIONS = {
-    **{"add": "{0} + {1}", "subtract": "{0} - {1}", "multiply": "{0} * {1}", "divide": "{0} / {1}", "negative": "-{0}"},
-    **{"less": "{0} < {1}", "less_equal": "{0} <= {1}", "greater": "{0} > {1}", "greater_equal": "{0} >= {1}"},
+    "add": "{0} + {1}",
+    "subtract": "{0} - {1}",
+    "multiply": "{0} * {1}",
+    "divide": "{0} / {1}",
+    "negative": "-{0}",
+    "less": "{0} < {1}",
+    "less_equal": "{0} <= {1}",
+    "greater": "{0} > {1}",
+    "greater_equal": "{0} >= {1}",
     "maximum": "{0} >= {1} || {0} != {0} ? {0} : {1}",  # in this order a NaN on either side stays one
     "minimum": "{0} <= {1} || {0} != {0} ? {0} : {1}",
     "where": "{0} ? {1} : {2}",

@@ -8,8 +8,15 @@ import numpy as np
 from xpmlp.kernels.trace import Program, Symbol
 
 EXPRESSIONS = {
-    **{"add": "{0} + {1}", "subtract": "{0} - {1}", "multiply": "{0} * {1}", "divide": "{0} / {1}", "negative": "-{0}"},
-    **{"less": "{0} < {1}", "less_equal": "{0} <= {1}", "greater": "{0} > {1}", "greater_equal": "{0} >= {1}"},
+    "add": "{0} + {1}",
+    "subtract": "{0} - {1}",
+    "multiply": "{0} * {1}",
+    "divide": "{0} / {1}",
+    "negative": "-{0}",
+    "less": "{0} < {1}",
+    "less_equal": "{0} <= {1}",
+    "greater": "{0} > {1}",
+    "greater_equal": "{0} >= {1}",
     "maximum": "{0} if {0} >= {1} or {0} != {0} else {1}",  # in this order a NaN on either side stays one
     "minimum": "{0} if {0} <= {1} or {0} != {0} else {1}",
     "where": "{1} if {0} else {2}",
@@ -49,7 +56,8 @@ def source(name: str, program: Program, patterns: Sequence[str], scalars: Sequen
     names = {id(symbol): f"_e_{array}" for array, symbol in program.arrays.items()}
     for k, (symbol, pattern) in enumerate(zip(program.scalars, scalars, strict=True)):
         names[id(symbol)] = f"s{k}[{_index(pattern)}]" if pattern else f"s{k}"
-    constants, lines = [], []
+    constants: list[str] = []
+    lines: list[str] = []
 
     def code(symbol: Symbol) -> str:
         if symbol.operation == "number" and id(symbol) not in names:
@@ -92,9 +100,9 @@ def merged(shapes: Sequence[tuple[int, ...]]) -> tuple[list[str], list[tuple[int
     for axis, length in enumerate(whole):
         if length == 1 and groups:
             groups[-1].append(axis)  # one element there, whatever the others have
-        elif groups and all(whole[k] == 1 for k in groups[-1]):
-            groups[-1].append(axis)
-        elif groups and has[axis] == next(has[k] for k in groups[-1] if whole[k] != 1):
+        elif (groups and all(whole[k] == 1 for k in groups[-1])) or (
+            groups and has[axis] == next(has[k] for k in groups[-1] if whole[k] != 1)
+        ):
             groups[-1].append(axis)
         else:
             groups.append([axis])

@@ -14,8 +14,14 @@ UNARY = ("abs", "exp", "log", "log1p", "negative", "sqrt", "tanh")
 ARITHMETIC = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
 COMPARISONS = ("less", "less_equal", "greater", "greater_equal")
 OPERATORS = {
-    **{"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide"},
-    **{"lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"},
+    "add": "add",
+    "sub": "subtract",
+    "mul": "multiply",
+    "truediv": "divide",
+    "lt": "less",
+    "le": "less_equal",
+    "gt": "greater",
+    "ge": "greater_equal",
 }
 """Python's names of the operators that a symbol has, and the standard's."""
 

@@ -117,7 +117,11 @@ HEADS = {
         _softmax, lambda xp, S, T: xp.where(T > 0, -T * _log_softmax(xp, S), 0.0), reported=_clipped_cross_entropies
     ),
     "logistic": Head(_logistic, _binary_cross_entropies, reported=_clipped_binary_cross_entropies),
-    "identity": Head(lambda xp, S: S, lambda xp, S, T: 0.5 * (S - T) ** 2, reported=lambda xp, S, T: (S - T) ** 2 * (0.5 / S.shape[-1])),
+    "identity": Head(
+        lambda xp, S: S,
+        lambda xp, S, T: 0.5 * (S - T) ** 2,
+        reported=lambda xp, S, T: (S - T) ** 2 * (0.5 / S.shape[-1]),
+    ),
     "exp": Head(lambda xp, S: xp.exp(S), _poisson_deviances),
 }
 """Outputs and their losses, by what makes P of S: class probabilities and cross-entropy (F6, F7), independent probabilities
@@ -144,3 +148,22 @@ def log_softmax(S: Array) -> Array:
     So it is finite where a probability rounds to 0.
     """
     return _log_softmax(array_namespace(S=S), S)
+
+
+def reported_losses(S: Array, T: Array, head: str) -> Array:
+    """Return the loss of each sample as scikit-learn reports it, (…, n): of the sums S and T, as `score` takes them.
+
+    Cross-entropies are those of probabilities kept from 0 and 1 by the dtype's epsilon; squared errors are averaged over the
+    outputs.
+    """
+    xp, row = array_namespace(S=S, T=T), HEADS[head]
+    T = one_hot(T, S) if head == "softmax" else xp.astype(T, S.dtype, copy=False)
+    return xp.sum((row.reported or row.losses)(xp, S, T), axis=-1)
+
+
+def one_hot(labels: Array, S: Array) -> Array:
+    """Return T, (…, n, c) booleans: by comparison, so that there is no gather and no check that waits."""
+    xp = array_namespace(S=S, labels=labels)
+    # Under jax.jit an array has no device yet; a narrow dtype could not count the classes.
+    classes = xp.arange(S.shape[-1], dtype=xp.int32, device=getattr(labels, "device", None))
+    return xp.astype(labels, xp.int32, copy=False)[..., None] == classes

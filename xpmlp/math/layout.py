@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from xpmlp.errors import ConfigError, ShapeError
 from xpmlp.kernels import operation
+from xpmlp.math.elements import penalized
 from xpmlp.namespaces import Array, array_namespace
 
 Layer: TypeAlias = tuple[Array, Array]
@@ -154,7 +155,7 @@ def init(layout: Layout, rng: Any, dtype: str = "float32") -> Any:
     return layout.flatten(layers)
 
 
-@operation
+@operation()
 def join(arrays: tuple[Array, ...], networks: int = 0) -> Array:
     """Return arrays of any shapes, each in C order and without gaps, as one new vector.
 
@@ -170,7 +171,28 @@ def join(arrays: tuple[Array, ...], networks: int = 0) -> Array:
     return xp.concat([xp.reshape(array, (*kept, -1)) for array in arrays], axis=-1)
 
 
-@operation
+def penalize(gradients: Iterable[Layer], layers: Iterable[Layer], penalty: Any) -> tuple[Layer, ...]:
+    """Return gradients, which are handed over, plus that of penalty / 2 · Σ W²; biases are free."""
+    pairs = zip(gradients, layers, strict=True)
+    return tuple((penalized(dW, W, penalty=penalty), db) for (dW, db), (W, _) in pairs)
+
+
+def center_gradients(gradients: Iterable[Layer], center: float) -> tuple[Layer, ...]:
+    """Return gradients with which a linear update makes the step that centred inputs would make (C3).
+
+    Parameters
+    ----------
+    gradients : iterable of (dW, db)
+        What `backward` returned of X − center (C1) as the first layer's inputs; the first db is handed over.
+    center : float
+        What was taken from every input.
+    """
+    (dW, db), *others = gradients
+    db -= center * array_namespace(dW=dW).sum(dW, axis=-2, keepdims=True)
+    return ((dW, db), *others)
+
+
+@operation()
 def new_gradient(theta: Array) -> Array | None:
     """Return a new vector like theta, into whose parts gradients are written; None where a library's arrays are not."""
     return None

@@ -5,10 +5,11 @@ Each statement has the number of its equation in `derivation.md` beside it. Rows
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from xpmlp.errors import ArrayError, ShapeError
 from xpmlp.kernels import operation
-from xpmlp.math.activations import ACTIVATIONS, HEADS, log_softmax, softmax
+from xpmlp.math.activations import ACTIVATIONS, HEADS, log_softmax, one_hot, softmax
 from xpmlp.math.layout import Layer
 from xpmlp.namespaces import Array, array_namespace
 
@@ -75,7 +76,7 @@ def score(S: Array, T: Array, head: str = "softmax") -> tuple[Array, Array, Arra
     return delta, xp.sum(HEADS[head].losses(xp, S, T), axis=(-2, -1)) * share, None
 
 
-@operation
+@operation()
 def cross_entropy(S: Array, labels: Array) -> tuple[Array, Array, Array]:
     """F6, P; F7, the loss; and B1, its gradient, for which some libraries make one pass over each row. See `score`."""
     xp = array_namespace(S=S, labels=labels)
@@ -119,24 +120,16 @@ def backward(
     return tuple(reversed(gradients))
 
 
-@operation
+@operation(decisive=1)  # a sparse A is no library's array
 def product(A: Array, B: Array, place: Array | None) -> Array:
     """Return A B, in a place where arrays can be written."""
     return A @ B
 
 
-@operation
+@operation()
 def column_sums(delta: Array, place: Array | None) -> Array:
     """Return the sums over the rows, 1ᵀ delta, in a place where arrays can be written."""
     return array_namespace(delta=delta).sum(delta, axis=-2, keepdims=True)
-
-
-def one_hot(labels: Array, S: Array) -> Array:
-    """Return T, (…, n, c) booleans: by comparison, so that there is no gather and no check that waits."""
-    xp = array_namespace(S=S, labels=labels)
-    # Under jax.jit an array has no device yet; a narrow dtype could not count the classes.
-    classes = xp.arange(S.shape[-1], dtype=xp.int32, device=getattr(labels, "device", None))
-    return xp.astype(labels, xp.int32, copy=False)[..., None] == classes
 
 
 def _require_samples(X: Array, layers: Sequence[Layer]) -> None:
@@ -148,7 +141,7 @@ def _require_samples(X: Array, layers: Sequence[Layer]) -> None:
         raise ArrayError(f"X is {X.dtype}, the layers are {first.dtype}: cast X to it")
 
 
-def _require_targets(xp: object, S: Array, T: Array, head: str) -> None:
+def _require_targets(xp: Any, S: Array, T: Array, head: str) -> None:
     is_labels = head == "softmax"
     if is_labels and not xp.isdtype(T.dtype, "integral"):
         raise ArrayError(f"labels are {T.dtype}: expected integers, each sample's class")

@@ -7,8 +7,8 @@ from xpmlp.backends.base import computing
 from xpmlp.benchmark.work import Contestant, Work
 from xpmlp.config import TrainConfig, make_optimizer
 from xpmlp.data import DeviceLoader, load_dataset
-from xpmlp.network import Layout, init
-from xpmlp.primitives import kernels
+from xpmlp.kernels import kernels
+from xpmlp.math.layout import Layout, init
 from xpmlp.steps import make_train_step, zero_totals
 from xpmlp.training import evaluate
 
@@ -17,7 +17,7 @@ class Entry(Contestant):
     """xpmlp's own training step and loader."""
 
     def __init__(self, work: Work, backend: str) -> None:
-        self.work, self.kernels = work, "numba" if backend == "numba" else "numpy"
+        self.work, self.kernels = work, "compiled" if backend == "numba" else "inplace"
         self.backend = get_backend("numpy" if backend == "numba" else backend, "float32")
         data = load_dataset("mnist", work.data_dir)
         self.n = min(work.n_images, len(data.train))
