@@ -237,6 +237,7 @@ class TestTheSameWork:
         assert first["theta"].tobytes() == second["theta"].tobytes()
 
     @pytest.mark.parametrize("spec", ["array-api-strict", "jax", "torch"])
+    @pytest.mark.needs("{spec}")
     def test_is_done_through_the_host_by_other_libraries(self, launch, tmp_path, find_backend, spec):
         find_backend(spec)
         theta, _, _ = self.alone(self.SETTINGS)
@@ -556,16 +557,17 @@ class TestNccl:
 
     @pytest.fixture
     def module(self):
-        pytest.importorskip("cupy", reason="CuPy is not installed")
         from xpmlp.communication import _nccl
 
         return _nccl
 
+    @pytest.mark.needs(module="cupy")
     def test_that_is_missing_is_named_with_its_extra(self, module, monkeypatch):
         monkeypatch.setattr(module.nccl, "available", False)
         with pytest.raises(CommunicationError, match=r"2 ranks on GPUs, and NCCL is missing: pip .* 'xpmlp\[nccl\]'"):
             module.NcclCommunicator(Ranks(0, 2))
 
+    @pytest.mark.needs(module="cupy")
     def test_is_given_the_vector_on_the_current_stream(self, module, monkeypatch):
         calls = []
 
@@ -589,6 +591,7 @@ class TestNccl:
         assert ranks.engine == "NCCL 2.27.7, None"
         assert ranks.library == "cupy"
 
+    @pytest.mark.needs(module="cupy")
     def test_has_the_names_that_are_used(self, module):
         if not module.nccl.available:
             pytest.skip("NCCL is not installed")

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from tests.conftest import run_python
+from tests.conftest import SPECS, run_python
 from xpmlp.backends import backend_of, get_backend
 from xpmlp.checking import relative_error
 from xpmlp.errors import BackendError
@@ -201,11 +201,10 @@ def xpmlp_module():
     return xpmlp
 
 
+@pytest.mark.parametrize("backend", [spec for spec in SPECS if spec != "numpy"], indirect=True)
 class TestWhereTheDataAre:
     @pytest.fixture
     def other(self, backend):
-        if backend.name == "numpy":
-            pytest.skip("NumPy's arrays are the tests above")
         return backend
 
     def on(self, backend, array):
@@ -352,6 +351,7 @@ class TestWhereTheDataAre:
         back.partial_fit(other.asarray(X), y)
 
 
+@pytest.mark.needs("array-api-strict:device1")
 def test_nothing_but_scalars_crosses_to_the_host(find_backend, monkeypatch):
     strict = find_backend("array-api-strict:device1")
     from xpmlp.backends._strict import StrictBackend
@@ -374,6 +374,7 @@ def test_nothing_but_scalars_crosses_to_the_host(find_backend, monkeypatch):
     assert len(crossed) > 20, "an epoch's loss is a scalar"
 
 
+@pytest.mark.needs("array-api-strict")
 class TestScoresOnADevice:
     """What scikit-learn would refuse is refused; nothing is broadcast."""
 
@@ -422,6 +423,7 @@ class TestGoingOnOtherwise:
         assert ours.coefs_[0].dtype == ours.predict_proba(X).dtype == np.float32
 
     @pytest.mark.parametrize("spec", ["torch", "jax", "array-api-strict"])
+    @pytest.mark.needs("{spec}")
     def test_on_another_backend(self, spec, find_backend):
         find_backend(spec, "float64")
         y = TARGETS["four classes"]
@@ -475,6 +477,7 @@ print("all is well")
 """
 
 
+@pytest.mark.needs("jax")
 def test_jax_takes_what_it_must_narrow_where_its_wide_types_are_off(find_backend):
     find_backend("jax")
     done = run_python("-c", JAX_IN_32_BITS)
@@ -555,6 +558,7 @@ class TestAmongScikitLearnsTools:
     @pytest.mark.filterwarnings("ignore:invalid value encountered in divide:RuntimeWarning")  # of the scaler itself
     @pytest.mark.filterwarnings("ignore:You are comparing a array_api_strict dtype:UserWarning")  # of its validation
     @pytest.mark.parametrize("spec", ["torch", "array-api-strict"])
+    @pytest.mark.needs("{spec}")
     def test_in_a_pipeline_on_a_device(self, spec, find_backend):
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
