@@ -28,7 +28,7 @@ from xpmlp.backends import Backend, get_backend  # noqa: E402
 from xpmlp.backends._driver import ask_driver  # noqa: E402
 from xpmlp.data import Dataset, idx  # noqa: E402
 from xpmlp.data.sources import SOURCES  # noqa: E402
-from xpmlp.primitives import kernels  # noqa: E402
+from xpmlp.kernels import kernels  # noqa: E402
 
 settings.register_profile("untimed", settings(), deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
@@ -183,11 +183,12 @@ def backend(request: pytest.FixtureRequest, find_backend: Callable[..., Backend]
 
 @pytest.fixture
 def each_way(backend):
-    """Return an iterator that sets the kernels on NumPy's arrays: its own and numba's; elsewhere there is one way."""
+    """Return an iterator over the kernels that a library has: plain lines, NumPy's in place, compiled ones."""
 
     def ways():
-        numba = backend.name == "numpy" and importlib.util.find_spec("numba") is not None
-        for name in ["numpy", "numba"] if numba else ["numpy"]:
+        numba = importlib.util.find_spec("numba") is not None
+        others = {"numpy": ["inplace", "compiled"] if numba else ["inplace"], "array-api-strict": []}
+        for name in ["plain", *others.get(backend.name, ["compiled"])]:
             with kernels(name):
                 yield name
 

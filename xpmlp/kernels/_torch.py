@@ -30,12 +30,15 @@ def relu_backward(A: Any, dA: Any) -> Any:
     return torch.ops.aten.threshold_backward(dA, A, 0)
 
 
-def momentum_step(theta: Any, velocity: Any, gradient: Any, *, rate: Any, momentum: float, nesterov: bool) -> Any:
+def momentum_step(
+    theta: Any, velocity: Any, gradient: Any, *, rate: Any, momentum: float, nesterov: bool, rate_inside: bool
+) -> tuple[Any, Any]:
     """Return theta and the velocity after a step, each in its place."""
-    velocity.mul_(momentum).add_(gradient)
-    direction = torch.add(gradient, velocity, alpha=momentum) if nesterov else velocity
-    theta.sub_(direction * rate)  # alpha=rate would refuse a rate beyond float32, which is for the loss to show
-    return theta, velocity
+    change = gradient * -rate if rate_inside else gradient
+    velocity.mul_(momentum).add_(change)
+    direction = torch.add(change, velocity, alpha=momentum) if nesterov else velocity
+    # alpha=rate would refuse a rate beyond float32, which is for the loss to show
+    return theta.add_(direction) if rate_inside else theta.sub_(direction * rate), velocity
 
 
 def adam_step(

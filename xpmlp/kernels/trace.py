@@ -32,6 +32,9 @@ class Scalar:
     def __init__(self, code: str) -> None:
         self.code = code
 
+    def __neg__(self) -> "Scalar":
+        return Scalar(f"(-{self.code})")
+
 
 class Symbol:
     """An element that is not there yet.

@@ -68,7 +68,7 @@ class Head(NamedTuple):
     delta: Callable[[Array, Array], Array] = lambda P, T: P - T
     """From P, which is handed over, and T to the gradient by S of the summed losses; of a canonical link P − T."""
     reported: Callable[[Any, Array, Array], Array] | None = None
-    """From the namespace, S and T to the loss that scikit-learn reports, (…, n, c); None: the same losses."""
+    """From the namespace, S and T to the loss of each sample that scikit-learn reports, (…, n); None: the sum of the same."""
 
 
 def _softmax(xp: Any, S: Array) -> Array:
@@ -104,24 +104,24 @@ def _clipped(xp: Any, P: Array) -> Array:
 
 
 def _clipped_cross_entropies(xp: Any, S: Array, T: Array) -> Array:
-    return -xp.log(xp.where(T > 0, _clipped(xp, _softmax(xp, S)), 1.0))
+    return -xp.sum(xp.log(xp.where(T, _clipped(xp, _softmax(xp, S)), 1.0)), axis=-1)
 
 
 def _clipped_binary_cross_entropies(xp: Any, S: Array, T: Array) -> Array:
     P = _clipped(xp, _logistic(xp, S))
-    return -xp.log(xp.where(T > 0, P, 1 - P))
+    return -xp.sum(xp.log(xp.where(T > 0, P, 1 - P)), axis=-1)
+
+
+def _mean_squared_errors(xp: Any, S: Array, T: Array) -> Array:
+    return xp.sum((T - S) ** 2, axis=-1) * (0.5 / S.shape[-1])
 
 
 HEADS = {
     "softmax": Head(
-        _softmax, lambda xp, S, T: xp.where(T > 0, -T * _log_softmax(xp, S), 0.0), reported=_clipped_cross_entropies
+        _softmax, lambda xp, S, T: -xp.where(T, _log_softmax(xp, S), 0.0), reported=_clipped_cross_entropies
     ),
     "logistic": Head(_logistic, _binary_cross_entropies, reported=_clipped_binary_cross_entropies),
-    "identity": Head(
-        lambda xp, S: S,
-        lambda xp, S, T: 0.5 * (S - T) ** 2,
-        reported=lambda xp, S, T: (S - T) ** 2 * (0.5 / S.shape[-1]),
-    ),
+    "identity": Head(lambda xp, S: S, lambda xp, S, T: 0.5 * (S - T) ** 2, reported=_mean_squared_errors),
     "exp": Head(lambda xp, S: xp.exp(S), _poisson_deviances),
 }
 """Outputs and their losses, by what makes P of S: class probabilities and cross-entropy (F6, F7), independent probabilities
@@ -158,7 +158,7 @@ def reported_losses(S: Array, T: Array, head: str) -> Array:
     """
     xp, row = array_namespace(S=S, T=T), HEADS[head]
     T = one_hot(T, S) if head == "softmax" else xp.astype(T, S.dtype, copy=False)
-    return xp.sum((row.reported or row.losses)(xp, S, T), axis=-1)
+    return row.reported(xp, S, T) if row.reported else xp.sum(row.losses(xp, S, T), axis=-1)
 
 
 def one_hot(labels: Array, S: Array) -> Array:

@@ -87,12 +87,6 @@ def weighted(xp: Any, delta: Array, weights: Array, *, share: Scalar) -> Array:
     return delta * (weights * share)
 
 
-@elements("dW")
-def penalized(xp: Any, dW: Array, W: Array, *, penalty: Scalar) -> Array:
-    """Plus the gradient of penalty / 2 · W²."""
-    return dW + penalty * W
-
-
 @elements()
 def decayed(xp: Any, gradient: Array, theta: Array, *, weight_decay: Scalar) -> Array:
     """Plus the gradient of weight_decay / 2 · theta², in a new array."""

@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 from xpmlp.errors import ConfigError, ShapeError
 from xpmlp.kernels import operation
-from xpmlp.math.elements import penalized
 from xpmlp.namespaces import Array, array_namespace
 
 Layer: TypeAlias = tuple[Array, Array]
@@ -173,8 +172,11 @@ def join(arrays: tuple[Array, ...], networks: int = 0) -> Array:
 
 def penalize(gradients: Iterable[Layer], layers: Iterable[Layer], penalty: Any) -> tuple[Layer, ...]:
     """Return gradients, which are handed over, plus that of penalty / 2 · Σ W²; biases are free."""
-    pairs = zip(gradients, layers, strict=True)
-    return tuple((penalized(dW, W, penalty=penalty), db) for (dW, db), (W, _) in pairs)
+    penalized = []
+    for (dW, db), (W, _) in zip(gradients, layers, strict=True):
+        dW += penalty * W  # where it lies
+        penalized.append((dW, db))
+    return tuple(penalized)
 
 
 def center_gradients(gradients: Iterable[Layer], center: float) -> tuple[Layer, ...]:
