@@ -437,7 +437,7 @@ import platform, resource
 import numpy as np
 from xpmlp.backends import get_backend
 from xpmlp.checking import make_problem
-from xpmlp.network import backward, forward
+from xpmlp.math.network import backward, forward
 problem = make_problem(n=32)
 theta, X = problem.theta.astype("float32"), problem.X.astype("float32")
 

@@ -16,7 +16,7 @@ from xpmlp.checking import (
     relative_error,
     train_steps,
 )
-from xpmlp.network import forward
+from xpmlp.math.network import forward
 
 
 @pytest.fixture(scope="module")

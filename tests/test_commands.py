@@ -1,7 +1,6 @@
 """The command line, as its users see it."""
 
 import hashlib
-import importlib
 import json
 import os
 import re
@@ -13,7 +12,6 @@ import pytest
 
 import xpmlp
 from tests.conftest import ROOT, environment, run_python
-from xpmlp import primitives
 from xpmlp.checking import make_problem, relative_error
 from xpmlp.commands import main
 from xpmlp.config import RECIPES
@@ -96,7 +94,7 @@ class TestTrain:
         from safetensors.numpy import load_file
 
         from xpmlp.backends import get_backend
-        from xpmlp.network import Layout
+        from xpmlp.math.layout import Layout
         from xpmlp.training import evaluate
 
         assert train("--out", "run", "--no-plot") == 0
@@ -193,22 +191,22 @@ class TestTrain:
 
     @pytest.mark.needs(module="numba")
     def test_the_kernels_are_recorded_and_change_nothing_but_rounding(self, train, at_home, capsys, monkeypatch):
-        _numba, steps = importlib.import_module("xpmlp.primitives._numba"), []
-        momentum_step = _numba.momentum_step
-        monkeypatch.setattr(_numba, "momentum_step", lambda *arrays: steps.append(1) or momentum_step(*arrays))
-        primitives._native.cache_clear()  # which may hold the one that is replaced
-        counts = []
-        for kernels in ("numpy", "numba", "auto"):
+        from xpmlp.kernels import _numba
+
+        counts, compiled = [], _numba._cross_entropy
+        monkeypatch.setattr(_numba, "_cross_entropy", lambda *arrays: counts.append(1) or compiled(*arrays))
+        seen = []
+        for kernels in ("plain", "inplace", "compiled", "auto"):
             assert train("--out", kernels, "--kernels", kernels, "--no-plot", "--dtype", "float64") == 0
-            counts.append(len(steps))
-        primitives._native.cache_clear()
-        assert 0 == counts[0] < counts[1] < counts[2], "each runs the kernels that it names"
-        assert "numpy on cpu, kernels numba" in capsys.readouterr().out
-        recorded = [read(at_home / kernels / "config.json")["kernels"] for kernels in ("numpy", "numba", "auto")]
-        assert recorded == ["numpy", "numba", "numba"]
-        assert parameters(at_home / "auto") == parameters(at_home / "numba")
-        ours, other = (load_model(at_home / name, "numpy").theta for name in ("numba", "numpy"))
-        assert relative_error(ours, other) < 1e-12
+            seen.append(len(counts))
+        assert 0 == seen[0] == seen[1] < seen[2] < seen[3], "each runs the kernels that it names"
+        assert "numpy on cpu, kernels compiled" in capsys.readouterr().out
+        names = "plain", "inplace", "compiled", "auto"
+        recorded = [read(at_home / kernels / "config.json")["kernels"] for kernels in names]
+        assert recorded == ["plain", "inplace", "compiled", "compiled"]
+        assert parameters(at_home / "auto") == parameters(at_home / "compiled")
+        ours, *others = (load_model(at_home / name, "numpy").theta for name in names)
+        assert all(relative_error(ours, other) < 1e-12 for other in others)
 
     def test_threads_are_set_and_recorded(self, train, at_home):
         for threads in (1, 2):
@@ -264,7 +262,7 @@ BAD = {
     "a dropout of everything": (["--dropout", "1"], "dropout 1.0: expected at least 0 (off) and below 1"),
     "an unknown precision": (["--precision", "half"], "precision 'half': expected float32 or tf32"),
     "TF32 on a CPU": (["--precision", "tf32"], "numpy on cpu has no TF32, a precision of NVIDIA's GPUs"),
-    "unknown kernels": (["--kernels", "fast"], "unknown kernels 'fast': expected auto, numpy or numba"),
+    "unknown kernels": (["--kernels", "fast"], "unknown kernels 'fast': expected auto, plain, inplace or compiled"),
     "an unknown dtype": (["--dtype", "half"], "unknown dtype 'half'"),
     "an unknown flag": (["--epoch", "3"], "No such option"),
     "an argument too many": (["fast"], "unexpected extra argument"),

@@ -27,8 +27,9 @@ from xpmlp.communication import Alone, Launch, find_launch, join, part_of
 from xpmlp.config import TrainConfig
 from xpmlp.data import idx
 from xpmlp.errors import CommunicationError, ConfigError, TrainingError
+from xpmlp.math.layout import Layout, init
+from xpmlp.math.network import backward, forward, score
 from xpmlp.models import load
-from xpmlp.network import Layout, backward, cross_entropy, forward, init
 from xpmlp.runs import read_checkpoint
 from xpmlp.together import parts_of
 from xpmlp.training import Callback, evaluate, train
@@ -295,7 +296,7 @@ class TestRounds:
                         continue
                     layers = layout.unflatten(own[rank])
                     S, activations = forward(layers, X[rows])
-                    epoch_losses += float(cross_entropy(S, data.labels[rows])) * len(rows)
+                    epoch_losses += float(score(S, data.labels[rows])[1]) * len(rows)
                     g = layout.flatten(backward(layers, activations, S, data.labels[rows]))
                     velocities[rank] = 0.9 * velocities[rank] + g
                     own[rank] = own[rank] - 0.05 * (g + 0.9 * velocities[rank])

@@ -31,7 +31,6 @@ if not cupy.__version__.startswith("14."):
 from cupy._core import _carray, _kernel, _scalar, core  # noqa: E402
 from cupy.cuda import nvrtc  # noqa: E402
 from cupy.cuda.compiler import CompileException, _NVRTCProgram  # noqa: E402
-
 from xpmlp.primitives import _cupy  # noqa: E402
 
 ARCHITECTURES = (75, 80, 90, 100, 120)

@@ -11,10 +11,10 @@ from tests.conftest import make_dataset
 from tests.test_training import Keeper, untimed
 from xpmlp.config import TrainConfig
 from xpmlp.data import Dataset
-from xpmlp.data.deformation import COUNT, Deformation, basis, deformed, draw
+from xpmlp.data.deformation import COUNT, Deformation, basis, deformed, draw, sampled
 from xpmlp.errors import ArrayError, ConfigError, DataError
-from xpmlp.primitives import sampled, scaled
-from xpmlp.schedules import constant, fading
+from xpmlp.math.elements import scaled
+from xpmlp.math.schedules import constant, fading
 from xpmlp.training import train
 
 SHAPES = [(28, 28), (8, 8), (5, 9), (2, 3)]
@@ -71,7 +71,7 @@ class TestSampling:
         displacements[:, 0], displacements[:, 1] = down, right
         for _ in each_way():
             theta = backend.asarray(displacements)
-            expected = scaled(backend.asarray(moved.reshape(3, -1)), theta, 255)
+            expected = scaled(backend.asarray(moved.reshape(3, -1)), share=1 / 255, dtype=theta.dtype)
             found = sampled(backend.asarray(images.reshape(3, -1)), theta, 255)
             assert np.array_equal(backend.to_numpy(found), backend.to_numpy(expected))
 
@@ -85,7 +85,9 @@ class TestTheNumbers:
         assert not numbers.any()
         for _ in each_way():
             found = deformed(images, backend.asarray(numbers.astype(dtype)), functions, shape, 16)
-            assert np.array_equal(backend.to_numpy(found), backend.to_numpy(scaled(images, functions, 16)))
+            assert np.array_equal(
+                backend.to_numpy(found), backend.to_numpy(scaled(images, share=1 / 16, dtype=functions.dtype))
+            )
 
     def test_a_strength_for_each_image_is_that_images_alone(self):
         strengths = np.array([0.0, 1.0, 0.5])
@@ -162,7 +164,7 @@ class TestARun:
         backend, images = find_backend("numpy"), make_images(16, (5, 4)).reshape(16, -1)
         deformation = Deformation(fading(1.0, 8, 0.5), (5, 4), 255, 16, backend)
         steady = Deformation(constant(1.0), (5, 4), 255, 16, backend)
-        as_they_are = scaled(images, np.zeros(1, np.float32), 255)
+        as_they_are = scaled(images, share=1 / 255, dtype=np.dtype("float32"))
         faded, whole = (
             [of(images, numbers) for numbers in itertools.islice(of.epoch(0, before=2), 6)]
             for of in (deformation, steady)
@@ -175,7 +177,8 @@ class TestARun:
 
     def test_sees_the_images_that_its_seed_draws(self, tiny, find_backend):
         """One step of plain SGD, written out."""
-        from xpmlp.network import Layout, backward, forward, init
+        from xpmlp.math.layout import Layout, init
+        from xpmlp.math.network import backward, forward
 
         config = TrainConfig(
             hidden=(8,), epochs=1, batch_size=240, val_size=0, momentum=0.0, schedule="constant", learning_rate=0.5,

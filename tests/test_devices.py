@@ -6,8 +6,8 @@ import pytest
 from tests.conftest import make_dataset
 from xpmlp import DeviceLoader, MLPClassifier, MLPRegressor, Model, TrainConfig, evaluate, train
 from xpmlp.checking import check_one_pass, check_training, make_problem
+from xpmlp.math.layout import Layout
 from xpmlp.models import ModelInfo
-from xpmlp.network import Layout
 
 pytestmark = [
     pytest.mark.needs("cupy:1"),

@@ -11,7 +11,8 @@ from xpmlp.backends import get_backend
 from xpmlp.config import TrainConfig
 from xpmlp.dropout import Dropout
 from xpmlp.errors import ConfigError
-from xpmlp.network import Layout, backpropagate, cross_entropy, forward, score
+from xpmlp.math.layout import Layout
+from xpmlp.math.network import backward, forward, score
 from xpmlp.training import train
 
 CONFIG = TrainConfig(hidden=(16, 8), epochs=3, batch_size=16, learning_rate=0.1, dropout=0.25)
@@ -54,14 +55,14 @@ def test_the_gradient_behind_masks_is_that_of_finite_differences(backend):
     hosts = [rng.integers(0, 2, (9, width)) / 0.5 for width in (7, 6)]
 
     def loss(theta, masks=hosts):
-        return float(cross_entropy(forward(layout.unflatten(theta), X, masks=masks)[0], labels))
+        return float(score(forward(layout.unflatten(theta), X, masks=masks)[0], labels)[1])
 
     masks = [backend.asarray(mask) for mask in hosts]
     layers = layout.unflatten(backend.asarray(theta, copy=True))
-    S, activations = forward(layers, backend.asarray(X), masks=masks)
+    S, trail = forward(layers, backend.asarray(X), masks=masks)
     delta, found, _ = score(S, backend.asarray(labels))
     assert float(backend.to_numpy(found)) == pytest.approx(loss(theta))
-    gradient = backend.to_numpy(layout.flatten(backpropagate(layers, activations, delta, masks=masks)))
+    gradient = backend.to_numpy(layout.flatten(backward(layers, trail, delta, masks=masks)))
     steps = 1e-6 * np.eye(layout.size)
     expected = np.array([(loss(theta + step) - loss(theta - step)) / 2e-6 for step in steps])
     np.testing.assert_allclose(gradient, expected, atol=1e-8)

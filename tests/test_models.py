@@ -8,8 +8,10 @@ from xpmlp import tensors
 from xpmlp.backends import get_backend
 from xpmlp.checking import relative_error
 from xpmlp.errors import ArrayError, CheckpointError, ConfigError, ShapeError
+from xpmlp.math.activations import softmax
+from xpmlp.math.layout import Layout, init
+from xpmlp.math.network import forward
 from xpmlp.models import ModelInfo, describe, load, to_tensors, write_model
-from xpmlp.network import Layout, forward, init, softmax
 
 LAYOUT = Layout((20, 7, 3))
 INFO = ModelInfo(LAYOUT, (5, 4), 255, ("null", "één", "zwei"), "made-up")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xpmlp.errors import ArrayError, ConfigError
-from xpmlp.optimizers import adam, adam_epsilon_hat, adamw, sgd, sgd_rate_inside
+from xpmlp.math.optimizers import adam, adamw, sgd
 
 RULES = {
     "sgd": (sgd(), "SGD", {}),
@@ -158,18 +158,18 @@ class TestScikitLearnsForms:
     def test_sgd_with_the_rate_inside_the_velocity(self, momentum, nesterov):
         theirs = pytest.importorskip("sklearn.neural_network._stochastic_optimizers")
         optimizer = theirs.SGDOptimizer([np.zeros(50)], 0.1, "constant", momentum, nesterov)
-        self.run(sgd_rate_inside(momentum, nesterov=nesterov), optimizer, lambda t: 0.1 / t**0.5)
+        self.run(sgd(momentum, nesterov=nesterov, rate_inside=True), optimizer, lambda t: 0.1 / t**0.5)
 
     def test_adam_with_epsilon_before_the_correction(self):
         theirs = pytest.importorskip("sklearn.neural_network._stochastic_optimizers")
         optimizer = theirs.AdamOptimizer([np.zeros(50)], 0.01, 0.8, 0.99, 1e-3)
-        self.run(adam_epsilon_hat(0.8, 0.99, epsilon=1e-3), optimizer, lambda t: 0.01)
+        self.run(adam(0.8, 0.99, epsilon=1e-3, epsilon_hat=True), optimizer, lambda t: 0.01)
 
     def test_the_forms_differ(self):
         """Else two names would be one too many."""
         for one, two in (
-            (sgd(0.9), sgd_rate_inside(0.9)),
-            (adam(epsilon=1e-3), adam_epsilon_hat(epsilon=1e-3)),
+            (sgd(0.9), sgd(0.9, rate_inside=True)),
+            (adam(epsilon=1e-3), adam(epsilon=1e-3, epsilon_hat=True)),
         ):
             ends = []
             for rule in (one, two):
@@ -182,4 +182,4 @@ class TestScikitLearnsForms:
 
     def test_a_momentum_outside_its_range_is_refused(self):
         with pytest.raises(ConfigError, match="momentum 1.1: expected 0 to 1"):
-            sgd_rate_inside(1.1)
+            sgd(1.1, rate_inside=True)

@@ -315,15 +315,15 @@ def test_a_callback_need_not_know_of_checkpoints():
 @pytest.mark.needs(module="numba")
 def test_a_run_goes_on_with_its_kernels_unless_others_are_given(train, at_home, stop_after, capfd, monkeypatch):
     stop_after(20)
-    assert train("--out", "run", "--kernels", "numba") == 2
+    assert train("--out", "run", "--kernels", "compiled") == 2
     stop_after(None)
     monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
     capfd.readouterr()
     assert resume() == 2
-    assert "kernels numba: numba is not installed" in capfd.readouterr().err
-    assert settings(at_home / "run")["kernels"] == "numba"
-    assert resume("--kernels", "numpy") == 0
-    assert settings(at_home / "run")["kernels"] == "numpy"
+    assert "kernels compiled: numba is not installed" in capfd.readouterr().err
+    assert settings(at_home / "run")["kernels"] == "compiled"
+    assert resume("--kernels", "inplace") == 0
+    assert settings(at_home / "run")["kernels"] == "inplace"
 
 
 def test_a_run_that_goes_on_takes_no_recipe(train, capfd):

@@ -11,8 +11,8 @@ import pytest
 from xpmlp import tensors
 from xpmlp.config import TrainConfig
 from xpmlp.errors import CheckpointError, ConfigError
+from xpmlp.math.layout import Layout
 from xpmlp.models import ModelInfo, load
-from xpmlp.network import Layout
 from xpmlp.records import Checkpoint, EpochMetrics
 from xpmlp.runs import RunFolder, read_checkpoint, read_json, read_metrics, read_settings
 

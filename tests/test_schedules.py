@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xpmlp.errors import ConfigError
-from xpmlp.schedules import constant, cosine, fading, one_cycle
+from xpmlp.math.schedules import constant, cosine, fading, one_cycle
 
 
 def test_constant_is_the_same_at_every_step():

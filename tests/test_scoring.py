@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xpmlp.network import softmax
+from xpmlp.math.activations import softmax
 from xpmlp.scoring import calibration_error, score, vote, worst_mistakes
 
 

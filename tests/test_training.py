@@ -15,10 +15,11 @@ from xpmlp.data.deformation import Deformation
 from xpmlp.data.loading import read_batch
 from xpmlp.dropout import Dropout
 from xpmlp.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
-from xpmlp.network import Layout, backward, cross_entropy, forward, init
+from xpmlp.kernels import kernels
+from xpmlp.math.layout import Layout, init
+from xpmlp.math.network import backward, forward, score
+from xpmlp.math.optimizers import sgd
 from xpmlp.noise import Noise
-from xpmlp.optimizers import sgd
-from xpmlp.primitives import kernels
 from xpmlp.records import EpochMetrics, History, Plan
 from xpmlp.steps import make_evaluation_step, make_gradient_step, make_train_step, make_update_step, zero_totals
 from xpmlp.training import Callback, Evaluation, evaluate, train
@@ -169,7 +170,7 @@ class TestARun:
                 batch, t = order[first : first + 16], t + 1
                 layers = layout.unflatten(expected)
                 S, activations = forward(layers, X[batch])
-                losses += float(cross_entropy(S, data.labels[batch])) * len(batch)
+                losses += float(score(S, data.labels[batch])[1]) * len(batch)
                 correct += int((S.argmax(axis=1) == data.labels[batch]).sum())
                 g = layout.flatten(backward(layers, activations, S, data.labels[batch]))
                 top = 1.2  # a tenth of 12 steps
@@ -179,7 +180,7 @@ class TestARun:
             S, _ = forward(layout.unflatten(expected), X[held_out])
             assert epoch.train_loss == pytest.approx(losses / 50, rel=1e-10)
             assert epoch.train_accuracy == correct / 50
-            assert epoch.val_loss == pytest.approx(float(cross_entropy(S, data.labels[held_out])), rel=1e-10)
+            assert epoch.val_loss == pytest.approx(float(score(S, data.labels[held_out])[1]), rel=1e-10)
             assert epoch.val_accuracy == (S.argmax(axis=1) == data.labels[held_out]).mean()
             assert epoch.learning_rate == pytest.approx(rate, rel=1e-12)
         assert relative_error(theta, expected) <= 1e-12
@@ -673,7 +674,7 @@ def test_a_center_makes_the_steps_of_centred_inputs(backend, tiny, momentum, nes
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("with_kernels", ["numpy", pytest.param("numba", marks=pytest.mark.needs(module="numba"))])
+@pytest.mark.parametrize("with_kernels", ["inplace", pytest.param("compiled", marks=pytest.mark.needs(module="numba"))])
 def test_a_step_on_numpy_allocates_no_vector_but_the_gradient(with_kernels, optimizer):
     """What makes it fast: the update is in place, and the gradient is written where it stays."""
     import tracemalloc

@@ -1,5 +1,6 @@
 """How far a backend is from NumPy in float64, on the machine that it runs on."""
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -7,6 +8,7 @@ from functools import cache
 import numpy as np
 
 from xpmlp.backends import Backend, get_backend
+from xpmlp.kernels import are_plain, kernels, resolve_kernels
 from xpmlp.math.layout import Layout, init
 from xpmlp.math.network import backward, forward, score
 from xpmlp.math.optimizers import Optimizer, adam, adamw, sgd
@@ -50,12 +52,15 @@ class Measurement:
         came back different.
     bound : float
         The greatest error that is allowed.
+    kernels : str
+        What computed, as `xpmlp.kernels.KERNELS` has it.
     """
 
     what: str
     dtype: str
     error: float
     bound: float
+    kernels: str = ""
 
     @property
     def is_within(self) -> bool:
@@ -127,9 +132,12 @@ def check_backend(spec: str) -> Iterator[Measurement]:
     for dtype in ("float32", "float64"):
         backend = get_backend(spec, dtype)
         yield check_round_trip(backend, dtype)
-        yield from check_one_pass(backend, problem, dtype)
-        for name in OPTIMIZERS:
-            yield check_training(backend, problem, dtype, name)
+        for way in ("plain", "auto"):
+            with kernels(way):
+                way = resolve_kernels(way)
+                found = list(check_one_pass(backend, problem, dtype))
+                found += [check_training(backend, problem, dtype, name) for name in OPTIMIZERS]
+            yield from (dataclasses.replace(measurement, kernels=way) for measurement in found)
 
 
 def check_round_trip(backend: Backend, dtype: str) -> Measurement:
@@ -196,10 +204,11 @@ def train_steps(backend: Backend, problem: Problem, dtype: str, name: str) -> tu
         state, totals = optimizer.init(theta), zero_totals(backend, dtype)
         parts = [np.arange(k, len(problem.labels), 4) for k in range(4)]
         batches = [(backend.asarray(problem.images[rows]), backend.asarray(problem.labels[rows])) for rows in parts]
-        step = backend.compile(make_train_step(problem.layout, optimizer, 255), donate=(0, 1, 2))
+        compile_ = backend.compile if not are_plain() else lambda step, donate: step
+        step = compile_(make_train_step(problem.layout, optimizer, 255), donate=(0, 1, 2))
         for k in range(1, STEPS + 1):
             theta, state, totals = step(theta, state, totals, batches[k % len(batches)], optimizer.scalars(k, rate))
-        measure = backend.compile(make_evaluation_step(problem.layout, 255), donate=(0,))
+        measure = compile_(make_evaluation_step(problem.layout, 255), donate=(0,))
         totals = zero_totals(backend, dtype)
         for batch in batches:
             totals = measure(totals, theta, batch)
@@ -208,7 +217,8 @@ def train_steps(backend: Backend, problem: Problem, dtype: str, name: str) -> tu
 
 @cache
 def _expected(problem: Problem, name: str) -> tuple[np.ndarray, float]:
-    return train_steps(get_backend("numpy"), problem, "float64", name)
+    with kernels("plain"):
+        return train_steps(get_backend("numpy"), problem, "float64", name)
 
 
 def _named(gradients: tuple[tuple[np.ndarray, np.ndarray], ...]) -> dict[str, np.ndarray]:

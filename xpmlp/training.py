@@ -16,7 +16,7 @@ from xpmlp.data.deformation import Deformation
 from xpmlp.data.loading import DeviceLoader, row_dtype
 from xpmlp.dropout import Dropout
 from xpmlp.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
-from xpmlp.kernels import kernels
+from xpmlp.kernels import are_plain, kernels
 from xpmlp.math.layout import Layout, init
 from xpmlp.math.optimizers import State
 from xpmlp.math.schedules import fading
@@ -126,7 +126,7 @@ def train(
     """
     _require_kinds(dataset, backend)
     config = config.resolve(len(dataset))
-    with computing(backend, resolved(config.batch_size)), kernels(config.kernels):
+    with computing(backend, resolved(config.batch_size)), kernels(config.kernels, backend.name):
         return _train(
             config, dataset, backend, callbacks, start, checkpoint_steps, should_stop, communicator or Alone()
         )
@@ -249,12 +249,13 @@ def _train(
         "deformation": deformation,
         "dropout": dropout,
     }
+    compile_: Callable[..., Any] = _as_it_stands if are_plain() else backend.compile
     wants_to_stop = should_stop or _never
     in_parts = communicator.size > 1 or config.average_every > 1
     train_step: Callable[..., tuple[Array, State, Totals]]
     rounds: Rounds | None = None
     if communicator.size == 1 or config.average_every > 1:
-        train_step = backend.compile(make_train_step(layout, optimizer, **of_the_math), donate=(0, 1, 2))
+        train_step = compile_(make_train_step(layout, optimizer, **of_the_math), donate=(0, 1, 2))
         if config.average_every > 1:
             train_step = rounds = Rounds(communicator, backend, train_step, config, wants_to_stop, theta)
             wants_to_stop = rounds.is_to_stop
@@ -262,14 +263,14 @@ def _train(
         train_step = together = StepOfAll(
             communicator,
             backend,
-            backend.compile(make_gradient_step(layout, **of_the_math)),
-            backend.compile(make_update_step(layout, optimizer), donate=(0, 1, 2)),
+            compile_(make_gradient_step(layout, **of_the_math)),
+            compile_(make_update_step(layout, optimizer), donate=(0, 1, 2)),
             wants_to_stop,
         )
         wants_to_stop = together.is_to_stop
     if communicator.size > 1:
         require_same_parameters(communicator, theta, backend, "before the first step")
-    evaluation_step = backend.compile(make_evaluation_step(layout, dataset.max_value), donate=(0,))
+    evaluation_step = compile_(make_evaluation_step(layout, dataset.max_value), donate=(0,))
     generator, epoch_began = rng.bit_generator.state, time.perf_counter() - (start.epoch_seconds if start else 0.0)
 
     def take() -> Checkpoint:
@@ -437,6 +438,11 @@ def _require_finite(theta: Array, validation: Evaluation | None, backend: Backen
     if not finite or (validation and not math.isfinite(validation.loss)):
         what = "the validation loss is" if finite else "the parameters are"
         raise TrainingError(f"{what} no longer finite after epoch {epoch}: {_slower(plan)}")
+
+
+def _as_it_stands(step: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """Return a step that is not to be compiled."""
+    return step
 
 
 def _slower(plan: Plan) -> str:

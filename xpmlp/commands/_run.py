@@ -519,7 +519,7 @@ class Heading(Callback):
         height, width = data.train.image_shape
         counts = f"{plan.n_train:,} training, {plan.n_val:,} validation and {len(data.test):,} test images"
         self.say("data", f"{data.name}: {counts} of {height} × {width}")
-        kernels = ", kernels numba" if device.name == "numpy" and config.kernels == "numba" else ""
+        kernels = f", kernels {config.kernels}" if device.name == "numpy" or config.kernels == "plain" else ""
         self.say("backend", f"{device}{kernels}{', since ' if device.note else ''}{device.note}")
         if (ranks := self.job.ranks).size > 1:
             hosts = f"{ranks.hosts} host{'' if ranks.hosts == 1 else 's'}"

@@ -57,7 +57,7 @@ def widths(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option("--target-accuracy", type=float, help="Stop after the epoch whose validation accuracy reaches it.")
 @click.option("--transfer", default="auto", show_default=True, help="Images to the device: auto, resident or stream.")
 @click.option(
-    "--kernels", default="auto", show_default=True, help="On NumPy: numpy, numba, or auto, which is numba if installed."
+    "--kernels", default="auto", show_default=True, help="plain: the lines as they stand; inplace; compiled; or auto."
 )
 @click.option(
     "--threads", type=click.IntRange(1, 1024), help="Of the BLAS library (PyTorch and JAX have their own). [its choice]"

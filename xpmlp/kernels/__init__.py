@@ -33,36 +33,48 @@ _FILES = {
 _kernels: ContextVar[str] = ContextVar("kernels", default="inplace")
 
 
-def resolve_kernels(name: str) -> str:
+def resolve_kernels(name: str, library: str | None = None) -> str:
     """Return what one of `KERNELS` is on this machine.
+
+    Parameters
+    ----------
+    name : str
+        One of `KERNELS`.
+    library : str or None
+        The backend's name, where it is known.
 
     Raises
     ------
     ConfigError
-        If the name is unknown.
+        If the name is unknown, or the library has no such kernels here.
     """
     if name not in KERNELS:
         raise ConfigError(f"unknown kernels {name!r}: expected {', '.join(KERNELS[:-1])} or {KERNELS[-1]}")
-    if name != "auto":
-        return name
-    return "compiled" if importlib.util.find_spec("numba") is not None else "inplace"
+    has_numba = importlib.util.find_spec("numba") is not None
+    if name == "compiled" and library == "numpy" and not has_numba:
+        raise ConfigError(
+            "kernels compiled: numba is not installed: pip install 'xpmlp[fast]', or take kernels inplace"
+        )
+    return name if name != "auto" else "compiled" if has_numba else "inplace"
 
 
 @contextmanager
-def kernels(name: str) -> Iterator[None]:
+def kernels(name: str, library: str | None = None) -> Iterator[None]:
     """Let these versions run in this thread; outside of it, those called ``inplace``.
 
     Parameters
     ----------
     name : {"auto", "plain", "inplace", "compiled"}
         Which.
+    library : str or None
+        The backend's name, where it is known.
 
     Raises
     ------
     ConfigError
-        If the name is unknown.
+        If the name is unknown, or the library has no such kernels here.
     """
-    token = _kernels.set(resolve_kernels(name))
+    token = _kernels.set(resolve_kernels(name, library))
     try:
         yield
     finally:
@@ -162,11 +174,4 @@ def _compiled(kind: type, kernels: str, function: Elements) -> Callable[..., Any
 
 
 def _file(name: str) -> Any:
-    try:
-        return importlib.import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError as error:
-        if error.name != "numba":
-            raise
-        raise ConfigError(
-            "kernels compiled: numba is not installed: pip install 'xpmlp[fast]', or take kernels inplace"
-        ) from None
+    return importlib.import_module(f"{__name__}.{name}")
