@@ -1,4 +1,5 @@
-"""The named operations and the functions of elements, in every version that a library has, against their plain lines."""
+"""The named operations and the functions of elements, in every version that a library has, against their plain
+lines."""
 
 import numpy as np
 import pytest

@@ -114,10 +114,10 @@ class TrainConfig:
         Steps that each of several ranks makes alone before their parameters are averaged, which is for slow links; 1:
         they make every step together, as one process would.
     kernels : {"auto", "plain", "inplace", "compiled"}
-        What the library makes of the lines between the matrix products. ``plain``: the lines as they stand, without jit.
-        ``compiled``: loops that numba compiles on NumPy, generated kernels on CuPy, jit on JAX, PyTorch's fused
-        operations. ``inplace``: NumPy's own functions in place; elsewhere as compiled. ``auto``: compiled, but inplace
-        where numba is not installed. The results differ in their last bits.
+        What the library makes of the lines between the matrix products. ``plain``: the lines as they stand, without
+        jit. ``compiled``: loops that numba compiles on NumPy, generated kernels on CuPy, jit on JAX, PyTorch's fused
+        operations. ``inplace``: NumPy's own functions in place; elsewhere as compiled. ``auto``: compiled, but
+        inplace where numba is not installed. The results differ in their last bits.
 
     Raises
     ------

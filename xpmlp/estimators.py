@@ -699,10 +699,7 @@ class MLPClassifier(ClassifierMixin, _Perceptron):  # type: ignore[misc]
         xp = array_namespace(P=P)
         if self.classes_.shape[0] == 1:
             return 1.0  # whatever the probability, there is but one class to predict
-        if self.out_activation_ == "softmax":
-            hits = xp.argmax(P, axis=1) == T
-        else:
-            hits = (P > 0.5) == T
+        hits = xp.argmax(P, axis=1) == T if self.out_activation_ == "softmax" else (P > 0.5) == T
         return mean_of_hits(hits, weights)
 
     def __sklearn_tags__(self) -> Any:

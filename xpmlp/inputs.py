@@ -200,7 +200,7 @@ def check_weights(weights: Any, place: Place, like: Array) -> Array:
 
 
 class SparseSamples:
-    """A SciPy sparse matrix as the network's X: of it only two products are taken, with NumPy's arrays, and they are dense.
+    """A SciPy sparse matrix as the network's X, of which two dense products are taken and nothing else.
 
     Parameters
     ----------

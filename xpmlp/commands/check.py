@@ -10,7 +10,8 @@ def check(context: click.Context, backend: str) -> None:
     """Measure a backend against NumPy in float64, on this machine.
 
     The forward pass, the loss, every gradient, 100 steps of each optimizer, and the round trip of arrays, in float32
-    and float64, by the lines as they stand and by what the library makes of them. Exit code 0: all within bounds; 1: not.
+    and float64, by the lines as they stand and by what the library makes of them. Exit code 0: all within bounds; 1:
+    not.
     """
     from xpmlp.backends import get_backend
     from xpmlp.checking import check_backend

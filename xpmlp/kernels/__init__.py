@@ -1,7 +1,8 @@
 """What array libraries make of the mathematics: which version of an operation runs, chosen inside the operation.
 
-There are two kinds. A *function of elements* (`elements`) is written once, and small compilers write it out for NumPy, numba
-and CuPy. A *named operation* (`operation`) is written in plain terms, and again by hand where a library does it faster.
+There are two kinds. A *function of elements* (`elements`) is written once, and small compilers write it out for
+NumPy, numba and CuPy. A *named operation* (`operation`) is written in plain terms, and again by hand where a library
+does it faster.
 """
 
 import importlib
@@ -19,9 +20,9 @@ from xpmlp.namespaces import array_namespace, library_of
 Operation = TypeVar("Operation", bound=Callable[..., Any])
 
 KERNELS = ("auto", "plain", "inplace", "compiled")
-"""``plain``: the lines as they stand. ``compiled``: by numba on NumPy's arrays, by CUDA's compiler on CuPy's, by jit on JAX's,
-PyTorch's fused operations. ``inplace``: on NumPy's arrays its own functions, in place; on others as ``compiled``. ``auto``:
-compiled, but for NumPy's arrays where numba is not installed."""
+"""``plain``: the lines as they stand. ``compiled``: by numba on NumPy's arrays, by CUDA's compiler on CuPy's, by jit
+on JAX's, PyTorch's fused operations. ``inplace``: on NumPy's arrays its own functions, in place; on others as
+``compiled``. ``auto``: compiled, but for NumPy's arrays where numba is not installed."""
 
 _FILES = {
     ("numpy", "inplace"): ("_numpy",),
@@ -119,11 +120,11 @@ class Elements:
     Parameters
     ----------
     function : callable
-        From a namespace, arrays that broadcast, and scalars by keyword, to an array or a tuple of arrays. A scalar is a Python
-        number, or an array that broadcasts.
+        From a namespace, arrays that broadcast, and scalars by keyword, to an array or a tuple of arrays. A scalar is
+        a Python number, or an array that broadcasts.
     overwrites : tuple of str
-        The arrays that its outputs overwrite where the library's arrays can be written, in the outputs' order: they are handed
-        over. Outputs beyond these are new arrays.
+        The arrays that its outputs overwrite where the library's arrays can be written, in the outputs' order: they
+        are handed over. Outputs beyond these are new arrays.
     fixed : tuple of str
         Keywords that are no numbers but switches or dtypes, for each of which it is compiled.
     """
@@ -137,7 +138,7 @@ class Elements:
         self.scalars = [name for name in self.keywords if name not in fixed]
         self._versions: dict[tuple[type, str], Callable[..., Any]] = {}
 
-    def __call__(self, *arrays: Any, **keywords: Any) -> Any:
+    def __call__(self, *arrays: Any, **keywords: Any) -> Any:  # noqa: D102
         key = type(arrays[0]), _kernels.get()
         version = self._versions.get(key)
         if version is None:

@@ -1,8 +1,8 @@
 """CuPy's arrays: a kernel for each function of elements, where operators would launch several, and two written by hand.
 
-A kernel is compiled when it is first called, so that this file is imported without a GPU. Scalars are kernel arguments of
-theta's dtype: a new value compiles nothing, and a Python float makes no float32 arithmetic double. All kernels take views
-at any offset, of which no more is asked than an element's alignment.
+A kernel is compiled when it is first called, so that this file is imported without a GPU. Scalars are kernel
+arguments of theta's dtype: a new value compiles nothing, and a Python float makes no float32 arithmetic double. All
+kernels take views at any offset, of which no more is asked than an element's alignment.
 """
 
 import threading

@@ -1,7 +1,7 @@
 """NumPy's arrays, in loops that numba compiles: one pass each, in one thread.
 
-Threads of numba's own would fight those of the BLAS library, which wait for the next product without sleeping. The compiled
-loops are kept in numba's cache; importing numba and reading them takes about half a second a process.
+Threads of numba's own would fight those of the BLAS library, which wait for the next product without sleeping. The
+compiled loops are kept in numba's cache; importing numba and reading them takes about half a second a process.
 """
 
 import contextlib
@@ -91,7 +91,7 @@ _loops: dict[str, Any] = {}
 
 
 def _loop(name: str, source: str) -> Any:
-    """Return a loop, compiled; its source lies in the user's cache, where numba keeps what it has compiled of a file."""
+    """Return a loop, compiled, whose source lies in the user's cache: there numba keeps what it made."""
     if source not in _loops:
         digest = hashlib.sha256(source.encode()).hexdigest()[:16]
         file = Path(platformdirs.user_cache_path("xpmlp")) / "kernels" / f"{name}_{digest}.py"

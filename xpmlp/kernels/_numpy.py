@@ -14,7 +14,7 @@ _memory = threading.local()
 
 
 def compile_elements(function: Elements) -> Callable[..., Any]:
-    """Return a function of elements as calls of NumPy's functions, which are written at the first call with new dtypes."""
+    """Return a function of elements as calls of NumPy's functions, written at the first call with new dtypes."""
     versions: dict[tuple[Any, ...], Callable[..., Any]] = {}
     fixed = function.fixed
 
@@ -35,7 +35,7 @@ def compile_elements(function: Elements) -> Callable[..., Any]:
 
 
 def scratch(index: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return this thread's memory of that number, shape and dtype, whatever is in it; others of the number are the same."""
+    """Return this thread's memory of a number, shape and dtype, whatever is in it; a number has one memory."""
     key = index, shape, dtype
     views: dict[Any, np.ndarray] = _memory.__dict__.setdefault("views", {})
     found = views.get(key)

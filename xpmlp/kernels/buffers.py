@@ -54,7 +54,8 @@ class _Memory:
 def source(name: str, program: Program, keywords: Sequence[str]) -> str:
     """Return a module with a function of a program's arrays and, by keyword, scalars and what was fixed.
 
-    The module's namespace must have ``scratch(index, shape, dtype)``, which returns memory that nothing else uses meanwhile.
+    The module's namespace must have ``scratch(index, shape, dtype)``, which returns memory that nothing else uses
+    meanwhile.
     """
     places = [output.place or f"r{k}" for k, output in enumerate(program.outputs)]
     memory = _Memory(program, places)

@@ -38,8 +38,8 @@ def source(name: str, program: Program, patterns: Sequence[str], scalars: Sequen
         What it computes. Its parameters are the program's arrays, then those of its outputs that are new, then its
         scalars.
     patterns : sequence of str
-        How the program's arrays lie in the loop's axes: a letter an axis, ``i`` where the array has it, ``1`` where it has
-        one element there, which counts for all. New outputs have all axes.
+        How the program's arrays lie in the loop's axes: a letter an axis, ``i`` where the array has it, ``1`` where
+        it has one element there, which counts for all. New outputs have all axes.
     scalars : sequence of str
         The same of the program's scalars; empty for a number.
     outputs : sequence of str
@@ -91,7 +91,8 @@ def source(name: str, program: Program, patterns: Sequence[str], scalars: Sequen
 def merged(shapes: Sequence[tuple[int, ...]]) -> tuple[list[str], list[tuple[int, ...]]]:
     """Return how arrays that broadcast lie in as few axes as can be, and their shapes in these.
 
-    Neighbouring axes that all arrays have, or that the same ones lack, are one: of arrays of one shape a single axis is left.
+    Neighbouring axes that all arrays have, or that the same ones lack, are one: of arrays of one shape a single axis
+    is left.
     """
     whole = np.broadcast_shapes(*shapes)
     padded = [(1,) * (len(whole) - len(shape)) + tuple(shape) for shape in shapes]

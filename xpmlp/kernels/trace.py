@@ -1,7 +1,8 @@
 """A function of elements, called with symbols: what it computes, as a list of operations that a compiler can write out.
 
-Symbols have dtypes, and a number beside one takes its, as in the Array API. What is computed of scalars alone stays on the
-host, in float64, and reaches the kernel as one more argument: 1 − 0.999 in float32 would be wrong in the fifth digit.
+Symbols have dtypes, and a number beside one takes its, as in the Array API. What is computed of scalars alone stays
+on the host, in float64, and reaches the kernel as one more argument: 1 − 0.999 in float32 would be wrong in the fifth
+digit.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -46,8 +47,8 @@ class Symbol:
     dtype : numpy.dtype
         Its type.
     operation : str
-        A function of the standard; or ``array``, a parameter of the traced function; ``scalar``, an argument that the host
-        computes; ``number``, a constant.
+        A function of the standard; or ``array``, a parameter of the traced function; ``scalar``, an argument that the
+        host computes; ``number``, a constant.
     operands : tuple
         The symbols that it is computed of; or the parameter's name, the scalar's expression, the number.
     """

@@ -15,8 +15,9 @@ class Activation(NamedTuple):
     """A nonlinearity f, and its derivative."""
 
     apply: Callable[[Array, Array, Array | None], tuple[Array, Array]]
-    """From a layer's products, which are handed over, its biases b, and dropout's mask or None, to what the derivative needs
-    of Z = A W + b, and A = f(Z), masked. Where A is all that it needs, the first is A too, and lies in the products' memory."""
+    """From a layer's products, which are handed over, its biases b, and dropout's mask or None, to what the
+    derivative needs of Z = A W + b, and A = f(Z), masked. Where A is all that it needs, the first is A too, and lies
+    in the products' memory."""
     pull_back: Callable[[Array, Array, Array, Array | None], Array]
     """From these two, the loss's gradient by A, which is handed over, and the mask, to the gradient by Z."""
 
@@ -68,7 +69,8 @@ class Head(NamedTuple):
     delta: Callable[[Array, Array], Array] = lambda P, T: P - T
     """From P, which is handed over, and T to the gradient by S of the summed losses; of a canonical link P − T."""
     reported: Callable[[Any, Array, Array], Array] | None = None
-    """From the namespace, S and T to the loss of each sample that scikit-learn reports, (…, n); None: the sum of the same."""
+    """From the namespace, S and T to the loss of each sample that scikit-learn reports, (…, n); None: the sum of the
+    same."""
 
 
 def _softmax(xp: Any, S: Array) -> Array:
@@ -124,9 +126,9 @@ HEADS = {
     "identity": Head(lambda xp, S: S, lambda xp, S, T: 0.5 * (S - T) ** 2, reported=_mean_squared_errors),
     "exp": Head(lambda xp, S: xp.exp(S), _poisson_deviances),
 }
-"""Outputs and their losses, by what makes P of S: class probabilities and cross-entropy (F6, F7), independent probabilities
-and binary cross-entropies, values and half squared errors, rates and half Poisson deviances. (Generalised linear models with
-their canonical links: McCullagh & Nelder 1989, section 2.2.)"""
+"""Outputs and their losses, by what makes P of S: class probabilities and cross-entropy (F6, F7), independent
+probabilities and binary cross-entropies, values and half squared errors, rates and half Poisson deviances.
+(Generalised linear models with their canonical links: McCullagh & Nelder 1989, section 2.2.)"""
 
 
 def predictions(S: Array, head: str = "softmax") -> Array:
@@ -153,8 +155,8 @@ def log_softmax(S: Array) -> Array:
 def reported_losses(S: Array, T: Array, head: str) -> Array:
     """Return the loss of each sample as scikit-learn reports it, (…, n): of the sums S and T, as `score` takes them.
 
-    Cross-entropies are those of probabilities kept from 0 and 1 by the dtype's epsilon; squared errors are averaged over the
-    outputs.
+    Cross-entropies are those of probabilities kept from 0 and 1 by the dtype's epsilon; squared errors are averaged
+    over the outputs.
     """
     xp, row = array_namespace(S=S, T=T), HEADS[head]
     T = one_hot(T, S) if head == "softmax" else xp.astype(T, S.dtype, copy=False)

@@ -1,7 +1,7 @@
 """What lies between the matrix products, element by element; each function is written once, for every library.
 
-The first argument is the namespace. Where an array's library can write into arrays, a result lies in the memory of the argument
-that is named in the decorator, which the caller hands over. `xpmlp.kernels` has the compilers.
+The first argument is the namespace. Where an array's library can write into arrays, a result lies in the memory of
+the argument that is named in the decorator, which the caller hands over. `xpmlp.kernels` has the compilers.
 """
 
 from typing import Any, TypeAlias
@@ -19,7 +19,7 @@ def scaled(xp: Any, images: Array, *, share: Scalar, dtype: Any) -> Array:
     return xp.astype(images, dtype) * share
 
 
-# --- activations: A = f(Z + b), and the loss's gradient by Z, of A and that by A ---------------------------------------
+# --- activations: A = f(Z + b), and the loss's gradient by Z, of A and that by A ------------------------------------
 
 
 @elements("Z")
@@ -74,11 +74,11 @@ def bias_logistic(xp: Any, Z: Array, b: Array) -> Array:
 
 @elements("dA")
 def logistic_backward(xp: Any, A: Array, dA: Array) -> Array:
-    """A (1 − A) ⊙ dA."""
+    """(1 − A) A ⊙ dA."""
     return dA * A * (1 - A)
 
 
-# --- the gradient: what is added to it, or multiplies it ---------------------------------------------------------------
+# --- the gradient: what is added to it, or multiplies it ------------------------------------------------------------
 
 
 @elements("delta")
@@ -93,7 +93,7 @@ def decayed(xp: Any, gradient: Array, theta: Array, *, weight_decay: Scalar) -> 
     return gradient + weight_decay * theta
 
 
-# --- updates; see `xpmlp.math.optimizers` ------------------------------------------------------------------------------
+# --- updates; see `xpmlp.math.optimizers` ---------------------------------------------------------------------------
 
 
 @elements("theta")
@@ -147,7 +147,7 @@ def shrunk(xp: Any, theta: Array, *, decay: Scalar) -> Array:
     return theta - decay * theta
 
 
-# --- an epoch's totals -------------------------------------------------------------------------------------------------
+# --- an epoch's totals ----------------------------------------------------------------------------------------------
 
 
 @elements("loss", "correct", "steps", "finite")
@@ -162,6 +162,6 @@ def accumulate(
     *,
     n: Scalar,
 ) -> tuple[Array, Array, Array, Array]:
-    """Sums with one more batch of n: losses, number correct, batches, and batches until a sum was not finite."""
+    """One more batch of n in the sums: losses, number correct, batches, and those before a loss that is not finite."""
     loss = loss + batch_loss * n
     return loss, correct + batch_correct, steps + 1, finite + xp.astype(xp.isfinite(loss), xp.int32)

@@ -1,4 +1,4 @@
-"""All parameters as one vector, theta: where each layer's lie in it, how it begins, and how its gradient is put together."""
+"""All parameters as one vector, theta: its layers, its first numbers, and its gradient."""
 
 import itertools
 import math
@@ -212,8 +212,8 @@ def gradient_vector(
     theta : array, shape (…, layout.size)
         The parameters.
     compute : callable
-        Returns each layer's gradients, given where to write them, so that the vector needs no copies where the library's
-        arrays can be written; else given None.
+        Returns each layer's gradients, given where to write them, so that the vector needs no copies where the
+        library's arrays can be written; else given None.
     """
     vector = new_gradient(theta)
     if vector is None:

@@ -1,7 +1,7 @@
 """The network: forward (F1–F5), the loss and its gradient (F6, F7, B1), backward (B2–B11), for any number of layers.
 
-Each statement has the number of its equation in `derivation.md` beside it. Rows are samples. The layers are numbered from
-1 to K; A_0 = X; axes in front of the last two, where there are some, number networks that are computed at once.
+Each statement has the number of its equation in `derivation.md` beside it. Rows are samples. The layers are numbered
+from 1 to K; A_0 = X; axes in front of the last two, where there are some, number networks that are computed at once.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from xpmlp.namespaces import Array, array_namespace
 def forward(
     layers: Sequence[Layer], X: Array, activation: str = "relu", masks: Sequence[Array] | None = None
 ) -> tuple[Array, list[tuple[Array, Array]]]:
-    """Return the last layer's sums S, (…, n, c), and the trail that `backward` follows: each layer's Z and A, from X on.
+    """Return the last layer's sums S, (…, n, c), and the trail that `backward` follows: Z and A, from X on.
 
     Parameters
     ----------
@@ -56,8 +56,8 @@ def score(S: Array, T: Array, head: str = "softmax") -> tuple[Array, Array, Arra
     S : array, shape (…, n, c)
         What `forward` returned.
     T : array
-        For softmax labels, integers (…, n), 0 to c − 1: the values are not looked at, which would wait for the device; such a
-        row counts for nothing. For another head the targets (…, n, c), of S's dtype or of booleans.
+        For softmax labels, integers (…, n), 0 to c − 1: the values are not looked at, which would wait for the
+        device; such a row counts for nothing. For another head the targets (…, n, c), of S's dtype or of booleans.
     head : str
         Which of `xpmlp.math.activations.HEADS`; of another than softmax nothing is counted, which is None.
 

@@ -50,9 +50,9 @@ def sgd(
     weight_decay : float
         The factor of an L2 penalty's gradient, at least 0.
     rate_inside : bool
-        Keep −learning_rate · g in the velocity instead of g, as scikit-learn does, and add d to theta (equations 1 to 4 of
-        that paper). At a constant rate it is the same; where the rate changes, steps already taken keep the rate that they
-        were taken with. The momentum may then be 1, and Nesterov's 0.
+        Keep −learning_rate · g in the velocity instead of g, as scikit-learn does, and add d to theta (equations 1 to
+        4 of that paper). At a constant rate it is the same; where the rate changes, steps already taken keep the rate
+        that they were taken with. The momentum may then be 1, and Nesterov's 0.
 
     Raises
     ------
