@@ -1,7 +1,7 @@
 """Run the notes' equations literally, with each of their slips and each pair of them, over rates from 1e-4 to 1.
 
 ``python scripts/why.py --help``: a line of JSON a run in runs/why.jsonl (what is there already is skipped), a table,
-and the graph scripts/pictures/why.png. The findings are in xpmlp/derivation.md, "Why 0.376?".
+and the graph scripts/pictures/why.png. The findings are in xpmlp/math/derivation.md, "Why 0.376?".
 """
 
 import argparse

@@ -2,56 +2,60 @@
 
 import ast
 import importlib.util
+import io
 import re
+import sys
+import tokenize
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from tests.conftest import ROOT, run_python
+from xpmlp import MLPClassifier, TrainConfig, train
+from xpmlp.fitting import compiled_step
 
 PACKAGE = ROOT / "xpmlp"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-AGNOSTIC = {"network.py", "optimizers.py", "primitives/__init__.py"}
+AGNOSTIC = {f"math/{path.name}" for path in (PACKAGE / "math").glob("*.py")} | {"kernels/__init__.py"}
 """The rooms that name no array library."""
 
 BELOW = {
     "errors": set(),
     "namespaces": {"errors"},
-    "primitives": {"errors", "namespaces"},
-    "network": {"errors", "namespaces", "primitives"},
-    "optimizers": {"errors", "namespaces", "primitives"},
-    "schedules": {"errors"},
+    "kernels": {"errors", "namespaces"},
+    "math": {"errors", "namespaces", "kernels"},
     "backends": {"errors"},
     "noise": {"namespaces", "backends"},
-    "data": {"errors", "namespaces", "primitives", "backends", "noise"},
+    "data": {"errors", "namespaces", "kernels", "backends", "noise"},
     "dropout": {"namespaces", "backends", "noise"},
     "files": {"errors"},
     "tensors": {"errors", "files"},
-    "models": {"errors", "namespaces", "network", "backends", "tensors"},
-    "config": {"errors", "primitives", "network", "optimizers", "schedules", "data"},
-    "records": {"network", "config"},
+    "models": {"errors", "namespaces", "math", "backends", "tensors"},
+    "config": {"errors", "kernels", "math", "data"},
+    "records": {"math", "config"},
     "runs": {"errors", "files", "tensors", "models", "config", "records"},
     "plotting": {"files"},
-    "scoring": {"network"},
+    "scoring": {"math"},
     "communication": {"errors"},
-    "steps": {"namespaces", "primitives", "network", "optimizers", "backends", "noise", "data", "dropout"},
+    "steps": {"namespaces", "math", "backends", "noise", "data", "dropout"},
     "together": {
-        *("errors", "namespaces", "primitives", "optimizers", "backends", "noise", "data", "config", "records"),
+        *("errors", "namespaces", "math", "backends", "noise", "data", "config", "records"),
         *("communication", "steps"),
     },
     "training": {
-        *("errors", "namespaces", "primitives", "network", "optimizers", "schedules", "backends", "noise", "data"),
+        *("errors", "namespaces", "kernels", "math", "backends", "noise", "data"),
         *("dropout", "config", "records", "communication", "steps", "together"),
     },
     "inputs": {"errors", "namespaces", "backends"},
-    "fitting": {"namespaces", "network", "optimizers", "backends", "inputs"},
-    "estimators": {"namespaces", "network", "backends", "inputs", "fitting"},
-    "checking": {"network", "optimizers", "backends", "steps"},
+    "fitting": {"namespaces", "math", "backends", "inputs"},
+    "estimators": {"namespaces", "math", "backends", "inputs", "fitting"},
+    "checking": {"kernels", "math", "backends", "steps"},
     "benchmark": {
-        *("errors", "primitives", "network", "backends", "data", "config", "communication", "steps", "training"),
+        *("errors", "kernels", "math", "backends", "data", "config", "communication", "steps", "training"),
     },
     "commands": {
         *("errors", "backends", "data", "files", "models", "config", "records", "runs", "plotting", "scoring"),
@@ -111,15 +115,13 @@ def test_the_order_of_rooms_has_no_circle():
 @pytest.mark.parametrize("room", sorted(AGNOSTIC))
 def test_the_math_names_no_array_library(room):
     outside = {name.split(".")[0] for name in imports_of(PACKAGE / room)} - {"xpmlp"}
-    import sys
-
     assert outside <= sys.stdlib_module_names
 
 
 def test_array_libraries_are_imported_in_backends_and_native_primitives_alone():
     for path in MODULES:
         named = {name.split(".")[0] for name in imports_of(path)} & ARRAY_LIBRARIES
-        native = room_of(path) == "primitives" and path.name.startswith("_") and path.name != "__init__.py"
+        native = room_of(path) == "kernels" and path.name.startswith("_") and path.name != "__init__.py"
         peer = path.parent == PACKAGE / "benchmark" / "contestants"  # of which a process imports one
         peer = peer or path == PACKAGE / "benchmark" / "gpu.py"  # imported beside CuPy's alone
         nccl = path == PACKAGE / "communication" / "_nccl.py"  # CuPy has it
@@ -166,7 +168,7 @@ def loaded_by(code: str) -> set[str]:
 
 def test_importing_the_package_imports_nothing_heavy():
     loaded = loaded_by("import xpmlp")
-    assert "xpmlp.network" in loaded
+    assert "xpmlp.math.network" in loaded
     assert not loaded & {*HEAVY, "numpy", "click", "rich"}
 
 
@@ -176,7 +178,7 @@ def test_help_imports_no_numpy():
 
 def test_training_imports_only_the_library_that_was_asked_for(idx_folder, tmp_path):
     arguments = ["train", "--backend", "numpy", "--dataset", f"idx:{idx_folder}", "--out", str(tmp_path / "run")]
-    arguments += ["--epochs", "1", "--no-plot", "--quiet", "--kernels", "numpy"]  # numba would bring SciPy with it
+    arguments += ["--epochs", "1", "--no-plot", "--quiet", "--kernels", "inplace"]  # numba would bring SciPy with it
     code = f"from xpmlp.commands import main; assert main({arguments}) == 0"
     loaded = loaded_by(code)
     assert "numpy" in loaded
@@ -194,15 +196,14 @@ class TestTheReadme:
     README = (ROOT / "README.md").read_text(encoding="utf-8")
 
     def test_its_table_is_the_codes_lines(self):
-        code = "".join(
-            (PACKAGE / room).read_text(encoding="utf-8") for room in ("network.py", "primitives/__init__.py")
-        )
-        rows = re.findall(r"^\| ([FB]\d.*?) \| .*? \| (.*) \|$", self.README, re.M)
-        for _, lines in rows:
-            for line in re.findall("`(.*?)`", lines):
-                assert line in code, line
+        """Each line of the table is the very statement, in the syntax tree, that has the number beside it."""
+        rows = re.findall(r"^\| ([FB]\d.*?) \| .*? \| `(.*?)`", self.README, re.M)
+        found = numbered_statements()
+        for numbers, line in rows:
+            for number in numbers.split(", "):
+                assert ast.unparse(ast.parse(line)) in found[number], number
         named = {number for numbers, _ in rows for number in numbers.split(", ")}
-        assert named == {f"F{k}" for k in range(1, 8)} | {f"B{k}" for k in range(1, 12)}
+        assert named == set(found) == {f"F{k}" for k in range(1, 8)} | {f"B{k}" for k in range(1, 12)}
 
     def test_its_examples_run(self, capsys):
         """One after the other, as a reader pastes them; those that need a library only where it is."""
@@ -219,9 +220,75 @@ class TestTheReadme:
             assert float(re.search(r"accuracy[ =](0\.\d+)", said)[1]) > 0.95
 
 
-def test_every_equation_of_the_derivation_stands_in_the_code():
-    derivation = (PACKAGE / "derivation.md").read_text(encoding="utf-8")
+NETWORK = PACKAGE / "math" / "network.py"
+
+
+def numbered_statements(places: dict[int, set[str]] | None = None) -> dict[str, set[str]]:
+    """Return the statements of ``math/network.py`` by the equations' numbers that stand in the comments behind them.
+
+    Parameters
+    ----------
+    places : dict or None
+        Filled with the numbers by the statements' lines.
+    """
+    text = NETWORK.read_text(encoding="utf-8")
+    found: dict[str, set[str]] = {}
+    statements = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Assign)]
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        numbers = re.findall(r"\b([FB]\d+)\b", token.string) if token.type == tokenize.COMMENT else []
+        if numbers:
+            (statement,) = [node for node in statements if node.lineno == token.start[0]]
+            for number in numbers:
+                found.setdefault(number, set()).add(ast.unparse(statement))
+            if places is not None:
+                places[token.start[0]] = set(numbers)
+    return found
+
+
+def test_every_equation_of_the_derivation_has_its_statement():
+    derivation = (PACKAGE / "math" / "derivation.md").read_text(encoding="utf-8")
     numbers = re.findall(r"^\| ([FB]\d+) \|", derivation, re.M)
     assert len(numbers) == 18
-    code = (PACKAGE / "network.py").read_text(encoding="utf-8")
-    assert [number for number in numbers if not re.search(rf"\b{number}\b", code)] == []
+    found = numbered_statements()
+    assert set(found) == set(numbers)
+    assert all(len(statements) == 1 for statements in found.values()), "an equation is one statement"
+
+
+class TestTheStatementsRun:
+    """What is read is what runs: each numbered statement, on every library, where networks are trained."""
+
+    def numbers_seen(self, work):
+        places, lines = {}, set()
+        numbered_statements(places)
+        file = str(NETWORK)
+
+        def trace(frame, event, argument):
+            if frame.f_code.co_filename != file:
+                return None
+            if event == "line":
+                lines.add(frame.f_lineno)
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            work()
+        finally:
+            sys.settrace(before)
+        return set().union(*(places[line] for line in lines & set(places)))
+
+    ALL = {f"F{k}" for k in range(1, 8)} | {f"B{k}" for k in range(1, 12)}
+
+    @pytest.mark.parametrize("kernels", ["plain", "auto"])
+    def test_in_training(self, backend, kernels, tiny):
+        config = TrainConfig(hidden=(6, 5), epochs=1, batch_size=50, kernels=kernels)
+        assert self.numbers_seen(lambda: train(config, tiny, backend)) == self.ALL
+
+    def test_in_a_classifiers_fit(self, backend):
+        compiled_step.cache_clear()  # a step that was traced before would not be traced again
+        rng = np.random.default_rng(0)
+        X, y = backend.asarray(rng.random((60, 5))), backend.asarray(np.arange(60, dtype=np.int32) % 3)
+        estimator = MLPClassifier((6, 5), max_iter=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            assert self.numbers_seen(lambda: estimator.fit(X, y)) == self.ALL

@@ -7,7 +7,6 @@ does it faster.
 
 import importlib
 import importlib.util
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -132,9 +131,9 @@ class Elements:
     def __init__(self, function: Callable[..., Any], overwrites: tuple[str, ...], fixed: tuple[str, ...]) -> None:
         self.function, self.overwrites, self.fixed = function, overwrites, fixed
         self.name, self.__doc__, self.__wrapped__ = function.__name__, function.__doc__, function
-        _, *parameters = inspect.signature(function).parameters.values()
-        self.arrays = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
-        self.keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        code = function.__code__
+        self.arrays = list(code.co_varnames[1 : code.co_argcount])  # behind the namespace
+        self.keywords = list(code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount])
         self.scalars = [name for name in self.keywords if name not in fixed]
         self._versions: dict[tuple[type, str], Callable[..., Any]] = {}
 

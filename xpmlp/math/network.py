@@ -10,6 +10,7 @@ from typing import Any
 from xpmlp.errors import ArrayError, ShapeError
 from xpmlp.kernels import operation
 from xpmlp.math.activations import ACTIVATIONS, HEADS, log_softmax, one_hot, softmax
+from xpmlp.math.elements import bias_identity
 from xpmlp.math.layout import Layer
 from xpmlp.namespaces import Array, array_namespace
 
@@ -43,8 +44,7 @@ def forward(
         Z, A = apply(A @ W, b, mask)  # F1, F2: H = X W1 + b1, A = ReLU(H); F3, F4: O and q
         trail.append((Z, A))
     W, b = layers[-1]
-    S = A @ W  # F5
-    S += b
+    S = bias_identity(A @ W, b)  # F5: S = q W3 + b3
     return S, trail
 
 
