@@ -205,17 +205,17 @@ class TestTheSameWork:
         epochs = [[e.train_loss, e.train_accuracy, e.val_loss, e.val_accuracy] for e in history.epochs]
         return theta, np.array(epochs), np.array(test)
 
-    @pytest.mark.parametrize("n", [2, 3, 4])
+    @pytest.mark.parametrize("n", [pytest.param(2, marks=pytest.mark.full), 3, pytest.param(4, marks=pytest.mark.full)])
     @pytest.mark.parametrize(
         "changes",
         [
             {},
-            {"batch_size": 26, "optimizer": "adamw"},
-            {"batch_size": 19},
-            {"transfer": "stream", "center": 0.2},
-            {"deform": 1.0},
-            {"deform": 1.0, "deform_fade": 0.5, "dropout": 0.25},
-            {"batch_size": 26, "transfer": "stream"},
+            pytest.param({"batch_size": 26, "optimizer": "adamw"}, marks=pytest.mark.slow),
+            pytest.param({"batch_size": 19}, marks=pytest.mark.slow),
+            pytest.param({"transfer": "stream", "center": 0.2}, marks=pytest.mark.slow),
+            pytest.param({"deform": 1.0}, marks=pytest.mark.slow),
+            pytest.param({"deform": 1.0, "deform_fade": 0.5, "dropout": 0.25}, marks=pytest.mark.slow),
+            pytest.param({"batch_size": 26, "transfer": "stream"}, marks=pytest.mark.slow),
         ],
         ids=str,
     )
@@ -231,12 +231,15 @@ class TestTheSameWork:
             np.testing.assert_allclose(rank["test"], test, rtol=1e-10)
         assert (found[0]["epochs"][:, [1, 3]] == epochs[:, [1, 3]]).all(), "counts are whole numbers"
 
+    @pytest.mark.slow
     def test_is_the_same_bits_a_second_time(self, launch, tmp_path):
         settings = {**self.SETTINGS, "dtype": "float32"}
         first, second = (self.found(launch, tmp_path, 3, settings, out=out)[0] for out in ("first", "second"))
         assert first["theta"].tobytes() == second["theta"].tobytes()
 
-    @pytest.mark.parametrize("spec", ["array-api-strict", "jax", "torch"])
+    @pytest.mark.parametrize(
+        "spec", ["array-api-strict", *(pytest.param(spec, marks=pytest.mark.slow) for spec in ("jax", "torch"))]
+    )
     @pytest.mark.needs("{spec}")
     def test_is_done_through_the_host_by_other_libraries(self, launch, tmp_path, find_backend, spec):
         find_backend(spec)
@@ -322,6 +325,7 @@ class TestRounds:
             assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-10)
             assert ours.train_accuracy == theirs.train_accuracy
 
+    @pytest.mark.slow
     def test_that_were_interrupted_at_a_checkpoint_go_on_exactly(self, launch, data, tmp_path):
         """A checkpoint ends a round, whether or not the run goes on from it."""
         options = (
@@ -370,6 +374,7 @@ class TestTheCommand:
         assert {path.name for path in tmp_path.iterdir()} == {"mnist", "run"}
         assert load(tmp_path / "run").predict(make_dataset(60, seed=1).images).shape == (60,)
 
+    @pytest.mark.slow
     def test_of_the_scripts_folder_is_the_same(self, launch, data, tmp_path):
         from tests.conftest import ROOT
 
@@ -378,6 +383,7 @@ class TestTheCommand:
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         assert json.loads((tmp_path / "run" / "config.json").read_text())["ranks"] == 2
 
+    @pytest.mark.slow
     def test_divides_the_cores(self, launch, data, tmp_path):
         env = {name: value for name, value in LAUNCH_ENV.items() if not name.endswith("_NUM_THREADS")}
         for n, options in ((2, ()), (2, ("--threads", "3"))):
@@ -387,6 +393,7 @@ class TestTheCommand:
         threads = [json.loads((tmp_path / run / "config.json").read_text())["threads"] for run in ("run0", "run2")]
         assert threads == [max(1, Alone().cores // 2), 3]
 
+    @pytest.mark.slow
     def test_of_one_rank_is_alone_unless_it_is_asked_for(self, launch, data, tmp_path):
         for way, engine in (("auto", False), ("mpi", True)):
             run = ("--distributed", way, "--out", way)
@@ -395,6 +402,7 @@ class TestTheCommand:
             config = json.loads((tmp_path / way / "config.json").read_text())
             assert (config["ranks"], config["engine"] is not None) == (1, engine)
 
+    @pytest.mark.slow
     def test_goes_on_with_any_number_of_ranks(self, launch, data, tmp_path):
         options = (*SMALL, "--dtype", "float64", "--epochs", "5", "--checkpoint-steps", "7", "--keep", "99", "--quiet")
         assert launch(1, *TRAIN, *data, *options, "--out", "run").returncode == 0
@@ -452,6 +460,7 @@ class TestTheCommand:
         for words in (["--version"], ["evaluate", "--help"], ["data", "-h"]):
             assert launch(2, sys.executable, "-m", "xpmlp", *words).returncode == 0
 
+    @pytest.mark.slow
     def test_threads_and_the_folder_of_data_may_be_each_ranks_own(self, launch, mnist_like, tmp_path):
         shutil.copytree(mnist_like, tmp_path / "elsewhere")
         second = (":", "-n", "1", *ON_MNIST, "--data-dir", "elsewhere", "--threads", "1")
@@ -464,6 +473,7 @@ class TestTheCommand:
         assert "elsewhere is no folder" in line
         assert done.returncode != 0
 
+    @pytest.mark.slow
     def test_data_that_rank_0_is_told_of_by_its_environment_the_others_find_too(self, launch, mnist_like):
         """A launcher passes no variable on to another host."""
         told = {**LAUNCH_ENV, "XPMLP_DATA": str(mnist_like)}
@@ -749,12 +759,14 @@ class TestFaults:
         return read_checkpoint(max((tmp_path / "run" / "checkpoints").glob("step-*")))[0]
 
     @pytest.mark.parametrize("victim", [0, 1, 2])
+    @pytest.mark.slow
     def test_a_rank_that_is_killed_ends_all(self, running, tmp_path, victim):
         os.kill(running.pids[victim], signal.SIGKILL)
         self.finish(running)
         assert running.returncode != 0
         assert self.check(tmp_path).step > 0
 
+    @pytest.mark.slow
     def test_sigusr1_finishes_the_step_on_all_and_leaves_a_checkpoint(self, running, tmp_path, launch):
         running.send_signal(signal.SIGUSR1)
         errors = self.finish(running)
@@ -768,11 +780,13 @@ class TestFaults:
         epochs = ("--epochs", str(len(metrics) + 2))
         assert launch(2, *TRAIN, "--resume", "run", *epochs, "--quiet", "--no-plot").returncode == 0
 
+    @pytest.mark.slow
     def test_a_signal_to_one_rank_stops_all_after_the_same_step(self, running, tmp_path):
         os.kill(running.pids[2], signal.SIGTERM)
         (line,) = ours(self.finish(running))
         assert line.startswith(f"xpmlp train: terminated after step {self.check(tmp_path).step:,}, in epoch ")
 
+    @pytest.mark.slow
     def test_sigterm_leaves_a_whole_checkpoint(self, running, tmp_path):
         running.send_signal(signal.SIGTERM)
         self.finish(running)
@@ -803,6 +817,7 @@ class TestFaults:
         assert done.returncode == 2
         assert self.check(tmp_path).step == 13
 
+    @pytest.mark.slow
     def test_a_bug_on_one_rank_ends_all(self, launch, data, tmp_path):
         code = (
             "import sys\n"
@@ -820,6 +835,7 @@ class TestFaults:
         assert "RuntimeError: a bug" in done.stderr
         assert done.returncode != 0
 
+    @pytest.mark.slow
     def test_a_full_disk_is_one_line_and_ends_all(self, launch, data, tmp_path):
         code = (
             "import resource, sys\n"

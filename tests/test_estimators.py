@@ -478,6 +478,7 @@ print("all is well")
 
 
 @pytest.mark.needs("jax")
+@pytest.mark.slow
 def test_jax_takes_what_it_must_narrow_where_its_wide_types_are_off(find_backend):
     find_backend("jax")
     done = run_python("-c", JAX_IN_32_BITS)
