@@ -38,6 +38,7 @@ LAUNCH_ENV = environment(
     OMPI_ALLOW_RUN_AS_ROOT="1",
     OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
     PRTE_MCA_rmaps_default_mapping_policy=":oversubscribe",
+    OMPI_MCA_mpi_yield_when_idle="1",  # to the other tests
 )
 LIMIT = 60
 """Seconds that a launch may take before it counts as hanging."""
@@ -277,7 +278,7 @@ class TestRounds:
         "learning_rate": 0.05,
     }
 
-    @pytest.mark.parametrize("n", [1, 3])
+    @pytest.mark.parametrize("n", [1, pytest.param(3, marks=pytest.mark.slow)])
     def test_are_this_loop(self, launch, tmp_path, n):
         """The ranks written out in one process: 9 steps an epoch, in rounds of 4, 4 and 1; the last batch has a row."""
         size, data = 3 if n > 1 else 1, make_dataset(250)
@@ -426,14 +427,18 @@ class TestTheCommand:
         [
             (3, ("--batch-size", "2"), "batch size 2: 3 ranks share each batch; make it at least 3, or start fewer"),
             (3, ("--dtype", "float16"), "unknown dtype 'float16': expected float32 or float64"),
-            (2, ("--learning-rate", "nan"), "learning rate nan: expected a finite number above 0"),
-            (2, ("--distributed", "on"), "unknown distributed 'on': expected auto, off or mpi"),
-            (2, ("--resume", "nowhere"), "nowhere is not there: expected the folder of a run"),
             (2, ("--frobnicate",), "No such option '--frobnicate'; see xpmlp train --help"),
-            (
-                2,
-                ("--learning-rate", "1e30", "--schedule", "constant"),
-                "the loss was no longer finite in epoch 1",
+            *(
+                pytest.param(2, *rest, marks=pytest.mark.slow)
+                for rest in (
+                    (("--learning-rate", "nan"), "learning rate nan: expected a finite number above 0"),
+                    (("--distributed", "on"), "unknown distributed 'on': expected auto, off or mpi"),
+                    (("--resume", "nowhere"), "nowhere is not there: expected the folder of a run"),
+                    (
+                        ("--learning-rate", "1e30", "--schedule", "constant"),
+                        "the loss was no longer finite in epoch 1",
+                    ),
+                )
             ),
         ],
         ids=str,
@@ -446,7 +451,13 @@ class TestTheCommand:
         assert done.returncode not in (0, 143)
         assert ours(done.stdout) == []
 
-    @pytest.mark.parametrize("command", ["evaluate run", "data digits", "bench --ranks 1", "check"])
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "evaluate run",
+            *(pytest.param(command, marks=pytest.mark.slow) for command in ("data digits", "bench --ranks 1", "check")),
+        ],
+    )
     def test_commands_for_one_process_are_refused_once(self, launch, tmp_path, command):
         name, *options = command.split()
         done = launch(3, sys.executable, "-m", "xpmlp", name, *options)
@@ -793,7 +804,7 @@ class TestFaults:
         assert running.returncode != 0
         assert self.check(tmp_path).step > 0
 
-    @pytest.mark.parametrize("rank", [0, 1, 2])
+    @pytest.mark.parametrize("rank", [0, *(pytest.param(rank, marks=pytest.mark.slow) for rank in (1, 2))])
     def test_an_error_on_one_rank_is_one_line_and_ends_all(self, launch, data, tmp_path, rank):
         """A file that cannot be read any more, on one of three ranks, in the midst of the training."""
         code = (
