@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import mmap
 import os
 import re
 import shutil
@@ -63,13 +64,33 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[PROBLEMS] = config.workerinput["problems"]
         return
     config.stash[PROBLEMS] = {spec: problem_of(spec) for spec in (*SPECS, *OPTIONAL_DEVICES)}
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # what one process compiled, no other need compile
+    hasten_jax(config)
+
+
+def hasten_jax(config: pytest.Config) -> None:
+    """Have XLA compile fast rather than well, and only once what several processes need; inherited by all of them."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         folder = config.cache.mkdir("jax") if hasattr(config, "cache") else tempfile.mkdtemp(prefix="xpmlp-jax-")
+        if not hasattr(config, "cache"):
+            config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-        if not hasattr(config, "cache"):
-            config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    library = importlib.util.find_spec("jaxlib")
+    on_the_cpu = library is not None and config.stash[PROBLEMS]["jax:gpu"]
+    if on_the_cpu and "XLA_FLAGS" not in os.environ and not names_full(config):
+        flags = ["--xla_backend_optimization_level=0"]
+        binary = Path(library.origin).with_name("libjax_common.so")
+        if binary.exists():  # a flag that XLA does not know ends the process
+            with binary.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                if content.find(b"xla_cpu_use_fusion_emitters") >= 0:
+                    flags.append("--xla_cpu_use_fusion_emitters=false")
+        os.environ["XLA_FLAGS"] = " ".join(flags)
+
+
+def names_full(config: pytest.Config) -> bool:
+    """Return whether ``-m`` names the marker `full`."""
+    return re.search(r"\bfull\b", config.getoption("markexpr")) is not None
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -98,16 +119,21 @@ def problem_of(spec: str) -> str | None:
     return f"{spec} ({said})" if said else None
 
 
+def backends_of(item: pytest.Item) -> list[str]:
+    """Return the backends that an item runs on, as its parameters and marks say."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    marked = [spec.format(**parameters) for mark in item.iter_markers("needs") for spec in mark.args]
+    return [*marked, *(parameters[name] for name in ("backend", "device") if parameters.get(name) in SPECS)]
+
+
 def missing(config: pytest.Config, item: pytest.Item) -> str | None:
     """Return what an item needs and has not here, as its marks and its parameters say."""
     problems, required = config.stash[PROBLEMS], config.getoption("--require-backend")
-    parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    specs, modules, device = [parameters.get("backend"), parameters.get("device")], [], None
+    modules, device = [], None
     for mark in item.iter_markers("needs"):
-        specs += [spec.format(**parameters) for spec in mark.args]
         modules.append(mark.kwargs.get("module"))
         device = mark.kwargs.get("device", device)
-    for spec in specs:
+    for spec in backends_of(item):
         is_required = spec in required or (str(spec).partition(":")[0] in required and spec not in OPTIONAL_DEVICES)
         if problems.get(spec) and not is_required:
             return problems[spec]
@@ -129,19 +155,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out what cannot run here, and what is `full` unless ``-m`` names that."""
     cases: dict[tuple[str, str], list[pytest.Item]] = {}
     for item in items:
-        parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        spec = parameters.get("backend") or parameters.get("spec")
-        if spec in IN_PART:
+        for spec in IN_PART.intersection(backends_of(item)):
             cases.setdefault((item.nodeid.partition("[")[0], spec), []).append(item)
     for group in cases.values():
         for item in group[1:-1]:
             item.add_marker("full")
     yield
-    with_full = re.search(r"\bfull\b", config.getoption("markexpr"))
     kept, left_out, why = [], [], Counter()
     for item in items:
         reason = missing(config, item)
-        if reason is None and (with_full or not item.get_closest_marker("full")):
+        if reason is None and (names_full(config) or not item.get_closest_marker("full")):
             kept.append(item)
         else:
             left_out.append(item)

@@ -19,7 +19,8 @@ COMPILES = (
 
 
 def marks_of(name):
-    needs = pytest.mark.needs("cupy") if name == "cupy" else pytest.mark.needs(module=CONTESTANTS[name][1])
+    package = CONTESTANTS[name][1]
+    needs = pytest.mark.needs(package) if package in ("cupy", "jax", "torch") else pytest.mark.needs(module=package)
     return [needs, *(COMPILES if name == "pytorch-compile" else ())]
 
 

@@ -173,7 +173,9 @@ class TestTrain:
         assert main([*options, "--out", "adam", "--optimizer", "adam"]) == 0
         assert read(at_home / "adam" / "config.json")["learning_rate"] == 0.003, "SGD's rate is not Adam's"
 
-    @pytest.mark.parametrize("recipe", RECIPES)
+    @pytest.mark.parametrize(
+        "recipe", [pytest.param(name, marks=pytest.mark.slow if name == "record" else ()) for name in RECIPES]
+    )
     def test_every_recipe_trains(self, at_home, recipe):
         """A few steps of it, on the digits, since MNIST's take long."""
         options = ("--recipe", recipe, "--dataset", "digits", "--epochs", "2", "--backend", "numpy", "--no-plot")

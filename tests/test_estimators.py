@@ -478,6 +478,7 @@ print("all is well")
 
 
 @pytest.mark.needs("jax")
+@pytest.mark.slow
 def test_jax_takes_what_it_must_narrow_where_its_wide_types_are_off(find_backend):
     find_backend("jax")
     done = run_python("-c", JAX_IN_32_BITS)
@@ -623,20 +624,27 @@ class TestAmongScikitLearnsTools:
             back.partial_fit(X, TARGETS["strings"])
 
 
-def has_no_device(namespace):
-    try:
-        get_backend(namespace)
-    except BackendError:
-        return True
-    return False
+def own_checks():
+    """Yield scikit-learn's checks, but those of libraries that xpmlp has no backend for, marked by what they need."""
+    for estimator, check in parametrize_with_checks([MLPClassifier(), MLPRegressor()]).args[1]:
+        keywords = getattr(check, "keywords", {})
+        places = [(value.xp, value.device) for value in keywords.values() if hasattr(value, "xp")]
+        if "array_namespace" in keywords:
+            places.append((keywords["array_namespace"], keywords.get("device_name")))
+        specs = [
+            name.replace("_", "-") + ("" if device in (None, "cpu", "CPU_DEVICE") else f":{device}")
+            for name, device in places
+        ]
+        if set(specs) <= set(SPECS):
+            details = "-".join([*specs, *(str(value) for key, value in keywords.items() if key == "dtype_name")])
+            name = f"{type(estimator).__name__}-{getattr(check, 'func', check).__name__}-{details}"
+            needs = pytest.mark.needs(*(spec.removesuffix(":device1") for spec in specs))  # each is a check of its own
+            yield pytest.param(estimator, check, id=name.removesuffix("-"), marks=needs)
 
 
-@parametrize_with_checks([MLPClassifier(), MLPRegressor()])
+@pytest.mark.parametrize(("estimator", "check"), list(own_checks()))
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_own_checks(estimator, check):
-    keywords = getattr(check, "keywords", {})
-    if "cupy" in str(keywords) and has_no_device("cupy"):
-        pytest.skip("CuPy is installed and no CUDA device answers, for which scikit-learn's check has no skip")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         check(estimator)

@@ -424,6 +424,7 @@ def test_rows_are_counted_as_narrowly_as_they_can_be():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read as Linux says it")
+@pytest.mark.slow
 def test_twenty_gigabytes_are_trained_on_in_little_memory(tmp_path):
     """A sparse file of 25 million images, 50 steps in random order."""
     code = f"""

@@ -324,6 +324,7 @@ class TestGoingOn:
         config = dataclasses.replace(config, transfer=transfer)
         first, second = Keeper(), Keeper()
         theta, history = train(config, tiny, NumpyBackend(), [first], checkpoint_steps=1)
+        texts = {step: as_text(checkpoint) for step, checkpoint in first.checkpoints.items()}
         for start in [0, 1, 5, 12, 13, 14, 38, 39, 51, 52]:
             again, went_on = train(
                 config, tiny, NumpyBackend(), [second], start=first.checkpoints[start], checkpoint_steps=1
@@ -332,7 +333,7 @@ class TestGoingOn:
             assert untimed(went_on.epochs) == untimed(history.epochs)
             assert went_on.plan == dataclasses.replace(history.plan, steps_done=start)
             for step in range(start + 1, 53):
-                assert as_text(second.checkpoints[step]) == as_text(first.checkpoints[step])
+                assert as_text(second.checkpoints[step]) == texts[step]
 
     def test_goes_on_from_any_backend_to_any_other(self, backend, tiny, config, dtype):
         config = dataclasses.replace(config, dtype=dtype)
