@@ -13,7 +13,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from interface import Problem, check_tools, compare, read_wheel, undefined_symbols
+from interface import Problem, check_tools, compare
 
 HERE = Path(__file__).resolve().parent
 SITE = Path(sysconfig.get_paths()["platlib"])
@@ -52,7 +52,7 @@ def compile_object(source, work):
     run(*CXX, f'-DBUILD_ID="{build_id()}"', "-c", source, "-o", work / f"{source.stem}.o")
 
 
-def compile_runtime(work, wheel):
+def compile_runtime(work, theirs):
     """Translate and compile the module that stands in for CuPy's own; Cython wants the package's folders."""
     tree = work / "cupy_backends/cuda/api"
     tree.mkdir(parents=True)
@@ -60,15 +60,17 @@ def compile_runtime(work, wheel):
         (folder / "__init__.py").touch()
     for file in (HERE / "runtime").iterdir():
         shutil.copy(file, tree)
+    signatures = {name: signature.encode() for name, signature in theirs["signatures"].items()}
+    (tree / "wheel.pxi").write_text(f"_SIGNATURES = {signatures}\n_FUNCTIONS = {theirs['functions']}\n")
     run(sys.executable, "-m", "cython", "-3", tree / "runtime.pyx", "-o", work / "runtime.c", cwd=work)
-    python = sysconfig.get_paths()["include"]
-    run("gcc", "-O1", "-fPIC", "-w", f"-I{python}", f"-I{tree}", f"-I{HERE}/device", "-c", work / "runtime.c", "-o", work / "runtime.o")
+    includes = [f"-I{sysconfig.get_paths()['include']}", f"-I{HERE}/device"]
+    run("gcc", "-O1", "-fPIC", "-w", *includes, "-c", work / "runtime.c", "-o", work / "runtime.o")
 
 
-def refuse_cublas(work, wheel):
+def refuse_cublas(wheel, work):
     """Define the functions of cuBLAS that CuPy links to and ours lacks; they answer CUBLAS_STATUS_NOT_SUPPORTED."""
     defined = {line.split()[-1] for line in run("nm", "--defined-only", work / "cublas.o").splitlines()}
-    lines = [f"int {name}(void) {{ return 15; }}\n" for name in sorted(undefined_symbols(wheel, "cublas") - defined)]
+    lines = [f"int {name}(void) {{ return 15; }}\n" for name in sorted(wheel.cublas() - defined)]
     (work / "refused.c").write_text("".join(lines))
     run("gcc", "-fPIC", "-c", work / "refused.c", "-o", work / "refused.o")
 
@@ -77,19 +79,19 @@ def link(output, *words):
     run("g++", "-shared", f"-Wl,-soname,{output.name}", "-Wl,-rpath,$ORIGIN", "-o", output, *words)
 
 
-def build(wheel, package, work):
+def build(wheel, theirs, package, work):
     """Make the package that is to be installed."""
     shutil.copytree(HERE / "installed", package, ignore=shutil.ignore_patterns("__pycache__"))
     lib = package / "lib"
     lib.mkdir()
     header = package / "include/cuda_on_cpu.h"
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = [pool.submit(compile_runtime, work, wheel)]
+        jobs = [pool.submit(compile_runtime, work, theirs)]
         jobs += [pool.submit(compile_object, file, work) for name in ("device", "nvrtc", "cublas") for file in sources(name)]
         jobs += [pool.submit(run, *KERNEL, "-x", "c++-header", header, "-o", f"{header}.gch")]
         for job in jobs:
             job.result()
-    refuse_cublas(work, wheel)
+    refuse_cublas(wheel, work)
     link(lib / "libcuda.so.1", *(work / f"{file.stem}.o" for file in sources("device")))
     link(lib / "libnvrtc.so.13", *(work / f"{file.stem}.o" for file in sources("nvrtc")))
     versions = f"-Wl,--version-script={HERE}/cublas/versions.map"
@@ -109,8 +111,9 @@ def install():
     with tempfile.TemporaryDirectory(prefix=".cuda_on_cpu-", dir=SITE) as folder:
         package, work = Path(folder) / "cuda_on_cpu", Path(folder) / "work"
         work.mkdir()
-        build(wheel, package, work)
-        compare(wheel, package)
+        theirs = wheel.runtime()
+        build(wheel, theirs, package, work)
+        compare(wheel, package / "lib", theirs)
         remove()
         package.rename(PACKAGE)
     HOOK.write_text("import cuda_on_cpu\n")

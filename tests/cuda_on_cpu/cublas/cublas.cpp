@@ -1,10 +1,12 @@
 // Stands in for libcublas.so.13: what CuPy's arrays need of it, in plain loops, queued on the handle's stream.
-// build/cublas_refused.inc defines the rest, which answers CUBLAS_STATUS_NOT_SUPPORTED.
+// build.py defines the other functions that CuPy links to; they answer CUBLAS_STATUS_NOT_SUPPORTED.
 #include "device.h"
+#include "half_bits.h"
 
 #include <algorithm>
 #include <cmath>
 #include <complex>
+#include <cstdio>
 #include <cstring>
 #include <functional>
 #include <type_traits>
@@ -19,8 +21,8 @@ struct Handle {
     int pointer_mode = 0, math_mode = 0;
 };
 
-typedef std::complex<float> C32;
-typedef std::complex<double> C64;
+using C32 = std::complex<float>;
+using C64 = std::complex<double>;
 
 template <class T> struct real_of { typedef T type; };
 template <class T> struct real_of<std::complex<T>> { typedef T type; };
@@ -30,7 +32,17 @@ double conj_of(double x) { return x; }
 C32 conj_of(C32 x) { return std::conj(x); }
 C64 conj_of(C64 x) { return std::conj(x); }
 
-int queue(Handle* h, std::function<void()> work) {
+bool is_operand(const void* p) {
+    int kind, device;
+    if (!p || emu_pointer(p, &kind, &device)) return true;  // the call that follows returns the error
+    if (kind == emu_host || (kind == emu_device && device == emu_get_device())) return true;
+    fprintf(stderr, "cuda-on-cpu: cuBLAS: an operand is not in this device's memory or pinned memory\n");
+    return false;
+}
+
+// Queues work on the operands that are named.
+template <class... P> int queue(Handle* h, std::function<void()> work, const P*... operands) {
+    if (!(is_operand(operands) && ...)) return execution_failed;
     auto run = [](void* p) { (*(std::function<void()>*)p)(); return 0; };
     auto drop = [](void* p) { delete (std::function<void()>*)p; };
     return emu_enqueue(h->stream, run, new std::function<void()>(std::move(work)), drop) ? execution_failed : success;
@@ -51,29 +63,13 @@ int finish(Handle* h, int status) {
 
 struct Half { unsigned short bits; };
 
-float number(Half h) {
-    const unsigned exponent = h.bits >> 10 & 31, fraction = h.bits & 1023;
-    const float sign = h.bits & 0x8000 ? -1.f : 1.f;
-    if (exponent == 31) return fraction ? NAN : sign * INFINITY;
-    return sign * (exponent ? std::ldexp(float(fraction + 1024), int(exponent) - 25) : std::ldexp(float(fraction), -24));
-}
+float number(Half h) { return emu_half_to_float(h.bits); }
 template <class T> T number(T x) { return x; }
 
-void store(Half* to, float x) {
-    const unsigned short sign = std::signbit(x) ? 0x8000 : 0;
-    const double a = std::fabs(double(x));
-    if (x != x) to->bits = 0x7fff;
-    else if (a >= 65520) to->bits = sign | 0x7c00;
-    else if (a < 0x1p-14) to->bits = sign | (unsigned short)std::nearbyint(a * 0x1p24);
-    else {
-        int e;
-        std::frexp(a, &e);
-        to->bits = sign | (unsigned short)(((e + 13) << 10) + unsigned(std::nearbyint(std::ldexp(a, 11 - e))));
-    }
-}
+void store(Half* to, float x) { to->bits = emu_half_from(x); }
 template <class T> void store(T* to, T x) { *to = x; }
 
-// To TF32's 10 bits behind the point, ties to even.
+// To TF32: 10 bits behind the point, ties to even.
 float rounded(float x) {
     uint32_t u;
     memcpy(&u, &x, 4);
@@ -121,7 +117,7 @@ int gemm(Handle* h, int ta, int tb, int m, int n, int k, const T* alpha, const S
     return queue(h, [=] {
         for (long i = 0; i < batch; ++i)
             multiply<S, T>(ta, tb, m, n, k, a(), A + i * sa, lda, B + i * sb, ldb, b(), C + i * sc, ldc, tf32);
-    });
+    }, A, B, C);
 }
 
 template <class T>
@@ -130,25 +126,28 @@ int gemm_batched(Handle* h, int ta, int tb, int m, int n, int k, const T* alpha,
     auto a = scalar(h, alpha), b = scalar(h, beta);
     return queue(h, [=] {
         for (int i = 0; i < batch; ++i) multiply<T, T>(ta, tb, m, n, k, a(), A[i], lda, B[i], ldb, b(), C[i], ldc);
-    });
+    }, A, B, C);
 }
 
 int gemm_ex(Handle* h, int ta, int tb, int m, int n, int k, const void* alpha, const void* A, int type_a, int lda,
-            long sa, const void* B, int type_b, int ldb, long sb, const void* beta, void* C, int type_c, int ldc, long sc,
-            int batch, int compute) {
-    if (type_a != type_b || type_a != type_c) return not_supported;
-#define CASE(type, S, T) \
-    case type: \
-        return gemm<S, T>(h, ta, tb, m, n, k, (const T*)alpha, (const S*)A, lda, (const S*)B, ldb, (const T*)beta, \
+            long sa, const void* B, int type_b, int ldb, long sb, const void* beta, void* C, int type_c, int ldc,
+            long sc, int batch, int compute) {
+    const bool in_half = compute == 64 || compute == 65;  // CUBLAS_COMPUTE_16F: alpha would be a half
+    if (type_a != type_b || type_a != type_c || in_half) return not_supported;
+    const auto call = [&](auto stored, auto computed) {
+        using S = decltype(stored);
+        using T = decltype(computed);
+        return gemm<S, T>(h, ta, tb, m, n, k, (const T*)alpha, (const S*)A, lda, (const S*)B, ldb, (const T*)beta,
                           (S*)C, ldc, sa, sb, sc, batch, compute);
-    switch (type_a) {
-        CASE(0, float, float)
-        CASE(1, double, double)
-        CASE(2, Half, float)  // computed in float: with CUBLAS_COMPUTE_16F alpha would be a half
-        CASE(4, C32, C32)
-        CASE(5, C64, C64)
+    };
+    switch (type_a) {  // cudaDataType
+    case 0: return call(float(), float());
+    case 1: return call(double(), double());
+    case 2: return call(Half(), float());
+    case 4: return call(C32(), C32());
+    case 5: return call(C64(), C64());
+    default: return not_supported;
     }
-    return not_supported;
 }
 
 template <class T>
@@ -166,7 +165,7 @@ int gemv(Handle* h, int trans, int m, int n, const T* alpha, const T* A, int lda
             }
             y[i * incy] = scale * sum + (keep == T(0) ? T(0) : keep * y[i * incy]);
         }
-    });
+    }, A, x, y);
 }
 
 template <class T, bool conjugate = false>
@@ -175,7 +174,7 @@ int dot(Handle* h, int n, const T* x, int incx, const T* y, int incy, T* result)
         T sum = 0;
         for (long i = 0; i < n; ++i) sum += (conjugate ? conj_of(x[i * incx]) : x[i * incx]) * y[i * incy];
         *result = sum;
-    }));
+    }, x, y));
 }
 
 template <class T> int nrm2(Handle* h, int n, const T* x, int incx, typename real_of<T>::type* result) {
@@ -183,28 +182,28 @@ template <class T> int nrm2(Handle* h, int n, const T* x, int incx, typename rea
         double sum = 0;
         for (long i = 0; i < n; ++i) sum += std::norm(std::complex<double>(x[i * incx]));
         *result = typename real_of<T>::type(std::sqrt(sum));
-    }));
+    }, x));
 }
 template <class T> int asum(Handle* h, int n, const T* x, int incx, typename real_of<T>::type* result) {
     return finish(h, queue(h, [=] {
         double sum = 0;
         for (long i = 0; i < n; ++i) sum += std::fabs(std::real(x[i * incx])) + std::fabs(std::imag(x[i * incx]));
         *result = typename real_of<T>::type(sum);
-    }));
+    }, x));
 }
 template <class T> int axpy(Handle* h, int n, const T* alpha, const T* x, int incx, T* y, int incy) {
     auto a = scalar(h, alpha);
     return queue(h, [=] {
         const T scale = a();
         for (long i = 0; i < n; ++i) y[i * incy] += scale * x[i * incx];
-    });
+    }, x, y);
 }
 template <class T> int scal(Handle* h, int n, const T* alpha, T* x, int incx) {
     auto a = scalar(h, alpha);
     return queue(h, [=] {
         const T scale = a();
         for (long i = 0; i < n; ++i) x[i * incx] *= scale;
-    });
+    }, x);
 }
 template <class T>
 int ger(Handle* h, int m, int n, const T* alpha, const T* x, int incx, const T* y, int incy, T* A, int lda) {
@@ -213,11 +212,11 @@ int ger(Handle* h, int m, int n, const T* alpha, const T* x, int incx, const T* 
         const T scale = a();
         for (long j = 0; j < n; ++j)
             for (long i = 0; i < m; ++i) A[i + j * lda] += scale * x[i * incx] * y[j * incy];
-    });
+    }, x, y, A);
 }
 template <class T>
-int geam(Handle* h, int ta, int tb, int m, int n, const T* alpha, const T* A, int lda, const T* beta, const T* B, int ldb,
-         T* C, int ldc) {
+int geam(Handle* h, int ta, int tb, int m, int n, const T* alpha, const T* A, int lda, const T* beta, const T* B,
+         int ldb, T* C, int ldc) {
     auto a = scalar(h, alpha), b = scalar(h, beta);
     return queue(h, [=] {
         const T x = a(), y = b();
@@ -225,7 +224,7 @@ int geam(Handle* h, int ta, int tb, int m, int n, const T* alpha, const T* A, in
             for (long i = 0; i < m; ++i)
                 C[i + j * ldc] = (x == T(0) ? T(0) : x * (ta ? A[j + i * lda] : A[i + j * lda])) +
                                  (y == T(0) ? T(0) : y * (tb ? B[j + i * ldb] : B[i + j * ldb]));
-    });
+    }, A, B, C);
 }
 
 }  // namespace
@@ -236,7 +235,8 @@ int cublasCreate_v2(Handle** h) { *h = new Handle; return success; }
 int cublasDestroy_v2(Handle* h) { emu_synchronize(); delete h; return success; }
 int cublasGetVersion_v2(Handle*, int* version) { *version = 130200; return success; }
 int cublasSetStream_v2(Handle* h, void* stream) {
-    if (!emu_stream_valid(stream)) return invalid_value;
+    unsigned flags;
+    if (emu_stream_flags(stream, &flags)) return invalid_value;
     h->stream = stream;
     return success;
 }
@@ -278,32 +278,43 @@ EACH(S, float) EACH(D, double) EACH(C, C32) EACH(Z, C64)
     int cublas##L##dot_v2(Handle* h, int n, const T* x, int incx, const T* y, int incy, T* result) { \
         return dot<T>(h, n, x, incx, y, incy, result); \
     } \
-    int cublas##L##nrm2_v2(Handle* h, int n, const T* x, int incx, T* result) { return nrm2<T>(h, n, x, incx, result); } \
-    int cublas##L##asum_v2(Handle* h, int n, const T* x, int incx, T* result) { return asum<T>(h, n, x, incx, result); } \
+    int cublas##L##nrm2_v2(Handle* h, int n, const T* x, int incx, T* result) { \
+        return nrm2<T>(h, n, x, incx, result); \
+    } \
+    int cublas##L##asum_v2(Handle* h, int n, const T* x, int incx, T* result) { \
+        return asum<T>(h, n, x, incx, result); \
+    } \
     int cublas##L##ger_v2(Handle* h, int m, int n, const T* alpha, const T* x, int incx, const T* y, int incy, T* A, \
                           int lda) { \
         return ger<T>(h, m, n, alpha, x, incx, y, incy, A, lda); \
     }
 REAL(S, float) REAL(D, double)
 
-int cublasCdotu_v2(Handle* h, int n, const C32* x, int ix, const C32* y, int iy, C32* r) { return dot<C32>(h, n, x, ix, y, iy, r); }
-int cublasZdotu_v2(Handle* h, int n, const C64* x, int ix, const C64* y, int iy, C64* r) { return dot<C64>(h, n, x, ix, y, iy, r); }
-int cublasCdotc_v2(Handle* h, int n, const C32* x, int ix, const C32* y, int iy, C32* r) { return dot<C32, true>(h, n, x, ix, y, iy, r); }
-int cublasZdotc_v2(Handle* h, int n, const C64* x, int ix, const C64* y, int iy, C64* r) { return dot<C64, true>(h, n, x, ix, y, iy, r); }
+#define COMPLEX(L, T) \
+    int cublas##L##dotu_v2(Handle* h, int n, const T* x, int incx, const T* y, int incy, T* result) { \
+        return dot<T>(h, n, x, incx, y, incy, result); \
+    } \
+    int cublas##L##dotc_v2(Handle* h, int n, const T* x, int incx, const T* y, int incy, T* result) { \
+        return dot<T, true>(h, n, x, incx, y, incy, result); \
+    }
+COMPLEX(C, C32) COMPLEX(Z, C64)
 
 int cublasGemmEx(Handle* h, int ta, int tb, int m, int n, int k, const void* alpha, const void* A, int type_a, int lda,
                  const void* B, int type_b, int ldb, const void* beta, void* C, int type_c, int ldc, int compute,
                  int) {
-    return gemm_ex(h, ta, tb, m, n, k, alpha, A, type_a, lda, 0, B, type_b, ldb, 0, beta, C, type_c, ldc, 0, 1, compute);
+    return gemm_ex(h, ta, tb, m, n, k, alpha, A, type_a, lda, 0, B, type_b, ldb, 0, beta, C, type_c, ldc, 0, 1,
+                   compute);
 }
-int cublasSgemmEx(Handle* h, int ta, int tb, int m, int n, int k, const float* alpha, const void* A, int type_a, int lda,
-                  const void* B, int type_b, int ldb, const float* beta, void* C, int type_c, int ldc) {
+int cublasSgemmEx(Handle* h, int ta, int tb, int m, int n, int k, const float* alpha, const void* A, int type_a,
+                  int lda, const void* B, int type_b, int ldb, const float* beta, void* C, int type_c, int ldc) {
     return gemm_ex(h, ta, tb, m, n, k, alpha, A, type_a, lda, 0, B, type_b, ldb, 0, beta, C, type_c, ldc, 0, 1, 0);
 }
 int cublasGemmStridedBatchedEx(Handle* h, int ta, int tb, int m, int n, int k, const void* alpha, const void* A,
                                int type_a, int lda, long long sa, const void* B, int type_b, int ldb, long long sb,
-                               const void* beta, void* C, int type_c, int ldc, long long sc, int batch, int compute, int) {
-    return gemm_ex(h, ta, tb, m, n, k, alpha, A, type_a, lda, sa, B, type_b, ldb, sb, beta, C, type_c, ldc, sc, batch, compute);
+                               const void* beta, void* C, int type_c, int ldc, long long sc, int batch, int compute,
+                               int) {
+    return gemm_ex(h, ta, tb, m, n, k, alpha, A, type_a, lda, sa, B, type_b, ldb, sb, beta, C, type_c, ldc, sc, batch,
+                   compute);
 }
 
 

@@ -1,4 +1,4 @@
-// CUDA C++ on the host's compiler: included before every kernel. The launcher is src/grid.cpp.
+// CUDA C++ on the host's compiler: included before every kernel. The launcher is device/grid.cpp.
 #pragma once
 
 #include <algorithm>
@@ -56,7 +56,7 @@ static uint3 threadIdx, blockIdx, blockDim, gridDim;
 static constexpr int warpSize = 32;
 static const emu_services* emu_service;
 extern "C" __attribute__((used)) emu_binding emu_module;
-emu_binding emu_module = {EMU_ABI, &threadIdx, &blockIdx, &blockDim, &gridDim, &emu_service};
+emu_binding emu_module = {emu_abi, &threadIdx, &blockIdx, &blockDim, &gridDim, &emu_service};
 
 #define EMU_VECTOR(T, name) \
     struct name##1 { T x; }; struct __align__(2 * sizeof(T)) name##2 { T x, y; }; struct name##3v { T x, y, z; }; \
@@ -84,10 +84,10 @@ typedef double3v double3;
 static inline unsigned emu_lane() {
     return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32;
 }
-static inline void __syncthreads() { emu_service->barrier(0, 0); }
-static inline int __syncthreads_count(int p) { return emu_service->barrier(1, p); }
-static inline int __syncthreads_and(int p) { return emu_service->barrier(2, p); }
-static inline int __syncthreads_or(int p) { return emu_service->barrier(3, p); }
+static inline void __syncthreads() { emu_service->barrier(EMU_PLAIN, 0); }
+static inline int __syncthreads_count(int p) { return emu_service->barrier(EMU_COUNT, p); }
+static inline int __syncthreads_and(int p) { return emu_service->barrier(EMU_AND, p); }
+static inline int __syncthreads_or(int p) { return emu_service->barrier(EMU_OR, p); }
 static inline void __syncwarp(unsigned mask = 0xffffffffu) { emu_service->warp(EMU_SYNC, mask, 0, 0); }
 static inline void __threadfence() {}
 static inline void __threadfence_block() {}
@@ -250,7 +250,7 @@ static inline unsigned short atomicCAS(unsigned short* address, unsigned short c
     return old;
 }
 
-// -- entries for the launcher; src/nvrtc.cpp writes EMU_KERNEL(name) after each kernel's body
+// -- entries for the launcher; nvrtc/kernel_source.cpp writes EMU_KERNEL(name) after each kernel's body
 
 template <class A, class = void> struct emu_is_array : std::is_pointer<A> {};
 template <class A> struct emu_is_array<A, decltype(void(std::declval<A&>().strides()))> : std::true_type {};
@@ -261,7 +261,7 @@ template <class... A, void (*f)(A...)> struct emu_entry<void(A...), f> {
     static void call(void** p) { each(p, std::index_sequence_for<A...>()); }
     static constexpr unsigned sizes[] = {unsigned(sizeof(A))..., 0};
     static constexpr unsigned char is_pointer[] = {(unsigned char)emu_is_array<A>::value..., 0};
-    static constexpr emu_kernel kernel() { return {call, unsigned(sizeof...(A)), sizes, is_pointer, 0}; }
+    static constexpr emu_kernel kernel() { return {call, unsigned(sizeof...(A)), sizes, is_pointer}; }
 };
 #define EMU_KERNEL(name) EMU_NAMED(name, name)
 #define EMU_NAMED(name, ...) \
