@@ -88,7 +88,8 @@ def build(wheel, theirs, package, work):
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [pool.submit(compile_runtime, work, theirs)]
         jobs += [pool.submit(compile_object, file, work) for name in ("device", "nvrtc", "cublas") for file in sources(name)]
-        jobs += [pool.submit(run, *KERNEL, "-x", "c++-header", header, "-o", f"{header}.gch")]
+        # By its bare name, which is what messages show of it.
+        jobs += [pool.submit(run, *KERNEL, "-x", "c++-header", header.name, "-o", f"{header}.gch", cwd=header.parent)]
         for job in jobs:
             job.result()
     refuse_cublas(wheel, work)

@@ -38,6 +38,7 @@ int release(void* p, int kind) {
     if (!state().blocks.erase((uintptr_t)p)) return emu_invalid_value;  // another thread freed it meanwhile
     if (kind == emu_device) state().devices[size_t(block.device)].used -= rounded(block.size);
     memset(p, freed, rounded(block.size));
+    asm volatile("" : : "r"(p) : "memory");  // or the compiler leaves out a memset before free
     free(p);
     return state().error;
 }

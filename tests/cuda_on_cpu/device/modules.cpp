@@ -52,7 +52,7 @@ int load(Module** made, const char* bytes, size_t size) {
 // A launch that waits for its turn, with the values of its arguments.
 struct Queued {
     Function* function;
-    emu_uint3 grid, block;
+    uint3 grid, block;
     size_t dynamic_shared;
     std::vector<char> bytes;
     std::vector<void*> arguments;
@@ -66,8 +66,8 @@ struct Queued {
     }
 };
 
-bool is_valid(emu_uint3 grid, emu_uint3 block) {
-    const auto count = [](emu_uint3 n) { return uint64_t(n.x) * n.y * n.z; };
+bool is_valid(uint3 grid, uint3 block) {
+    const auto count = [](uint3 n) { return uint64_t(n.x) * n.y * n.z; };
     return count(grid) && count(block) && grid.x <= 0x7fffffff && grid.y <= 65535 && grid.z <= 65535 &&
            count(grid) <= 0xffffffff && block.x <= 1024 && block.y <= 1024 && block.z <= 64 && count(block) <= 1024;
 }
@@ -118,7 +118,7 @@ int find_variable(void** found, size_t* size, Module* module, const char* name) 
     return emu_adopt(*found, *size);
 }
 
-int launch(Function* function, emu_uint3 grid, emu_uint3 block, unsigned dynamic_shared, void* stream,
+int launch(Function* function, uint3 grid, uint3 block, unsigned dynamic_shared, void* stream,
            void** arguments) {
     const emu_kernel& kernel = *function->kernel;
     if (!is_valid(grid, block) || dynamic_shared > unsigned(function->most_dynamic_shared)) return emu_invalid_value;

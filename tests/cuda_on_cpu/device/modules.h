@@ -30,5 +30,5 @@ int load_image(Module** made, const void* image);
 int load_file(Module** made, const char* path);
 int find_function(Function** found, Module* module, const char* name);
 int find_variable(void** found, size_t* size, Module* module, const char* name);
-int launch(Function* function, emu_uint3 grid, emu_uint3 block, unsigned dynamic_shared, void* stream,
+int launch(Function* function, uint3 grid, uint3 block, unsigned dynamic_shared, void* stream,
            void** arguments);

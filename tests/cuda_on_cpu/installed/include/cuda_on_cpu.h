@@ -46,10 +46,10 @@
 #define __builtin_align__(n) __attribute__((aligned(n)))
 #define __nv_is_extended_device_lambda_closure_type(x) false
 
-typedef emu_uint3 uint3;
 struct dim3 {
     unsigned x, y, z;
     constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+    constexpr dim3(uint3 v) : x(v.x), y(v.y), z(v.z) {}
 };
 
 static uint3 threadIdx, blockIdx, blockDim, gridDim;
@@ -58,26 +58,28 @@ static const emu_services* emu_service;
 extern "C" __attribute__((used)) emu_binding emu_module;
 emu_binding emu_module = {emu_abi, &threadIdx, &blockIdx, &blockDim, &gridDim, &emu_service};
 
+#define EMU_VECTOR_3(T, name) \
+    struct name##3 { T x, y, z; }; \
+    static inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; }
 #define EMU_VECTOR(T, name) \
-    struct name##1 { T x; }; struct __align__(2 * sizeof(T)) name##2 { T x, y; }; struct name##3v { T x, y, z; }; \
+    struct name##1 { T x; }; \
+    struct __align__(2 * sizeof(T)) name##2 { T x, y; }; \
     struct __align__(4 * sizeof(T) > 16 ? 16 : 4 * sizeof(T)) name##4 { T x, y, z, w; }; \
     static inline name##1 make_##name##1(T x) { return {x}; } \
     static inline name##2 make_##name##2(T x, T y) { return {x, y}; } \
     static inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
-EMU_VECTOR(signed char, char)
-EMU_VECTOR(unsigned char, uchar)
-EMU_VECTOR(short, short)
-EMU_VECTOR(unsigned short, ushort)
-EMU_VECTOR(int, int)
+EMU_VECTOR(signed char, char) EMU_VECTOR_3(signed char, char)
+EMU_VECTOR(unsigned char, uchar) EMU_VECTOR_3(unsigned char, uchar)
+EMU_VECTOR(short, short) EMU_VECTOR_3(short, short)
+EMU_VECTOR(unsigned short, ushort) EMU_VECTOR_3(unsigned short, ushort)
+EMU_VECTOR(int, int) EMU_VECTOR_3(int, int)
 EMU_VECTOR(unsigned, uint)
-EMU_VECTOR(long, long)
-EMU_VECTOR(long long, longlong)
-EMU_VECTOR(unsigned long long, ulonglong)
-EMU_VECTOR(float, float)
-EMU_VECTOR(double, double)
-typedef int3v int3;
-typedef float3v float3;
-typedef double3v double3;
+EMU_VECTOR(long, long) EMU_VECTOR_3(long, long)
+EMU_VECTOR(long long, longlong) EMU_VECTOR_3(long long, longlong)
+EMU_VECTOR(unsigned long long, ulonglong) EMU_VECTOR_3(unsigned long long, ulonglong)
+EMU_VECTOR(float, float) EMU_VECTOR_3(float, float)
+EMU_VECTOR(double, double) EMU_VECTOR_3(double, double)
+static inline uint3 make_uint3(unsigned x, unsigned y, unsigned z) { return {x, y, z}; }
 
 // -- threads
 
@@ -95,7 +97,9 @@ static inline void __threadfence_system() {}
 static inline void __trap() { emu_service->trap("__trap()"); }
 static inline long long clock64() { return 0; }
 static inline unsigned __activemask() { return 1u << emu_lane(); }
-static inline unsigned __ballot_sync(unsigned mask, int p) { return unsigned(emu_service->warp(EMU_BALLOT, mask, p != 0, 0)); }
+static inline unsigned __ballot_sync(unsigned mask, int p) {
+    return unsigned(emu_service->warp(EMU_BALLOT, mask, p != 0, 0));
+}
 static inline int __any_sync(unsigned mask, int p) { return __ballot_sync(mask, p) != 0; }
 static inline int __all_sync(unsigned mask, int p) { return __ballot_sync(mask, !p) == 0; }
 
@@ -145,7 +149,9 @@ static inline long long __double_as_longlong(double x) { return emu_bits<long lo
 static inline double __longlong_as_double(long long x) { return emu_bits<double>(x); }
 static inline int __double2hiint(double x) { return int(emu_bits<uint64_t>(x) >> 32); }
 static inline int __double2loint(double x) { return int(emu_bits<uint64_t>(x)); }
-static inline double __hiloint2double(int hi, int lo) { return emu_bits<double>(uint64_t(unsigned(hi)) << 32 | unsigned(lo)); }
+static inline double __hiloint2double(int hi, int lo) {
+    return emu_bits<double>(uint64_t(unsigned(hi)) << 32 | unsigned(lo));
+}
 static inline int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }
 static inline int __clzll(long long x) { return x ? __builtin_clzll((unsigned long long)x) : 64; }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
@@ -173,8 +179,10 @@ template <class T> static inline T __ldg(const T* p) { return *p; }
 EMU_MIN_MAX(int) EMU_MIN_MAX(unsigned) EMU_MIN_MAX(long) EMU_MIN_MAX(unsigned long) EMU_MIN_MAX(long long)
 EMU_MIN_MAX(unsigned long long)
 #define EMU_MIXED(A, B, T) \
-    static inline T min(A a, B b) { return min((T)(a), (T)(b)); } static inline T min(B a, A b) { return min((T)(a), (T)(b)); } \
-    static inline T max(A a, B b) { return max((T)(a), (T)(b)); } static inline T max(B a, A b) { return max((T)(a), (T)(b)); }
+    static inline T min(A a, B b) { return min((T)(a), (T)(b)); } \
+    static inline T min(B a, A b) { return min((T)(a), (T)(b)); } \
+    static inline T max(A a, B b) { return max((T)(a), (T)(b)); } \
+    static inline T max(B a, A b) { return max((T)(a), (T)(b)); }
 EMU_MIXED(int, unsigned, unsigned) EMU_MIXED(long, unsigned long, unsigned long)
 EMU_MIXED(long long, unsigned long long, unsigned long long)
 static inline float min(float a, float b) { return fminf(a, b); }
@@ -231,24 +239,27 @@ static inline double normcdf(double x) { return 0.5 * std::erfc(-x * M_SQRT1_2);
 
 #define EMU_ATOMIC(name, T, expression) \
     static inline T name(T* address, T v) { const T old = *address; *address = (T)(expression); return old; }
-#define EMU_ATOMIC_NUMBER(T) EMU_ATOMIC(atomicAdd, T, old + v) EMU_ATOMIC(atomicExch, T, v)
+#define EMU_ATOMIC_CAS(T) \
+    static inline T atomicCAS(T* address, T compare, T v) { \
+        const T old = *address; \
+        if (old == compare) *address = v; \
+        return old; \
+    }
 #define EMU_ATOMIC_INTEGER(T) \
-    EMU_ATOMIC(atomicExch, T, v) EMU_ATOMIC(atomicMin, T, v < old ? v : old) EMU_ATOMIC(atomicMax, T, old < v ? v : old) \
+    EMU_ATOMIC(atomicExch, T, v) \
+    EMU_ATOMIC(atomicMin, T, v < old ? v : old) EMU_ATOMIC(atomicMax, T, old < v ? v : old) \
     EMU_ATOMIC(atomicAnd, T, old & v) EMU_ATOMIC(atomicOr, T, old | v) EMU_ATOMIC(atomicXor, T, old ^ v) \
-    static inline T atomicCAS(T* address, T compare, T v) { const T old = *address; if (old == compare) *address = v; return old; }
+    EMU_ATOMIC_CAS(T)
 EMU_ATOMIC_INTEGER(int) EMU_ATOMIC_INTEGER(unsigned) EMU_ATOMIC_INTEGER(unsigned long long)
 EMU_ATOMIC(atomicMin, long long, v < old ? v : old) EMU_ATOMIC(atomicMax, long long, old < v ? v : old)
-EMU_ATOMIC(atomicAdd, int, old + v) EMU_ATOMIC(atomicAdd, unsigned, old + v) EMU_ATOMIC(atomicAdd, unsigned long long, old + v)
+EMU_ATOMIC(atomicAdd, int, old + v) EMU_ATOMIC(atomicAdd, unsigned, old + v)
+EMU_ATOMIC(atomicAdd, unsigned long long, old + v)
 EMU_ATOMIC(atomicSub, int, old - v) EMU_ATOMIC(atomicSub, unsigned, old - v)
-EMU_ATOMIC_NUMBER(float)
+EMU_ATOMIC(atomicAdd, float, old + v) EMU_ATOMIC(atomicExch, float, v)
 EMU_ATOMIC(atomicAdd, double, old + v)
 EMU_ATOMIC(atomicInc, unsigned, old >= v ? 0 : old + 1)
 EMU_ATOMIC(atomicDec, unsigned, old == 0 || old > v ? v : old - 1)
-static inline unsigned short atomicCAS(unsigned short* address, unsigned short compare, unsigned short v) {
-    const unsigned short old = *address;
-    if (old == compare) *address = v;
-    return old;
-}
+EMU_ATOMIC_CAS(unsigned short)
 
 // -- entries for the launcher; nvrtc/kernel_source.cpp writes EMU_KERNEL(name) after each kernel's body
 
@@ -266,4 +277,5 @@ template <class... A, void (*f)(A...)> struct emu_entry<void(A...), f> {
 #define EMU_KERNEL(name) EMU_NAMED(name, name)
 #define EMU_NAMED(name, ...) \
     extern "C" __attribute__((used)) const emu_kernel emu_kernel_##name; \
-    const emu_kernel emu_kernel_##name = emu_entry<std::remove_pointer_t<decltype(&__VA_ARGS__)>, &__VA_ARGS__>::kernel();
+    const emu_kernel emu_kernel_##name = \
+        emu_entry<std::remove_pointer_t<decltype(&__VA_ARGS__)>, &__VA_ARGS__>::kernel();
