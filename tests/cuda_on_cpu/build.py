@@ -31,8 +31,7 @@ def run(*words, **options):
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, **options)
     if done.returncode:
         raise Problem(f"{words[0]} failed:\n{done.stdout}{done.stderr}")
-    if done.stderr:
-        print(done.stderr, file=sys.stderr, end="")
+    sys.stderr.write(done.stderr)
     return done.stdout
 
 
@@ -87,7 +86,9 @@ def build(wheel, theirs, package, work):
     header = package / "include/cuda_on_cpu.h"
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [pool.submit(compile_runtime, work, theirs)]
-        jobs += [pool.submit(compile_object, file, work) for name in ("device", "nvrtc", "cublas") for file in sources(name)]
+        jobs += [
+            pool.submit(compile_object, file, work) for name in ("device", "nvrtc", "cublas") for file in sources(name)
+        ]
         # By its bare name, which is what messages show of it.
         jobs += [pool.submit(run, *KERNEL, "-x", "c++-header", header.name, "-o", f"{header}.gch", cwd=header.parent)]
         for job in jobs:
@@ -118,17 +119,17 @@ def install():
         remove()
         package.rename(PACKAGE)
     HOOK.write_text("import cuda_on_cpu\n")
-    print(f"installed in {PACKAGE}")
+    sys.stdout.write(f"installed in {PACKAGE}\n")
 
 
 def main(arguments):
     if arguments not in ([], ["--remove"]):
-        print("usage: build.py [--remove]", file=sys.stderr)
+        sys.stderr.write("usage: build.py [--remove]\n")
         return 2
     try:
         remove() if arguments else install()
     except Problem as problem:
-        print(f"build.py: {problem}", file=sys.stderr)
+        sys.stderr.write(f"build.py: {problem}\n")
         return 2
     return 0
 

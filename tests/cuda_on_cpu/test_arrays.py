@@ -77,7 +77,9 @@ def test_a_call_gives_what_numpy_gives(x, name):
     same(CALLS[name](cupy, x), CALLS[name](np, h), 2e-4)
 
 
-@pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int16", "uint32", "int64", "float16", "float64", "complex64"])
+@pytest.mark.parametrize(
+    "dtype", ["bool", "int8", "uint8", "int16", "uint32", "int64", "float16", "float64", "complex64"]
+)
 def test_a_dtype_survives_arithmetic_and_the_way_back(dtype):
     values = np.arange(12).reshape(3, 4).astype(dtype)
     x = cupy.asarray(values)
@@ -221,17 +223,12 @@ def test_pools_give_their_memory_back():
     )
 
 
-@pytest.mark.parametrize("order", ["reverse", "shuffle"])
-def test_an_order_of_threads_changes_no_result(order):
+def test_the_order_of_threads_changes_no_result():
     script = """
         x = cupy.asarray(np.random.default_rng(0).integers(0, 256, (300, 70)).astype("float32"))
         for y in (x @ x.T, x.sum(axis=0), cupy.sort(x, axis=1), cupy.cumsum(x), x[x > 99], x.argmax(axis=1)):
-            print(y.get().tobytes().hex()[:2000])
+            print(y.tolist())
         """
-    assert run_in(order, script) == run_in("as-is", script)
-
-
-def run_in(order, script):
-    done = run(script, order=order)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    results = [run(script, order=order) for order in ("as-is", "reverse", "shuffle")]
+    assert [done.stderr for done in results] == ["", "", ""]
+    assert results[0].stdout == results[1].stdout == results[2].stdout != ""
