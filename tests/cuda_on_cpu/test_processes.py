@@ -238,13 +238,13 @@ def test_no_file_is_left_behind(tmp_path, end):
 def test_kernels_are_compiled_again_with_other_flags(tmp_path):
     script = 'cupy.RawKernel(\'extern "C" __global__ void f() {}\', "f").compile()'
     for flags, files in ("-O1", 1), ("-O1", 1), ("-O0", 2):
-        emulated.check(script, CUPY_CACHE_DIR=str(tmp_path), CUDA_ON_CPU_FLAGS=flags)
+        check(script, CUPY_CACHE_DIR=str(tmp_path), CUDA_ON_CPU_FLAGS=flags)
         assert len(list(tmp_path.iterdir())) == files
 
 
 def test_the_sources_and_logs_of_kernels_can_be_kept(tmp_path):
     script = 'cupy.RawKernel(\'extern "C" __global__ void f() {}\', "f").compile()'
-    emulated.check(script, CUPY_CACHE_DIR=str(tmp_path / "cache"), CUDA_ON_CPU_KEEP=str(tmp_path / "kept"))
+    check(script, CUPY_CACHE_DIR=str(tmp_path / "cache"), CUDA_ON_CPU_KEEP=str(tmp_path / "kept"))
     source, log = sorted((tmp_path / "kept").iterdir())
     assert "void f() {} EMU_KERNEL(f)" in source.read_text()
     assert "g++" in log.read_text()
