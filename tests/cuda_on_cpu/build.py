@@ -3,6 +3,7 @@
 python tests/cuda_on_cpu/build.py [--remove]
 """
 
+import compileall
 import hashlib
 import os
 import shutil
@@ -83,6 +84,7 @@ def build(wheel, theirs, package, work):
     shutil.copytree(HERE / "installed", package, ignore=shutil.ignore_patterns("__pycache__"))
     lib = package / "lib"
     lib.mkdir()
+    compileall.compile_dir(package, ddir=PACKAGE, quiet=1)
     header = package / "include/cuda_on_cpu.h"
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [pool.submit(compile_runtime, work, theirs)]

@@ -36,11 +36,15 @@ def test_without_a_compiler_it_says_what_to_install(tmp_path):
     assert "there is no g++ on PATH" in refusal(PATH=str(tmp_path))
 
 
+def pretend_cython(folder, version):
+    fake = folder / f"cython-{version}.dist-info"
+    fake.mkdir()
+    (fake / "METADATA").write_text(f"Metadata-Version: 2.1\nName: cython\nVersion: {version}\n")
+
+
 @needs_cupy
 def test_another_cython_than_the_wheels_is_refused(tmp_path):
-    fake = tmp_path / "cython-0.29.0.dist-info"
-    fake.mkdir()
-    (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: cython\nVersion: 0.29.0\n")
+    pretend_cython(tmp_path, "0.29.0")
     message = refusal(PYTHONPATH=str(tmp_path))
     assert "was built with Cython 3." in message
     assert "and here is 0.29.0: pip install cython==3." in message
@@ -48,6 +52,7 @@ def test_another_cython_than_the_wheels_is_refused(tmp_path):
 
 @needs_cupy
 def test_without_the_runtimes_headers_it_says_what_to_install(tmp_path):
+    pretend_cython(tmp_path, interface.Wheel().cython)
     fake = tmp_path / "cuda/pathfinder"
     fake.mkdir(parents=True)
     (fake / "__init__.py").write_text("def find_nvidia_header_directory(name): return None\n")

@@ -56,6 +56,19 @@ def test_the_project_finds_the_device():
     assert ask_driver().problem is None
 
 
+def test_a_driver_may_see_no_device():
+    check(
+        """
+    from xpmlp.backends._driver import ask_driver
+    assert ask_driver().problem == "NVIDIA's driver sees no CUDA device"
+    assert not cupy.is_available()
+    assert error_of(runtime.getDeviceCount) == "cudaErrorNoDevice: no CUDA-capable device is detected"
+    assert "cudaErrorNoDevice" in error_of(cupy.zeros, 3)
+    """,
+        CUDA_ON_CPU_DEVICES="0",
+    )
+
+
 def test_it_can_be_switched_off():
     check(
         """

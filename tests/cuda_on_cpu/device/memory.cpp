@@ -68,9 +68,10 @@ extern "C" {
 
 int emu_memory(size_t* free, size_t* total) {
     Call call;
+    if (call.error) return call.error;
     *total = state().memory_per_device;
     *free = *total - state().devices[size_t(current_device())].used;
-    return call.error;
+    return 0;
 }
 
 int emu_malloc(void** p, size_t n) { return allocate(p, n, emu_device); }

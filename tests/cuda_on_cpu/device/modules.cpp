@@ -2,13 +2,13 @@
 #include "device.h"
 #include "grid.h"
 
+#include <atomic>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <dlfcn.h>
 #include <elf.h>
-#include <fcntl.h>
 #include <link.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 namespace {
@@ -25,16 +25,20 @@ bool write_all(int fd, const char* bytes, size_t size) {
     return true;
 }
 
-// By a file with a new name each time: the loader takes what has a known name or inode for what it has loaded before.
+// A name for the file that no library was loaded by before: the loader would take it for that library.
+std::string fresh_name(int fd) {
+    static std::atomic<unsigned> loads{0};
+    std::string path = "/proc/self/fd/";
+    for (unsigned n = ++loads; n; n /= 2) path += n % 2 ? "./" : ".//";
+    return path + std::to_string(fd);
+}
+
 int load(Module** made, const char* bytes, size_t size) {
-    const char* folder = getenv("TMPDIR");
-    std::string path = std::string(folder && *folder ? folder : "/tmp") + "/cuda-on-cpu-XXXXXX";
-    const int fd = mkostemp(path.data(), O_CLOEXEC);
+    const int fd = memfd_create("cuda-on-cpu", MFD_CLOEXEC);
     if (fd < 0) return unknown;
     const bool written = write_all(fd, bytes, size);
-    void* library = written ? dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL) : nullptr;
+    void* library = written ? dlopen(fresh_name(fd).c_str(), RTLD_NOW | RTLD_LOCAL) : nullptr;
     close(fd);
-    unlink(path.c_str());
     if (!written) return unknown;
     if (!library) {
         fprintf(stderr, "cuda-on-cpu: %s\n", dlerror());

@@ -26,6 +26,7 @@ State* make_state() {
     made->devices.resize(number("CUDA_ON_CPU_DEVICES", 1));
     for (int d = 0; d < int(made->devices.size()); ++d)
         made->devices[size_t(d)].default_stream = std::make_shared<Stream>(d);
+    if (made->devices.empty()) made->error = emu_no_device;
     // As with CUDA, a child forked from a process that has used the device cannot use it.
     pthread_atfork([] { state().lock.lock(); }, [] { state().lock.unlock(); },
                    [] {

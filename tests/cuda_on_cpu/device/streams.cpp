@@ -65,18 +65,20 @@ int emu_stream_wait(void* stream, void* event) {
 
 int emu_stream_flags(void* stream, unsigned* flags) {
     Call call;
+    if (call.error) return call.error;
     const StreamPtr s = find_stream(stream);
     if (!s) return emu_invalid_handle;
     *flags = s->flags;
-    return call.error;
+    return 0;
 }
 
 int emu_stream_priority(void* stream, int* priority) {
     Call call;
+    if (call.error) return call.error;
     const StreamPtr s = find_stream(stream);
     if (!s) return emu_invalid_handle;
     *priority = s->priority;
-    return call.error;
+    return 0;
 }
 
 int emu_event_create(void** event, unsigned flags) {
