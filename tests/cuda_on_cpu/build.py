@@ -22,7 +22,8 @@ PACKAGE, HOOK = SITE / "cuda_on_cpu", SITE / "cuda_on_cpu.pth"
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 
 CXX = ["g++", "-std=c++17", "-O2", "-fPIC", "-Wall", "-Wextra", f"-I{HERE}/device", f"-I{HERE}/installed/include"]
-# What nvrtc.cpp passes for every kernel, without which the precompiled header is not used.
+C = ["g++", "-x", "c", "-fPIC"]
+# What nvrtc/compiler.cpp passes for every kernel, without which the precompiled header is not used.
 KERNEL = ["g++", "-O1", "-std=gnu++17", "-w", "-fPIC", "-fno-gnu-unique", "-fno-semantic-interposition"]
 KERNEL += ["-fno-strict-aliasing", "-ffp-contract=off", "-D__CUDA_ARCH__=900"]
 
@@ -64,7 +65,7 @@ def compile_runtime(work, theirs):
     (tree / "wheel.pxi").write_text(f"_SIGNATURES = {signatures}\n_FUNCTIONS = {theirs['functions']}\n")
     run(sys.executable, "-m", "cython", "-3", tree / "runtime.pyx", "-o", work / "runtime.c", cwd=work)
     includes = [f"-I{sysconfig.get_paths()['include']}", f"-I{HERE}/device"]
-    run("gcc", "-O1", "-fPIC", "-w", *includes, "-c", work / "runtime.c", "-o", work / "runtime.o")
+    run(*C, "-O1", "-w", *includes, "-c", work / "runtime.c", "-o", work / "runtime.o")
 
 
 def refuse_cublas(wheel, work):
@@ -72,7 +73,7 @@ def refuse_cublas(wheel, work):
     defined = {line.split()[-1] for line in run("nm", "--defined-only", work / "cublas.o").splitlines()}
     lines = [f"int {name}(void) {{ return 15; }}\n" for name in sorted(wheel.cublas() - defined)]
     (work / "refused.c").write_text("".join(lines))
-    run("gcc", "-fPIC", "-c", work / "refused.c", "-o", work / "refused.o")
+    run(*C, "-c", work / "refused.c", "-o", work / "refused.o")
 
 
 def link(output, *words):
@@ -101,7 +102,7 @@ def build(wheel, theirs, package, work):
     versions = f"-Wl,--version-script={HERE}/cublas/versions.map"
     link(lib / "libcublas.so.13", versions, work / "cublas.o", work / "refused.o", lib / "libcuda.so.1")
     (work / "empty.c").touch()
-    link(lib / "libcublasLt.so.13", work / "empty.c")  # CuPy looks for it, and calls nothing of it
+    link(lib / "libcublasLt.so.13", "-x", "c", work / "empty.c")  # CuPy looks for it, and calls nothing of it
     link(lib / f"runtime{SUFFIX}", work / "runtime.o", lib / "libcuda.so.1")
 
 

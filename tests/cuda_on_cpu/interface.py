@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -96,6 +97,8 @@ class Wheel:
     def cython(self):
         """The version of Cython that translated it, without which signatures have other names."""
         found = re.search(rb"_cython_(\d+)_(\d+)_(\d+)", self.file("api/runtime").read_bytes())
+        if not found:
+            raise Problem(f"{self.file('api/runtime')} does not say which Cython made it")
         return ".".join(number.decode() for number in found.groups())
 
     def runtime(self):
@@ -121,6 +124,8 @@ def describe(file):
 def check_tools():
     """Return the installed CuPy, once all is there that building the device and running its kernels needs."""
     wheel = Wheel()
+    if sys.platform != "linux":
+        raise Problem(f"the device is made for Linux, and here is {sys.platform}")
     if not shutil.which("g++"):
         raise Problem("there is no g++ on PATH, which compiles the device and its kernels: install g++")
     if version("cython") != wheel.cython:
@@ -128,6 +133,8 @@ def check_tools():
             f"the wheel of CuPy {wheel.version} was built with Cython {wheel.cython}, and here is "
             f"{version('cython') or 'none'}: pip install cython=={wheel.cython}"
         )
+    if not (include := Path(sysconfig.get_paths()["include"], "Python.h")).exists():
+        raise Problem(f"{include} is not there, which compiling CuPy's module needs: install python3-dev")
     # No kernel of ours includes them, but CuPy compiles none without their folder.
     from cuda.pathfinder import find_nvidia_header_directory
 

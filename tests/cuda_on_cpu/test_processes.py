@@ -137,6 +137,29 @@ def test_a_host_function_may_wait_for_another_thread_that_uses_the_device(mode):
     )
 
 
+def test_a_thread_waits_for_what_another_one_runs():
+    check(
+        """
+    import threading, time
+    started, go, seen = threading.Event(), threading.Event(), []
+    stream = Stream(non_blocking=True)
+    stream.launch_host_func(lambda _: (started.set(), go.wait(), seen.append("first")), None)
+    stream.launch_host_func(seen.append, "second")
+    one = threading.Thread(target=stream.synchronize)
+    other = threading.Thread(target=lambda: (stream.synchronize(), seen.append("waited")))
+    one.start()
+    started.wait()
+    other.start()
+    time.sleep(0.1)  # time to overtake, if it could
+    go.set()
+    one.join()
+    other.join()
+    assert seen == ["first", "second", "waited"]
+    """,
+        mode="lazy",
+    )
+
+
 def test_two_threads_wait_for_each_others_streams():
     check(
         """
