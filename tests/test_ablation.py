@@ -1,19 +1,30 @@
 """scripts/ablate.py: a table of what each change of a recipe gains."""
 
 import json
+import runpy
+import subprocess
 
 import pytest
 
-from tests.conftest import ROOT, run_python
+from tests.conftest import ROOT
 
 SMALL = ("--dataset", "digits", "--recipe", "quick", "--set", "hidden=[8]", "--epochs", "1", "--seeds", "2")
 
 
 @pytest.fixture
-def ablate(tmp_path):
+def ablate(tmp_path, monkeypatch, capsys):
+    """Return a function that runs the script in this process, and returns what came of it."""
+
     def run(*options, path=tmp_path / "new" / "runs.jsonl"):
         script = str(ROOT / "scripts" / "ablate.py")
-        return run_python(script, "--backend", "numpy", "--out", str(path), *SMALL, "--val-size", "100", *options)
+        arguments = ["--backend", "numpy", "--out", str(path), *SMALL, "--val-size", "100", *options]
+        monkeypatch.setattr("sys.argv", [script, *arguments])
+        code = 0
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
 
     return run
 

@@ -10,22 +10,23 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import xpmlp.backends
-from tests.conftest import run_python
+from tests.conftest import SPECS, run_python
 from xpmlp.backends import available_backends, backend_names, backend_of, get_backend
-from xpmlp.backends._driver import Driver, ask_driver
+from xpmlp.backends._driver import Driver
 from xpmlp.backends._numpy import NumpyBackend
 from xpmlp.backends.base import format_bytes, free_host_memory
 from xpmlp.backends.probe import probe, probe_all
 from xpmlp.errors import ArrayError, BackendError
 
 KINDS = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64"]
-HAS_DEVICE = ask_driver().problem is None
-without_a_device = pytest.mark.skipif(HAS_DEVICE, reason="a CUDA device answers here")
+without_a_device = pytest.mark.needs(device=False)
 
 
 @pytest.fixture
 def cupy():
-    return pytest.importorskip("cupy", reason="CuPy is not installed")
+    import cupy
+
+    return cupy
 
 
 class TestTheDoors:
@@ -76,6 +77,7 @@ class TestTheDoors:
         theta += 1
         assert not back.any()
 
+    @pytest.mark.needs("array-api-strict")
     def test_another_librarys_array_is_refused_at_both_doors(self, find_backend):
         strict, numpy = find_backend("array-api-strict"), find_backend("numpy")
         array = strict.asarray(np.ones(3))
@@ -86,9 +88,10 @@ class TestTheDoors:
         with pytest.raises(ArrayError, match="array-api-strict was handed a ndarray of numpy"):
             strict.to_numpy(np.ones(3))
 
+    @pytest.mark.parametrize(
+        "backend", [spec for spec in SPECS if spec != "numpy"], indirect=True
+    )  # that has every type
     def test_a_type_that_the_library_has_not_is_refused(self, backend):
-        if backend.name == "numpy":
-            pytest.skip("NumPy has every type")
         with pytest.raises(ArrayError, match="longdouble|float128"):
             backend.asarray(np.ones(2, np.longdouble))
 
@@ -96,6 +99,7 @@ class TestTheDoors:
         with pytest.raises(ArrayError, match="asarray takes numbers, not <U3"):
             backend.asarray(np.array(["abc"]))
 
+    @pytest.mark.needs("array-api-strict:device1")
     def test_nothing_reaches_a_strict_device_by_accident(self, find_backend):
         array = find_backend("array-api-strict:device1").asarray(np.ones(3))
         with pytest.raises(RuntimeError, match="device1"):
@@ -134,11 +138,14 @@ class TestNames:
         with pytest.raises(BackendError, match=message):
             get_backend(spec)
 
-    @pytest.mark.parametrize("spec", ["torch:cuda:7", "torch:abacus", "jax:abacus", "jax:cpu:99", "jax:cpu:x"])
-    def test_an_unknown_device_is_refused_with_a_way_out(self, spec, find_backend):
-        find_backend(spec.partition(":")[0])
+    @pytest.mark.parametrize(
+        ("name", "device"),
+        [("torch", "cuda:7"), ("torch", "abacus"), ("jax", "abacus"), ("jax", "cpu:99"), ("jax", "cpu:x")],
+    )
+    @pytest.mark.needs("{name}")
+    def test_an_unknown_device_is_refused_with_a_way_out(self, name, device):
         with pytest.raises(BackendError, match="cannot run on .* or --backend auto to train on the CPU") as caught:
-            get_backend(spec)
+            get_backend(f"{name}:{device}")
         assert "\n" not in str(caught.value)
 
     def test_an_unknown_dtype_is_refused(self):
@@ -147,20 +154,19 @@ class TestNames:
 
 
 class TestPrecision:
-    def test_tf32_is_refused_where_there_is_none(self, find_backend):
-        for spec in ("numpy", "torch", "jax:cpu", "array-api-strict"):
-            device = find_backend(spec)
-            with pytest.raises(
-                BackendError, match="has no TF32, a precision of NVIDIA's GPUs: leave the precision tf32"
-            ):
-                get_backend(spec, precision="tf32")
-            assert str(get_backend(spec, precision="float32")) == str(device)
+    @pytest.mark.parametrize("spec", ["numpy", "torch", "jax:cpu", "array-api-strict"])
+    @pytest.mark.needs("{spec}")
+    def test_tf32_is_refused_where_there_is_none(self, spec):
+        with pytest.raises(BackendError, match="has no TF32, a precision of NVIDIA's GPUs: leave the precision tf32"):
+            get_backend(spec, precision="tf32")
+        assert str(get_backend(spec, precision="float32")) == str(get_backend(spec))
 
     def test_an_unknown_one_is_refused(self):
         with pytest.raises(BackendError, match="precision 'half': expected float32 or tf32"):
             get_backend("numpy", precision="half")
 
     @pytest.mark.parametrize("spec", ["cupy", "torch:cuda", "jax:gpu"])
+    @pytest.mark.needs("{spec}")
     def test_tf32_is_taken_on_a_gpu_and_seen_in_a_product(self, spec, find_backend):
         find_backend(spec)
         code = f"""
@@ -180,8 +186,10 @@ assert "TF32" in str(get_backend({spec!r}).describe()) or {spec!r} != "cupy"
         done = run_python("-c", code)  # it changes the whole process
         assert done.returncode == 0, done.stderr
 
+    @pytest.mark.needs(module="cupy")
     def test_cupys_switch_has_the_names_that_are_used(self):
-        core = pytest.importorskip("cupy._core", reason="CuPy is not installed")
+        from cupy import _core as core
+
         assert callable(core.set_compute_type)
         assert callable(core.get_compute_type)
         assert core._routines_linalg.COMPUTE_TYPE_TF32 != core._routines_linalg.COMPUTE_TYPE_FP32
@@ -300,6 +308,7 @@ def test_a_package_that_is_not_installed_is_named_with_what_mends_it(package, sp
     assert done.stderr.endswith("or --backend auto to train on the CPU\n")
 
 
+@pytest.mark.needs("jax")
 class TestJax:
     def test_an_array_that_would_be_narrowed_is_refused(self, find_backend):
         find_backend("jax")
@@ -375,6 +384,7 @@ class TestProbing:
         assert (report.spec, report.version, report.device) == ("numpy", np.__version__, "cpu")
         assert report.memory is None or report.memory > 10**6
 
+    @pytest.mark.needs("array-api-strict")
     def test_further_devices_are_reported_where_they_run(self, find_backend):
         find_backend("array-api-strict")
         assert [report.spec for report in probe("array-api-strict")] == ["array-api-strict", "array-api-strict:device1"]

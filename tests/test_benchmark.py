@@ -7,32 +7,26 @@ import numpy as np
 import pytest
 
 from xpmlp.benchmark.rounds import Result, installed, summarise
-from xpmlp.benchmark.work import CONTESTANTS, OURS, PEERS, Work, make
+from xpmlp.benchmark.work import CONTESTANTS, PEERS, Work, make
 from xpmlp.commands import main
 from xpmlp.errors import ConfigError
 
 COMPILES = (
     pytest.mark.slow,
+    pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler"),
     pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),  # PyTorch's own
 )
 
 
+def marks_of(name):
+    package = CONTESTANTS[name][1]
+    needs = pytest.mark.needs(package) if package in ("cupy", "jax", "torch") else pytest.mark.needs(module=package)
+    return [needs, *(COMPILES if name == "pytorch-compile" else ())]
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=COMPILES if name == "pytorch-compile" else ())
-        for name in CONTESTANTS
-        if name != "floor"
-    ],
-)
-def test_every_contestant_learns(name, optimizer, mnist_like, find_backend, monkeypatch):
-    if name == "pytorch-compile" and not shutil.which("g++"):
-        pytest.skip("torch.compile needs a C++ compiler")
-    if not installed([name])[0]:
-        pytest.skip(f"{CONTESTANTS[name][1]} is not installed")
-    if name in OURS:
-        find_backend("numpy" if name == "numba" else name)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks_of(name)) for name in CONTESTANTS if name != "floor"])
+def test_every_contestant_learns(name, optimizer, mnist_like, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     work = Work((32,), 32, optimizer, 0.003 if optimizer == "adam" else 0.05, 10, str(mnist_like), n_images=600)
     contestant = make(name, work)

@@ -38,6 +38,7 @@ LAUNCH_ENV = environment(
     OMPI_ALLOW_RUN_AS_ROOT="1",
     OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
     PRTE_MCA_rmaps_default_mapping_policy=":oversubscribe",
+    OMPI_MCA_mpi_yield_when_idle="1",  # to the other tests
 )
 LIMIT = 60
 """Seconds that a launch may take before it counts as hanging."""
@@ -205,17 +206,17 @@ class TestTheSameWork:
         epochs = [[e.train_loss, e.train_accuracy, e.val_loss, e.val_accuracy] for e in history.epochs]
         return theta, np.array(epochs), np.array(test)
 
-    @pytest.mark.parametrize("n", [2, 3, 4])
+    @pytest.mark.parametrize("n", [pytest.param(2, marks=pytest.mark.full), 3, pytest.param(4, marks=pytest.mark.full)])
     @pytest.mark.parametrize(
         "changes",
         [
             {},
-            {"batch_size": 26, "optimizer": "adamw"},
-            {"batch_size": 19},
-            {"transfer": "stream", "center": 0.2},
-            {"deform": 1.0},
-            {"deform": 1.0, "deform_fade": 0.5, "dropout": 0.25},
-            {"batch_size": 26, "transfer": "stream"},
+            pytest.param({"batch_size": 26, "optimizer": "adamw"}, marks=pytest.mark.slow),
+            pytest.param({"batch_size": 19}, marks=pytest.mark.slow),
+            pytest.param({"transfer": "stream", "center": 0.2}, marks=pytest.mark.slow),
+            pytest.param({"deform": 1.0}, marks=pytest.mark.slow),
+            pytest.param({"deform": 1.0, "deform_fade": 0.5, "dropout": 0.25}, marks=pytest.mark.slow),
+            pytest.param({"batch_size": 26, "transfer": "stream"}, marks=pytest.mark.slow),
         ],
         ids=str,
     )
@@ -231,12 +232,16 @@ class TestTheSameWork:
             np.testing.assert_allclose(rank["test"], test, rtol=1e-10)
         assert (found[0]["epochs"][:, [1, 3]] == epochs[:, [1, 3]]).all(), "counts are whole numbers"
 
+    @pytest.mark.slow
     def test_is_the_same_bits_a_second_time(self, launch, tmp_path):
         settings = {**self.SETTINGS, "dtype": "float32"}
         first, second = (self.found(launch, tmp_path, 3, settings, out=out)[0] for out in ("first", "second"))
         assert first["theta"].tobytes() == second["theta"].tobytes()
 
-    @pytest.mark.parametrize("spec", ["array-api-strict", "jax", "torch"])
+    @pytest.mark.parametrize(
+        "spec", ["array-api-strict", *(pytest.param(spec, marks=pytest.mark.slow) for spec in ("jax", "torch"))]
+    )
+    @pytest.mark.needs("{spec}")
     def test_is_done_through_the_host_by_other_libraries(self, launch, tmp_path, find_backend, spec):
         find_backend(spec)
         theta, _, _ = self.alone(self.SETTINGS)
@@ -273,7 +278,7 @@ class TestRounds:
         "learning_rate": 0.05,
     }
 
-    @pytest.mark.parametrize("n", [1, 3])
+    @pytest.mark.parametrize("n", [1, pytest.param(3, marks=pytest.mark.slow)])
     def test_are_this_loop(self, launch, tmp_path, n):
         """The ranks written out in one process: 9 steps an epoch, in rounds of 4, 4 and 1; the last batch has a row."""
         size, data = 3 if n > 1 else 1, make_dataset(250)
@@ -321,6 +326,7 @@ class TestRounds:
             assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-10)
             assert ours.train_accuracy == theirs.train_accuracy
 
+    @pytest.mark.slow
     def test_that_were_interrupted_at_a_checkpoint_go_on_exactly(self, launch, data, tmp_path):
         """A checkpoint ends a round, whether or not the run goes on from it."""
         options = (
@@ -369,6 +375,7 @@ class TestTheCommand:
         assert {path.name for path in tmp_path.iterdir()} == {"mnist", "run"}
         assert load(tmp_path / "run").predict(make_dataset(60, seed=1).images).shape == (60,)
 
+    @pytest.mark.slow
     def test_of_the_scripts_folder_is_the_same(self, launch, data, tmp_path):
         from tests.conftest import ROOT
 
@@ -377,6 +384,7 @@ class TestTheCommand:
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         assert json.loads((tmp_path / "run" / "config.json").read_text())["ranks"] == 2
 
+    @pytest.mark.slow
     def test_divides_the_cores(self, launch, data, tmp_path):
         env = {name: value for name, value in LAUNCH_ENV.items() if not name.endswith("_NUM_THREADS")}
         for n, options in ((2, ()), (2, ("--threads", "3"))):
@@ -386,6 +394,7 @@ class TestTheCommand:
         threads = [json.loads((tmp_path / run / "config.json").read_text())["threads"] for run in ("run0", "run2")]
         assert threads == [max(1, Alone().cores // 2), 3]
 
+    @pytest.mark.slow
     def test_of_one_rank_is_alone_unless_it_is_asked_for(self, launch, data, tmp_path):
         for way, engine in (("auto", False), ("mpi", True)):
             run = ("--distributed", way, "--out", way)
@@ -394,6 +403,7 @@ class TestTheCommand:
             config = json.loads((tmp_path / way / "config.json").read_text())
             assert (config["ranks"], config["engine"] is not None) == (1, engine)
 
+    @pytest.mark.slow
     def test_goes_on_with_any_number_of_ranks(self, launch, data, tmp_path):
         options = (*SMALL, "--dtype", "float64", "--epochs", "5", "--checkpoint-steps", "7", "--keep", "99", "--quiet")
         assert launch(1, *TRAIN, *data, *options, "--out", "run").returncode == 0
@@ -417,14 +427,18 @@ class TestTheCommand:
         [
             (3, ("--batch-size", "2"), "batch size 2: 3 ranks share each batch; make it at least 3, or start fewer"),
             (3, ("--dtype", "float16"), "unknown dtype 'float16': expected float32 or float64"),
-            (2, ("--learning-rate", "nan"), "learning rate nan: expected a finite number above 0"),
-            (2, ("--distributed", "on"), "unknown distributed 'on': expected auto, off or mpi"),
-            (2, ("--resume", "nowhere"), "nowhere is not there: expected the folder of a run"),
             (2, ("--frobnicate",), "No such option '--frobnicate'; see xpmlp train --help"),
-            (
-                2,
-                ("--learning-rate", "1e30", "--schedule", "constant"),
-                "the loss was no longer finite in epoch 1",
+            *(
+                pytest.param(2, *rest, marks=pytest.mark.slow)
+                for rest in (
+                    (("--learning-rate", "nan"), "learning rate nan: expected a finite number above 0"),
+                    (("--distributed", "on"), "unknown distributed 'on': expected auto, off or mpi"),
+                    (("--resume", "nowhere"), "nowhere is not there: expected the folder of a run"),
+                    (
+                        ("--learning-rate", "1e30", "--schedule", "constant"),
+                        "the loss was no longer finite in epoch 1",
+                    ),
+                )
             ),
         ],
         ids=str,
@@ -437,7 +451,13 @@ class TestTheCommand:
         assert done.returncode not in (0, 143)
         assert ours(done.stdout) == []
 
-    @pytest.mark.parametrize("command", ["evaluate run", "data digits", "bench --ranks 1", "check"])
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "evaluate run",
+            *(pytest.param(command, marks=pytest.mark.slow) for command in ("data digits", "bench --ranks 1", "check")),
+        ],
+    )
     def test_commands_for_one_process_are_refused_once(self, launch, tmp_path, command):
         name, *options = command.split()
         done = launch(3, sys.executable, "-m", "xpmlp", name, *options)
@@ -451,6 +471,7 @@ class TestTheCommand:
         for words in (["--version"], ["evaluate", "--help"], ["data", "-h"]):
             assert launch(2, sys.executable, "-m", "xpmlp", *words).returncode == 0
 
+    @pytest.mark.slow
     def test_threads_and_the_folder_of_data_may_be_each_ranks_own(self, launch, mnist_like, tmp_path):
         shutil.copytree(mnist_like, tmp_path / "elsewhere")
         second = (":", "-n", "1", *ON_MNIST, "--data-dir", "elsewhere", "--threads", "1")
@@ -463,6 +484,7 @@ class TestTheCommand:
         assert "elsewhere is no folder" in line
         assert done.returncode != 0
 
+    @pytest.mark.slow
     def test_data_that_rank_0_is_told_of_by_its_environment_the_others_find_too(self, launch, mnist_like):
         """A launcher passes no variable on to another host."""
         told = {**LAUNCH_ENV, "XPMLP_DATA": str(mnist_like)}
@@ -556,16 +578,17 @@ class TestNccl:
 
     @pytest.fixture
     def module(self):
-        pytest.importorskip("cupy", reason="CuPy is not installed")
         from xpmlp.communication import _nccl
 
         return _nccl
 
+    @pytest.mark.needs(module="cupy")
     def test_that_is_missing_is_named_with_its_extra(self, module, monkeypatch):
         monkeypatch.setattr(module.nccl, "available", False)
         with pytest.raises(CommunicationError, match=r"2 ranks on GPUs, and NCCL is missing: pip .* 'xpmlp\[nccl\]'"):
             module.NcclCommunicator(Ranks(0, 2))
 
+    @pytest.mark.needs(module="cupy")
     def test_is_given_the_vector_on_the_current_stream(self, module, monkeypatch):
         calls = []
 
@@ -589,6 +612,7 @@ class TestNccl:
         assert ranks.engine == "NCCL 2.27.7, None"
         assert ranks.library == "cupy"
 
+    @pytest.mark.needs(module="cupy")
     def test_has_the_names_that_are_used(self, module):
         if not module.nccl.available:
             pytest.skip("NCCL is not installed")
@@ -746,12 +770,14 @@ class TestFaults:
         return read_checkpoint(max((tmp_path / "run" / "checkpoints").glob("step-*")))[0]
 
     @pytest.mark.parametrize("victim", [0, 1, 2])
+    @pytest.mark.slow
     def test_a_rank_that_is_killed_ends_all(self, running, tmp_path, victim):
         os.kill(running.pids[victim], signal.SIGKILL)
         self.finish(running)
         assert running.returncode != 0
         assert self.check(tmp_path).step > 0
 
+    @pytest.mark.slow
     def test_sigusr1_finishes_the_step_on_all_and_leaves_a_checkpoint(self, running, tmp_path, launch):
         running.send_signal(signal.SIGUSR1)
         errors = self.finish(running)
@@ -765,18 +791,20 @@ class TestFaults:
         epochs = ("--epochs", str(len(metrics) + 2))
         assert launch(2, *TRAIN, "--resume", "run", *epochs, "--quiet", "--no-plot").returncode == 0
 
+    @pytest.mark.slow
     def test_a_signal_to_one_rank_stops_all_after_the_same_step(self, running, tmp_path):
         os.kill(running.pids[2], signal.SIGTERM)
         (line,) = ours(self.finish(running))
         assert line.startswith(f"xpmlp train: terminated after step {self.check(tmp_path).step:,}, in epoch ")
 
+    @pytest.mark.slow
     def test_sigterm_leaves_a_whole_checkpoint(self, running, tmp_path):
         running.send_signal(signal.SIGTERM)
         self.finish(running)
         assert running.returncode != 0
         assert self.check(tmp_path).step > 0
 
-    @pytest.mark.parametrize("rank", [0, 1, 2])
+    @pytest.mark.parametrize("rank", [0, *(pytest.param(rank, marks=pytest.mark.slow) for rank in (1, 2))])
     def test_an_error_on_one_rank_is_one_line_and_ends_all(self, launch, data, tmp_path, rank):
         """A file that cannot be read any more, on one of three ranks, in the midst of the training."""
         code = (
@@ -800,6 +828,7 @@ class TestFaults:
         assert done.returncode == 2
         assert self.check(tmp_path).step == 13
 
+    @pytest.mark.slow
     def test_a_bug_on_one_rank_ends_all(self, launch, data, tmp_path):
         code = (
             "import sys\n"
@@ -817,6 +846,7 @@ class TestFaults:
         assert "RuntimeError: a bug" in done.stderr
         assert done.returncode != 0
 
+    @pytest.mark.slow
     def test_a_full_disk_is_one_line_and_ends_all(self, launch, data, tmp_path):
         code = (
             "import resource, sys\n"

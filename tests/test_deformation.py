@@ -226,6 +226,7 @@ class TestRefusals:
         with pytest.raises(DataError, match=r"images of shape \(2, 19\) .* expected \(n, 20\), pictures of 5 × 4"):
             deformed(*(backend.asarray(x) for x in (images, numbers, basis((5, 4)))), (5, 4), 255)
 
+    @pytest.mark.needs("array-api-strict")
     def test_of_arrays_of_two_libraries(self, find_backend):
         strict = find_backend("array-api-strict")
         with pytest.raises(ArrayError, match="numbers comes from numpy, images from array_api_strict"):

@@ -9,7 +9,10 @@ from xpmlp.checking import check_one_pass, check_training, make_problem
 from xpmlp.models import ModelInfo
 from xpmlp.network import Layout
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.needs("cupy:1"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
 
 RNG = np.random.default_rng(0)
 X, CLASSES, VALUES, WEIGHTS = RNG.random((60, 5)), RNG.integers(0, 3, 60), RNG.random((60, 2)), RNG.random(60)

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from tests.conftest import run_python
+from tests.conftest import SPECS, run_python
 from xpmlp.backends import backend_of, get_backend
 from xpmlp.checking import relative_error
 from xpmlp.errors import BackendError
@@ -201,11 +201,10 @@ def xpmlp_module():
     return xpmlp
 
 
+@pytest.mark.parametrize("backend", [spec for spec in SPECS if spec != "numpy"], indirect=True)
 class TestWhereTheDataAre:
     @pytest.fixture
     def other(self, backend):
-        if backend.name == "numpy":
-            pytest.skip("NumPy's arrays are the tests above")
         return backend
 
     def on(self, backend, array):
@@ -352,6 +351,7 @@ class TestWhereTheDataAre:
         back.partial_fit(other.asarray(X), y)
 
 
+@pytest.mark.needs("array-api-strict:device1")
 def test_nothing_but_scalars_crosses_to_the_host(find_backend, monkeypatch):
     strict = find_backend("array-api-strict:device1")
     from xpmlp.backends._strict import StrictBackend
@@ -374,6 +374,7 @@ def test_nothing_but_scalars_crosses_to_the_host(find_backend, monkeypatch):
     assert len(crossed) > 20, "an epoch's loss is a scalar"
 
 
+@pytest.mark.needs("array-api-strict")
 class TestScoresOnADevice:
     """What scikit-learn would refuse is refused; nothing is broadcast."""
 
@@ -422,6 +423,7 @@ class TestGoingOnOtherwise:
         assert ours.coefs_[0].dtype == ours.predict_proba(X).dtype == np.float32
 
     @pytest.mark.parametrize("spec", ["torch", "jax", "array-api-strict"])
+    @pytest.mark.needs("{spec}")
     def test_on_another_backend(self, spec, find_backend):
         find_backend(spec, "float64")
         y = TARGETS["four classes"]
@@ -475,6 +477,8 @@ print("all is well")
 """
 
 
+@pytest.mark.needs("jax")
+@pytest.mark.slow
 def test_jax_takes_what_it_must_narrow_where_its_wide_types_are_off(find_backend):
     find_backend("jax")
     done = run_python("-c", JAX_IN_32_BITS)
@@ -555,6 +559,7 @@ class TestAmongScikitLearnsTools:
     @pytest.mark.filterwarnings("ignore:invalid value encountered in divide:RuntimeWarning")  # of the scaler itself
     @pytest.mark.filterwarnings("ignore:You are comparing a array_api_strict dtype:UserWarning")  # of its validation
     @pytest.mark.parametrize("spec", ["torch", "array-api-strict"])
+    @pytest.mark.needs("{spec}")
     def test_in_a_pipeline_on_a_device(self, spec, find_backend):
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
@@ -619,20 +624,27 @@ class TestAmongScikitLearnsTools:
             back.partial_fit(X, TARGETS["strings"])
 
 
-def has_no_device(namespace):
-    try:
-        get_backend(namespace)
-    except BackendError:
-        return True
-    return False
+def own_checks():
+    """Yield scikit-learn's checks, but those of libraries that xpmlp has no backend for, marked by what they need."""
+    for estimator, check in parametrize_with_checks([MLPClassifier(), MLPRegressor()]).args[1]:
+        keywords = getattr(check, "keywords", {})
+        places = [(value.xp, value.device) for value in keywords.values() if hasattr(value, "xp")]
+        if "array_namespace" in keywords:
+            places.append((keywords["array_namespace"], keywords.get("device_name")))
+        specs = [
+            name.replace("_", "-") + ("" if device in (None, "cpu", "CPU_DEVICE") else f":{device}")
+            for name, device in places
+        ]
+        if set(specs) <= set(SPECS):
+            details = "-".join([*specs, *(str(value) for key, value in keywords.items() if key == "dtype_name")])
+            name = f"{type(estimator).__name__}-{getattr(check, 'func', check).__name__}-{details}"
+            needs = pytest.mark.needs(*(spec.removesuffix(":device1") for spec in specs))  # each is a check of its own
+            yield pytest.param(estimator, check, id=name.removesuffix("-"), marks=needs)
 
 
-@parametrize_with_checks([MLPClassifier(), MLPRegressor()])
+@pytest.mark.parametrize(("estimator", "check"), list(own_checks()))
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_own_checks(estimator, check):
-    keywords = getattr(check, "keywords", {})
-    if "cupy" in str(keywords) and has_no_device("cupy"):
-        pytest.skip("CuPy is installed and no CUDA device answers, for which scikit-learn's check has no skip")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         check(estimator)

@@ -1,6 +1,7 @@
 """IDX files: what is written is read, and what is damaged is refused."""
 
 import gzip
+import importlib
 import io
 import struct
 import tracemalloc
@@ -15,11 +16,10 @@ from xpmlp.data import idx
 from xpmlp.errors import DataError, XpmlpError
 
 
-@pytest.fixture(autouse=True, params=["gzip", "isal.igzip"])
+@pytest.fixture(autouse=True, params=["gzip", pytest.param("isal.igzip", marks=pytest.mark.needs(module="isal"))])
 def with_either_library(request, monkeypatch):
     """Either library that may read gzipped files."""
-    module = pytest.importorskip(request.param, reason="isal is not installed")
-    monkeypatch.setattr(idx, "unzip", module.open)
+    monkeypatch.setattr(idx, "unzip", importlib.import_module(request.param).open)
 
 
 KINDS = ("uint8", "int8", "int16", "int32", "float32", "float64")

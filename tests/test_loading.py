@@ -112,6 +112,7 @@ class TestReuse:
         places = {images.__array_interface__["data"][0] for images, _ in loader.epoch(np.arange(240))}
         assert len(places) == loader.prefetch + 1
 
+    @pytest.mark.needs("jax")
     def test_a_short_last_batch_does_not_compile_a_jax_step_every_epoch(self, find_backend, tiny):
         backend = find_backend("jax")
         traced = []
@@ -401,10 +402,12 @@ def test_without_any_one_of_the_waits_some_computation_sees_another(missing):
         run_state_machine_as_test(CarelessEpochs, settings=search)
 
 
+@pytest.mark.needs(module="cupy")
 def test_cupy_has_what_its_copier_calls():
     """On a machine without a GPU the copier cannot be made, but the calls that it makes can be looked up."""
-    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
-    cupyx = pytest.importorskip("cupyx")
+    import cupy
+    import cupyx
+
     assert callable(cupyx.empty_pinned)
     for kind, names in {
         cupy.cuda.Stream: ("record", "wait_event", "synchronize"),
@@ -421,6 +424,7 @@ def test_rows_are_counted_as_narrowly_as_they_can_be():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read as Linux says it")
+@pytest.mark.slow
 def test_twenty_gigabytes_are_trained_on_in_little_memory(tmp_path):
     """A sparse file of 25 million images, 50 steps in random order."""
     code = f"""

@@ -173,8 +173,10 @@ def test_gradient_equals_finite_differences(sizes, n, seed):
 
 
 @pytest.mark.parametrize("sizes", [(7, 3), (20, 11, 4), (12, 9, 8, 7, 6, 5)])
+@pytest.mark.needs("torch")
 def test_gradient_equals_pytorchs_autograd(sizes):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    import torch
+
     layout, theta, X, labels = example(sizes, n=32)
     leaf = torch.tensor(theta, requires_grad=True)
     A = torch.tensor(X)
@@ -193,6 +195,7 @@ def test_gradient_equals_pytorchs_autograd(sizes):
 
 
 @pytest.mark.parametrize("sizes", [(7, 3), (20, 11, 4), (12, 9, 8, 7, 6, 5)])
+@pytest.mark.needs("jax")
 def test_gradient_equals_jaxs_autograd(sizes, find_backend):
     find_backend("jax", "float64")
     import jax
@@ -456,6 +459,7 @@ class TestBadInput:
             forward(layout.unflatten(backend.asarray(theta)), backend.asarray(X.astype(np.float32)))
 
     @pytest.mark.parametrize("spec", ["cupy", "torch", "jax", "array-api-strict"])
+    @pytest.mark.needs("{spec}")
     def test_numpy_arrays_where_another_library_is_expected(self, spec, find_backend):
         backend = find_backend(spec, "float64")
         layout, theta, X, labels = example((5, 4, 3), n=8)

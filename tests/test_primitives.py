@@ -19,13 +19,12 @@ from xpmlp.primitives import (
 WITH_NUMBA = "numpy, kernels numba"
 
 
-@pytest.fixture(params=[*SPECS, WITH_NUMBA])
+@pytest.fixture(params=[*SPECS, pytest.param(WITH_NUMBA, marks=pytest.mark.needs(module="numba"))])
 def backend(request, find_backend):
     """Every backend that can run here, in turn, and NumPy once more with numba's kernels."""
     if request.param != WITH_NUMBA:
         yield find_backend(request.param, "float64")
         return
-    pytest.importorskip("numba", reason="numba is not installed")
     with kernels("numba"):
         yield find_backend("numpy")
 
@@ -151,8 +150,8 @@ class TestKernels:
         with pytest.raises(ConfigError, match="unknown kernels 'fast': expected auto, numpy or numba"), kernels("fast"):
             pass
 
+    @pytest.mark.needs(module="numba")
     def test_hold_only_within_and_only_in_their_thread(self, monkeypatch):
-        pytest.importorskip("numba", reason="numba is not installed")
         import threading
 
         from xpmlp.primitives import _numba

@@ -162,7 +162,7 @@ class TestTheCommand:
         path.chmod(0o755)
         return str(path)
 
-    @pytest.mark.parametrize(("ranks", "code"), [("2,3", 0), ("3", 2)])
+    @pytest.mark.parametrize(("ranks", "code"), [pytest.param("2,3", 0, marks=pytest.mark.slow), ("3", 2)])
     def test_a_launch_that_fails_is_a_problem_and_the_others_are_told(
         self, launcher, mnist_like, at_home, capsys, ranks, code
     ):
@@ -209,7 +209,11 @@ class TestTheCommand:
             (["--ranks", "many"], "'many' is not whole numbers with commas between them, such as 1,2,4"),
             (["--ranks", "2", "--batch-size", "0"], "--batch-size 0: expected whole numbers of at least 1"),
             (["--ranks", "2,256"], "256 ranks for batches of 128 images: each needs at least one"),
-            (["--ranks", "2", "--batch-size", "70000"], "batch size 70000: there are 600 training images; make it"),
+            pytest.param(
+                ["--ranks", "2", "--batch-size", "70000"],
+                "batch size 70000: there are 600 training images; make it",
+                marks=pytest.mark.needs(module="mpi4py"),
+            ),
             (["--ranks", "2", "--backend", "numpy,jax"], "--backend numpy,jax with --ranks: expected one of numpy"),
             (["--ranks", "2", "--peers", "thinc"], "--peers is not for --ranks, which times xpmlp alone"),
             (["--ranks", "2", "--no-cold"], "--no-cold is not for --ranks"),
@@ -219,8 +223,6 @@ class TestTheCommand:
         ],
     )
     def test_refuses_in_one_line(self, at_home, capfd, mnist_like, options, message):
-        if "70000" in options:
-            pytest.importorskip("mpi4py", reason="mpi4py is not installed")
         assert main(["bench", "--data-dir", str(mnist_like), "--launcher", sys.executable, *options]) == 2
         said, errors = capfd.readouterr()
         assert message in errors

@@ -163,6 +163,7 @@ def test_a_torn_line_is_repaired_and_said(train, at_home, stop_after, capsys):
 
 
 @pytest.mark.parametrize("spec", ["cupy", "torch", "jax", "array-api-strict:device1"])
+@pytest.mark.needs("{spec}")
 def test_another_backend_goes_on(train, at_home, stop_after, spec, find_backend):
     find_backend(spec)
     assert train("--out", "whole") == 0
@@ -311,8 +312,8 @@ def test_a_callback_need_not_know_of_checkpoints():
     Callback().on_checkpoint(lambda: pytest.fail("nobody asked for it"))
 
 
+@pytest.mark.needs(module="numba")
 def test_a_run_goes_on_with_its_kernels_unless_others_are_given(train, at_home, stop_after, capfd, monkeypatch):
-    pytest.importorskip("numba", reason="numba is not installed")
     stop_after(20)
     assert train("--out", "run", "--kernels", "numba") == 2
     stop_after(None)

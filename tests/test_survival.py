@@ -236,7 +236,7 @@ def test_a_run_survives_being_killed_before_every_call_that_changes_the_disk(tmp
 class TestAFullDisk:
     """RLIMIT_FSIZE refuses what a full disk would, at any size, without being root."""
 
-    @pytest.mark.parametrize("limit", [0, 500, 3000, None])
+    @pytest.mark.parametrize("limit", [0, *(pytest.param(size, marks=pytest.mark.full) for size in (500, 3000)), None])
     def test_is_one_line_and_the_run_goes_on_when_there_is_room(self, tmp_path, data, whole, limit):
         is_amid = limit is None
         if is_amid:  # a checkpoint grows with the epochs that it tells of
