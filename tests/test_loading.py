@@ -183,6 +183,27 @@ class TestFailure:
         assert list(epoch) == []
         assert len(list(loader.epoch(np.arange(240)))) == 35, "another epoch can follow"
 
+    def test_closing_early_leaves_no_copy_into_memory_that_others_have_then(self, backend, tiny, monkeypatch):
+        """On CuPy the buffers' memory is the next arrays' at once."""
+        loader = DeviceLoader(tiny, backend, 7, "stream", prefetch=3, reuse_buffers=True)
+        fill, filled = Staging.fill, threading.Semaphore(0)
+
+        def count(self, slot, rows):
+            fill(self, slot, rows)
+            filled.release()
+
+        monkeypatch.setattr(Staging, "fill", count)
+        epoch = loader.epoch(np.arange(240))
+        next(epoch)
+        for _ in range(4):
+            assert filled.acquire(timeout=60)
+        loader.close()
+        theirs = np.full((7, 20), 213, np.uint8)
+        arrays = [backend.asarray(theirs, copy=True) for _ in range(8)]
+        backend.synchronize()
+        for array in arrays:
+            assert np.array_equal(backend.to_numpy(array), theirs)
+
     @pytest.mark.parametrize("rows", [[0, 240], [-1, 3]])
     def test_an_image_that_is_not_there_is_refused(self, backend, tiny, rows):
         """CuPy would wrap around, and JAX clamp, in silence."""
