@@ -1,3 +1,4 @@
+# ruff: noqa: T201
 """Put one fault at a time into a copy of the project, and show which test finds it, and in which mode.
 
 ``python tests/mutants.py``, in an environment where CuPy has the emulated CUDA device. `tests/mutants_table.py` has
@@ -69,8 +70,9 @@ def mutated(source: str, mutant: Mutant) -> str:
         spans = [(begin + found.start(), begin + found.end()) for found in re.finditer(words, text[begin:end])]
     else:
         (wanted,) = ast.parse(mutant.old).body
-        wanted, new = (wanted.value, f"({new or None})") if isinstance(wanted, ast.Expr) else (wanted, new or "pass")
-        spans = [span(node) for node in ast.walk(place) if ast.dump(node) == ast.dump(wanted)]
+        spans, new = [span(node) for node in equal(place, wanted)], new or "pass"
+        if not spans and isinstance(wanted, ast.Expr):
+            spans, new = [span(node) for node in equal(place, wanted.value)], f"({mutant.new or None})"
     if len(spans) != mutant.times:
         raise MutantError(f"{mutant.name}: {mutant.where} has {mutant.old!r} {len(spans)} times, not {mutant.times}")
     for begin, end in sorted(spans, reverse=True):
@@ -84,6 +86,11 @@ def mutated(source: str, mutant: Mutant) -> str:
     if same:
         raise MutantError(f"{mutant.name}: {mutant.new!r} changes nothing")
     return found
+
+
+def equal(place: ast.AST, wanted: ast.AST) -> list[ast.AST]:
+    """Return all that is written the same within a place, however it is laid out."""
+    return [node for node in ast.walk(place) if ast.dump(node) == ast.dump(wanted)]
 
 
 def inside(place: ast.AST, name: str, mutant: Mutant) -> ast.AST:
