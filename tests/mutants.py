@@ -113,7 +113,7 @@ def first_failure(folder: Path, mutant: Mutant, mode: str) -> str | None:
     command += ["--hypothesis-seed=0", *([] if mode == "plain" else ["--require-backend", "cupy"])]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_ON_CPU_")}
     environment |= {"PYTHONDONTWRITEBYTECODE": "1", **MODES[mode]}
-    limit = 60 if mutant.hangs else 300
+    limit = 60 if mutant.ends == "hangs" else 300
     try:
         done = subprocess.run(
             [*command, *shlex.split(mutant.tests)],
@@ -126,15 +126,17 @@ def first_failure(folder: Path, mutant: Mutant, mode: str) -> str | None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        if mutant.hangs:
-            return "hangs"
+        if mutant.ends == "hangs":
+            return mutant.ends
         raise MutantError(f"{mutant.name}: {mutant.tests} in mode {mode}: no end after {limit} s") from None
     failed = re.search(r"^(?:FAILED|ERROR) (\S+::.*?)(?: - |$)", done.stdout, re.M)
     if done.returncode == 1 and failed:
         return failed[1]
     if done.returncode == 0 and re.search(r"\d+ passed", done.stdout):
         return None
-    last = " ".join(done.stdout.splitlines()[-2:])
+    if done.returncode < 0 and mutant.ends == "crashes":
+        return mutant.ends
+    last = " ".join(done.stdout.splitlines()[-2:])[:200]
     raise MutantError(f"{mutant.name}: {mutant.tests} in mode {mode}: pytest ended with {done.returncode}: {last}")
 
 
@@ -164,7 +166,11 @@ def search(mutant: Mutant, all_modes: bool) -> dict[str, str]:
         path = copied(folder) / mutant.file
         path.write_text(mutated(path.read_text(encoding="utf-8"), mutant), encoding="utf-8")
         for mode in modes_of(mutant, all_modes):
-            test = first_failure(Path(folder), mutant, mode)
+            try:
+                test = first_failure(Path(folder), mutant, mode)
+            except MutantError as error:
+                print(f"mutants.py: {error}", file=sys.stderr, flush=True)
+                continue
             if test:
                 found[mode] = test
                 if not all_modes:
@@ -219,7 +225,7 @@ def main() -> int:
             for mutant in mutants:
                 mutated((ROOT / mutant.file).read_text(encoding="utf-8"), mutant)
             used = {
-                (mutant.tests, mutant.hangs, mode): mutant
+                (mutant.tests, mutant.ends, mode): mutant
                 for mutant in mutants
                 for mode in modes_of(mutant, given.all_modes)
             }

@@ -23,8 +23,8 @@ class Mutant:
         In which modes, the one that is to find it first.
     times : int
         How often `old` is there, and is replaced.
-    hangs : bool
-        Whether tests may not end.
+    ends : {"", "hangs", "crashes"}
+        How the tests' process may end where none of them can fail.
     unseen : str
         Why no test can find it.
     """
@@ -38,7 +38,7 @@ class Mutant:
     tests: str
     modes: tuple[str, ...]
     times: int = 1
-    hangs: bool = False
+    ends: str = ""
     unseen: str = ""
 
 
@@ -144,7 +144,7 @@ MUTANTS = [
          "DeviceLoader._stream", "free.put(None)", ""),
         ("the thread's error kept", "the caller waits for a batch for ever",
          "DeviceLoader._stream.work", "filled.put(error)", ""),
-        hangs=True,
+        ends="hangs",
     ),
     *of(LOADER, "tests/test_loading.py -k numpy", "plain",
         ("one buffer too few", "a batch less is on its way",
@@ -187,8 +187,6 @@ MUTANTS = [
          "_SOFTMAX_CROSS_ENTROPY", "exp(s[j] - most)", "exp(s[j])"),
         ("a label below 0 read", "memory before the row is taken for a logit",
          "_SOFTMAX_CROSS_ENTROPY", "0 <= label && label < c", "label < c"),
-        ("a label beyond the classes read", "memory behind the row is taken for a logit",
-         "_SOFTMAX_CROSS_ENTROPY", "0 <= label && label < c", "0 <= label"),
         ("delta without the share", "gradients are of the sum, not of the mean",
          "_SOFTMAX_CROSS_ENTROPY", "(j == label ? real(1) : real(0))) * share;", "(j == label ? real(1) : real(0)));"),
         ("the first warp's sums alone", "a block's other rows are left out",
@@ -242,6 +240,11 @@ MUTANTS = [
          "_momentum_step", "nesterov ?", "false ?"),
         ("the biases' gradient not written", "it is what lay there",
          "parameter_gradients", "delta.sum(axis=0, keepdims=True, out=db)", ""),
+    ),
+    *of(PRIMITIVES, KERNELS, "now",
+        ("a label beyond the classes read", "memory behind the row is taken for a logit",
+         "_SOFTMAX_CROSS_ENTROPY", "0 <= label && label < c", "0 <= label"),
+        ends="crashes",
     ),
     *of(PRIMITIVES, "tests/test_deformation.py -k 'cupy and scipys'", "now",
         ("sampled by another share", "8 bytes are handed to a kernel that reads 4",

@@ -112,6 +112,24 @@ class TestReuse:
         places = {images.__array_interface__["data"][0] for images, _ in loader.epoch(np.arange(240))}
         assert len(places) == loader.prefetch + 1
 
+    def test_an_epoch_takes_the_memory_of_the_one_before_it_on_cupy(self, find_backend, tiny):
+        """CuPy's pool keeps a block for the stream that was the current one when it was allocated."""
+        loader = DeviceLoader(tiny, find_backend("cupy"), 40, "stream", reuse_buffers=True)
+        import cupy
+
+        taken = []
+        for _ in range(4):
+            deque(loader.epoch(np.arange(240)), maxlen=0)
+            taken.append(cupy.get_default_memory_pool().total_bytes())
+        assert len(set(taken)) == 1
+
+    def test_staging_buffers_are_page_locked_on_cupy(self, find_backend):
+        """Else the host waits for each copy."""
+        buffer = find_backend("cupy").copier().host_buffer((5, 4), "uint8")
+        from cupy.cuda import runtime
+
+        assert runtime.pointerGetAttributes(buffer.ctypes.data).type == runtime.memoryTypeHost
+
     def test_a_short_last_batch_does_not_compile_a_jax_step_every_epoch(self, find_backend, tiny):
         backend = find_backend("jax")
         traced = []

@@ -112,6 +112,18 @@ def test_of_equal_logits_the_first_is_the_prediction(backend, each_way, dtype):
         assert int(backend.to_numpy(correct)) == 2
 
 
+def test_a_nan_is_the_greatest_logit(backend, each_way, dtype):
+    """As `argmax` has it; what lies on either side of it makes no difference."""
+    S = np.zeros((3, 40), dtype)
+    S[:, 39] = 2
+    S[0, 0] = S[1, 3] = S[2, [20, 35]] = np.nan
+    labels = np.array([0, 39, 20], np.int32)
+    for _ in each_way():
+        with np.errstate(invalid="ignore"):
+            correct = softmax_cross_entropy(backend.asarray(S), backend.asarray(labels))[2]
+        assert int(backend.to_numpy(correct)) == 2
+
+
 def test_a_label_that_is_no_class_adds_nothing_and_is_not_correct(backend, each_way, dtype):
     if backend.name == "jax":
         pytest.skip("JAX's version counts -1 as the last class, and gives a row with a greater label no gradient")
