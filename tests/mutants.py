@@ -7,6 +7,7 @@ the faults. It fails unless every fault is found, and every test that is to find
 
 import argparse
 import ast
+import functools
 import os
 import re
 import shlex
@@ -30,8 +31,9 @@ MODES = {
     "skew": {"CUDA_ON_CPU_MODE": "skew"},
     "reverse": {"CUDA_ON_CPU_ORDER": "reverse"},
     "shuffle": {"CUDA_ON_CPU_ORDER": "shuffle"},
+    "two": {"CUDA_ON_CPU_DEVICES": "2"},
 }
-"""Without the device; and when it does what is queued, or in which order a kernel's threads run."""
+"""Without the device; when it does what is queued; in which order a kernel's threads run; two devices."""
 
 COPIED = ("xpmlp", "tests", "scripts", "pyproject.toml", "README.md")
 DEVICE = "import cupy; print(cupy.cuda.runtime.getDeviceProperties(0)['name'].decode())"
@@ -53,14 +55,14 @@ class MutantError(Exception):
 
 def mutated(source: str, mutant: Mutant) -> str:
     """Return a file's text with the fault in it."""
-    tree, text = ast.parse(source), source.encode()
+    text = source.encode()
     starts = [0, *accumulate(map(len, text.splitlines(keepends=True)))]
 
     def span(node: ast.AST) -> tuple[int, int]:
         begin, end = (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)
         return tuple(starts[line - 1] + column for line, column in (begin, end))
 
-    place = tree
+    place = parsed(source)
     for name in mutant.where.split("."):
         place = inside(place, name, mutant)
     new = mutant.new
@@ -80,17 +82,24 @@ def mutated(source: str, mutant: Mutant) -> str:
         text = text[:begin] + new.encode().replace(b"\n", indent) + text[end:]
     found = text.decode()
     try:
-        same = ast.dump(ast.parse(found)) == ast.dump(tree)
+        ast.parse(found)
     except SyntaxError as error:
         raise MutantError(f"{mutant.name}: with {mutant.new!r} {mutant.file} is no Python: {error}") from None
-    if same:
+    if mutant.old.split() == mutant.new.split():
         raise MutantError(f"{mutant.name}: {mutant.new!r} changes nothing")
     return found
 
 
+@functools.cache
+def parsed(source: str) -> ast.Module:
+    """Return a file's tree."""
+    return ast.parse(source)
+
+
 def equal(place: ast.AST, wanted: ast.AST) -> list[ast.AST]:
     """Return all that is written the same within a place, however it is laid out."""
-    return [node for node in ast.walk(place) if ast.dump(node) == ast.dump(wanted)]
+    said = ast.dump(wanted)
+    return [node for node in ast.walk(place) if type(node) is type(wanted) and ast.dump(node) == said]
 
 
 def inside(place: ast.AST, name: str, mutant: Mutant) -> ast.AST:
