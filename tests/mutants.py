@@ -32,6 +32,7 @@ MODES = {
     "reverse": {"CUDA_ON_CPU_ORDER": "reverse"},
     "shuffle": {"CUDA_ON_CPU_ORDER": "shuffle"},
     "two": {"CUDA_ON_CPU_DEVICES": "2"},
+    "two-lazy": {"CUDA_ON_CPU_DEVICES": "2", "CUDA_ON_CPU_MODE": "lazy"},
 }
 """Without the device; when it does what is queued; in which order a kernel's threads run; two devices."""
 
