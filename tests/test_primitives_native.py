@@ -113,6 +113,18 @@ def test_of_equal_logits_the_first_is_the_prediction(backend, each_way, dtype):
         assert int(backend.to_numpy(correct)) == 2
 
 
+def test_a_nan_is_the_greatest_logit(backend, each_way, dtype):
+    """As `argmax` has it; what lies on either side of it makes no difference."""
+    S = np.zeros((3, 40), dtype)
+    S[:, 39] = 2
+    S[0, 0] = S[1, 3] = S[2, [20, 35]] = np.nan
+    labels = np.array([0, 39, 20], np.int32)
+    for _ in each_way():
+        with np.errstate(invalid="ignore"):
+            correct = softmax_cross_entropy(backend.asarray(S), backend.asarray(labels))[2]
+        assert int(backend.to_numpy(correct)) == 2
+
+
 @pytest.mark.parametrize("backend", [spec for spec in SPECS if not spec.startswith("jax")], indirect=True)
 def test_a_label_that_is_no_class_adds_nothing_and_is_not_correct(backend, each_way, dtype):
     """JAX's version counts -1 as the last class, and gives a row with a greater label no gradient."""
@@ -159,6 +171,15 @@ def test_accumulate(backend, each_way, dtype):
         assert [x.item() for x in found] == [np.inf, 4, 4, 2] == [x.item() for x in host]
 
 
+def test_accumulate_counts_each_image_the_same(backend, each_way, dtype):
+    for _ in each_way():
+        totals = [backend.asarray(np.zeros((), kind), copy=True) for kind in (dtype, "int32", "int32", "int32")]
+        for batch_loss, n in ((0.5, 4), (3.0, 2)):
+            batch = np.asarray(batch_loss, dtype), np.asarray(1, np.int32)
+            totals = accumulate(*totals, *map(backend.asarray, batch), n)
+        assert [backend.to_numpy(x).item() for x in totals] == [8, 2, 2, 2]
+
+
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("size", [1, 1000])
 def test_momentum_step(backend, each_way, dtype, nesterov, size):
@@ -172,3 +193,49 @@ def test_momentum_step(backend, each_way, dtype, nesterov, size):
         for ours, value in zip(found, expected, strict=True):
             check(backend, ours, value, dtype)
         assert np.array_equal(backend.to_numpy(on_device), gradient)
+
+
+class TestWorkspacesOnCupy:
+    """Where the softmax's blocks leave their sums."""
+
+    @pytest.fixture
+    def native(self, find_backend):
+        find_backend("cupy")
+        from xpmlp.primitives import _cupy
+
+        return _cupy
+
+    def test_more_rows_than_all_blocks_take_at_once_are_all_counted(self, native, find_backend, dtype, monkeypatch):
+        """And nothing beside the workspace is written."""
+        backend = find_backend("cupy")
+        longer = tuple(backend.asarray(np.full(500, 7, kind), copy=True) for kind in (dtype, "int32"))
+        counter = backend.asarray(np.zeros(1, np.uint32), copy=True)
+        monkeypatch.setattr(native, "_MOST_BLOCKS", 3)
+        monkeypatch.setattr(native, "_workspace", lambda dtype: (*(array[:3] for array in longer), counter))
+        rng = np.random.default_rng(0)
+        S, labels = rng.standard_normal((200, 10)).astype(dtype), rng.integers(0, 10, 200).astype(np.int32)
+        found = softmax_cross_entropy(backend.asarray(S), backend.asarray(labels))
+        for ours, theirs in zip(found, agnostic(softmax_cross_entropy, S, labels), strict=True):
+            check(backend, ours, np.asarray(theirs), dtype)
+        for array in longer:
+            assert np.all(backend.to_numpy(array)[3:] == 7)
+
+    def test_launches_that_may_overlap_share_none(self, native):
+        from concurrent.futures import ThreadPoolExecutor
+
+        import cupy
+
+        def workspaces():
+            found = []
+            for stream in streams:
+                with stream:
+                    found += [native._workspace(dtype) for dtype in ("float32", "float64")]
+            return found
+
+        streams = [cupy.cuda.Stream.null, cupy.cuda.Stream(), cupy.cuda.Stream()]
+        with ThreadPoolExecutor(1) as pool:
+            found = [*workspaces(), *pool.submit(workspaces).result()]
+            again = [*workspaces(), *pool.submit(workspaces).result()]
+        counters = [counter.data.ptr for _, _, counter in found]
+        assert len(set(counters)) == 12
+        assert [counter.data.ptr for _, _, counter in again] == counters
