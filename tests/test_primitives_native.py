@@ -195,6 +195,7 @@ def test_momentum_step(backend, each_way, dtype, nesterov, size):
         assert np.array_equal(backend.to_numpy(on_device), gradient)
 
 
+@pytest.mark.needs("cupy")
 class TestWorkspacesOnCupy:
     """Where the softmax's blocks leave their sums."""
 
