@@ -6,16 +6,13 @@ import sys
 
 import pytest
 
-from tests.cuda_on_cpu import emulated  # skips this module where the device is not installed
+from tests.cuda_on_cpu.emulated import PRELUDE, check, run_fresh  # skips this module where the device is not installed
 
 from xpmlp.backends._driver import ask_driver  # isort: skip
 
-PRELUDE = emulated.PRELUDE
-run = emulated.run_fresh
 
-
-def check(code, **options):
-    emulated.check(code, run=run, **options)
+def check_fresh(code, **options):
+    check(code, run=run_fresh, **options)
 
 
 LOADED = """
@@ -27,7 +24,7 @@ def loaded():
 
 
 def test_a_process_that_needs_no_device_loads_nothing():
-    check(
+    check_fresh(
         """
     import sys
     assert "cuda_on_cpu" in sys.modules
@@ -39,7 +36,7 @@ def test_a_process_that_needs_no_device_loads_nothing():
 
 
 def test_who_may_ask_the_driver_finds_ours():
-    check(
+    check_fresh(
         """
     import ctypes
     assert loaded() == ["libcuda.so.1"]
@@ -57,7 +54,7 @@ def test_the_project_finds_the_device():
 
 
 def test_a_driver_may_see_no_device():
-    check(
+    check_fresh(
         """
     from xpmlp.backends._driver import ask_driver
     assert ask_driver().problem == "NVIDIA's driver sees no CUDA device"
@@ -70,7 +67,7 @@ def test_a_driver_may_see_no_device():
 
 
 def test_it_can_be_switched_off():
-    check(
+    check_fresh(
         """
     import cupy
     assert loaded() == []
@@ -265,7 +262,9 @@ def test_no_file_is_left_behind(tmp_path, end):
     cache, temporary = tmp_path / "cache", tmp_path / "temporary"
     temporary.mkdir()
     kernel = "cupy.RawKernel('extern \"C\" __global__ void f(int* x) { x[0] = 1; }', 'f')"
-    done = run(f"{kernel}((1,), (1,), (cupy.zeros(1, 'i'),)); {end}", CUPY_CACHE_DIR=str(cache), TMPDIR=str(temporary))
+    done = run_fresh(
+        f"{kernel}((1,), (1,), (cupy.zeros(1, 'i'),)); {end}", CUPY_CACHE_DIR=str(cache), TMPDIR=str(temporary)
+    )
     assert (done.returncode == 0) == (end == "")
     assert list(temporary.iterdir()) == []
     assert list(cache.iterdir())
@@ -274,13 +273,13 @@ def test_no_file_is_left_behind(tmp_path, end):
 def test_kernels_are_compiled_again_with_other_flags(tmp_path):
     script = 'cupy.RawKernel(\'extern "C" __global__ void f() {}\', "f").compile()'
     for flags, files in ("-O1", 1), ("-O1", 1), ("-O0", 2):
-        check(script, CUPY_CACHE_DIR=str(tmp_path), CUDA_ON_CPU_FLAGS=flags)
+        check_fresh(script, CUPY_CACHE_DIR=str(tmp_path), CUDA_ON_CPU_FLAGS=flags)
         assert len(list(tmp_path.iterdir())) == files
 
 
 def test_the_sources_and_logs_of_kernels_can_be_kept(tmp_path):
     script = 'cupy.RawKernel(\'extern "C" __global__ void f() {}\', "f").compile()'
-    check(script, CUPY_CACHE_DIR=str(tmp_path / "cache"), CUDA_ON_CPU_KEEP=str(tmp_path / "kept"))
+    check_fresh(script, CUPY_CACHE_DIR=str(tmp_path / "cache"), CUDA_ON_CPU_KEEP=str(tmp_path / "kept"))
     source, log = sorted((tmp_path / "kept").iterdir())
     assert "void f() {} EMU_KERNEL(f)" in source.read_text()
     assert "g++" in log.read_text()
