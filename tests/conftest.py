@@ -155,6 +155,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out what cannot run here, and what is `full` unless ``-m`` names that."""
     cases: dict[tuple[str, str], list[pytest.Item]] = {}
     for item in items:
+        if any(str(spec).partition(":")[0] == "cupy" for spec in backends_of(item)):
+            item.add_marker("cupy")
         for spec in IN_PART.intersection(backends_of(item)):
             cases.setdefault((item.nodeid.partition("[")[0], spec), []).append(item)
     for group in cases.values():

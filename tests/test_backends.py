@@ -328,6 +328,7 @@ print(xpmlp.get_backend("jax").asarray(np.ones(2)).dtype)
         assert narrow == [f"JAX would narrow {kind}64 to {kind}32" for kind in ("float", "int", "uint")]
         assert lines[3:] == ["float64", "float64"], "None leaves x64 as it is found"
 
+    @pytest.mark.slow
     def test_products_are_true_float32_unless_the_user_says_otherwise(self, find_backend):
         find_backend("jax")
         code = "import jax, xpmlp; xpmlp.get_backend('jax'); print(jax.config.jax_default_matmul_precision)"
@@ -335,6 +336,7 @@ print(xpmlp.get_backend("jax").asarray(np.ones(2)).dtype)
         said = run_python("-c", code, JAX_DEFAULT_MATMUL_PRECISION="tensorfloat32")
         assert said.stdout.strip() == "tensorfloat32"
 
+    @pytest.mark.slow
     def test_memory_is_not_taken_in_advance_unless_the_user_says_so(self, find_backend):
         find_backend("jax")
         code = "import os, xpmlp; xpmlp.get_backend('jax'); print(os.environ.get('XLA_PYTHON_CLIENT_PREALLOCATE'))"

@@ -12,7 +12,7 @@ from xpmlp.commands import main
 from xpmlp.errors import ConfigError
 
 COMPILES = (
-    pytest.mark.slow,
+    pytest.mark.full,
     pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler"),
     pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),  # PyTorch's own
 )

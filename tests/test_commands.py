@@ -457,6 +457,7 @@ class TestAsAProgram:
         assert re.match(r"xpmlp: \w+ is not installed: run `python -m pip install -e \.` .*\n$", done.stderr)
 
     @pytest.mark.parametrize("how", [">&-", "PYTHONIOENCODING=ascii"])
+    @pytest.mark.slow
     def test_an_output_that_takes_nothing_or_no_signs_is_no_traceback(self, idx_folder, at_home, how):
         command = (
             f"{sys.executable} -m xpmlp train --dataset idx:{idx_folder} --backend numpy --epochs 1 --no-plot --out run"
@@ -466,6 +467,7 @@ class TestAsAProgram:
         assert (done.returncode, done.stderr) == (0, "")
         assert (at_home / "run" / "summary.json").exists()
 
+    @pytest.mark.slow
     def test_a_reader_that_goes_away_is_no_traceback(self, idx_folder, at_home):
         command = (
             f"{sys.executable} -m xpmlp train --dataset idx:{idx_folder} --backend numpy --no-plot --out run | true"

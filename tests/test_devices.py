@@ -66,6 +66,30 @@ def test_of_an_estimator(second, kind, y, settings):
     assert np.allclose(second.to_numpy(found[0]), expected.predict(X))
 
 
+def test_of_an_estimator_that_is_handed_its_classes(second):
+    samples, targets, classes = (second.asarray(array) for array in (X, CLASSES, np.arange(3)))
+    ours = MLPClassifier(hidden_layer_sizes=(4,), random_state=0)
+    for _ in range(2):
+        ours.partial_fit(samples, targets, classes=classes)
+    assert gpus(vars(ours)) == {1}
+
+
+def test_of_a_compiled_step(second):
+    xp = second.namespace
+    assert gpus(second.compile(lambda x: (x + 1, xp.zeros(3)))(second.asarray(X))) == {1}
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_of_batches_that_are_read(second, late):
+    """What is computed on the second GPU waits for its copies, and they for it, from wherever batches are asked for."""
+    data, seen, xp = make_dataset(240), [], second.namespace
+    for images, _ in DeviceLoader(data, second, 20, "stream", reuse_buffers=True).epoch(np.arange(240)):
+        with second.context():
+            seen.append(xp.astype(images, xp.int32) if late else second.to_numpy(images))
+    found = np.concatenate([second.to_numpy(images) if late else images for images in seen])
+    assert np.array_equal(found, data.images.reshape(240, -1))
+
+
 def test_of_a_model(second):
     layout = Layout((20, 6, 3))
     info = ModelInfo(layout, (5, 4), 255, ("a", "b", "c"), "made up")

@@ -626,7 +626,9 @@ class TestAmongScikitLearnsTools:
 
 def own_checks():
     """Yield scikit-learn's checks, but those of libraries that xpmlp has no backend for, marked by what they need."""
-    for estimator, check in parametrize_with_checks([MLPClassifier(), MLPRegressor()]).args[1]:
+    short = {"max_iter": 20, "learning_rate_init": 0.02}
+    estimators = [MLPClassifier(**short), MLPRegressor(**short), MLPClassifier(), MLPRegressor()]
+    for estimator, check in parametrize_with_checks(estimators).args[1]:
         keywords = getattr(check, "keywords", {})
         places = [(value.xp, value.device) for value in keywords.values() if hasattr(value, "xp")]
         if "array_namespace" in keywords:
@@ -638,8 +640,12 @@ def own_checks():
         if set(specs) <= set(SPECS):
             details = "-".join([*specs, *(str(value) for key, value in keywords.items() if key == "dtype_name")])
             name = f"{type(estimator).__name__}-{getattr(check, 'func', check).__name__}-{details}"
-            needs = pytest.mark.needs(*(spec.removesuffix(":device1") for spec in specs))  # each is a check of its own
-            yield pytest.param(estimator, check, id=name.removesuffix("-"), marks=needs)
+            marks = [
+                pytest.mark.needs(*(spec.removesuffix(":device1") for spec in specs))
+            ]  # each is a check of its own
+            if estimator.max_iter != short["max_iter"]:
+                marks.append(pytest.mark.full)
+            yield pytest.param(estimator, check, id=name.removesuffix("-"), marks=marks)
 
 
 @pytest.mark.parametrize(("estimator", "check"), list(own_checks()))

@@ -112,6 +112,26 @@ class TestReuse:
         places = {images.__array_interface__["data"][0] for images, _ in loader.epoch(np.arange(240))}
         assert len(places) == loader.prefetch + 1
 
+    @pytest.mark.needs("cupy")
+    def test_an_epoch_takes_the_memory_of_the_one_before_it_on_cupy(self, find_backend, tiny):
+        """CuPy's pool keeps a block for the stream that was the current one when it was allocated."""
+        loader = DeviceLoader(tiny, find_backend("cupy"), 40, "stream", reuse_buffers=True)
+        import cupy
+
+        taken = []
+        for _ in range(4):
+            deque(loader.epoch(np.arange(240)), maxlen=0)
+            taken.append(cupy.get_default_memory_pool().total_bytes())
+        assert len(set(taken)) == 1
+
+    @pytest.mark.needs("cupy")
+    def test_staging_buffers_are_page_locked_on_cupy(self, find_backend):
+        """Else the host waits for each copy."""
+        buffer = find_backend("cupy").copier().host_buffer((5, 4), "uint8")
+        from cupy.cuda import runtime
+
+        assert runtime.pointerGetAttributes(buffer.ctypes.data).type == runtime.memoryTypeHost
+
     @pytest.mark.needs("jax")
     def test_a_short_last_batch_does_not_compile_a_jax_step_every_epoch(self, find_backend, tiny):
         backend = find_backend("jax")
@@ -183,6 +203,27 @@ class TestFailure:
         assert not threads()
         assert list(epoch) == []
         assert len(list(loader.epoch(np.arange(240)))) == 35, "another epoch can follow"
+
+    def test_closing_early_leaves_no_copy_into_memory_that_others_have_then(self, backend, tiny, monkeypatch):
+        """On CuPy the buffers' memory is the next arrays' at once."""
+        loader = DeviceLoader(tiny, backend, 7, "stream", prefetch=3, reuse_buffers=True)
+        fill, filled = Staging.fill, threading.Semaphore(0)
+
+        def count(self, slot, rows):
+            fill(self, slot, rows)
+            filled.release()
+
+        monkeypatch.setattr(Staging, "fill", count)
+        epoch = loader.epoch(np.arange(240))
+        next(epoch)
+        for _ in range(4):
+            assert filled.acquire(timeout=60)
+        loader.close()
+        theirs = np.full((7, 20), 213, np.uint8)
+        arrays = [backend.asarray(theirs, copy=True) for _ in range(8)]
+        backend.synchronize()
+        for array in arrays:
+            assert np.array_equal(backend.to_numpy(array), theirs)
 
     @pytest.mark.parametrize("rows", [[0, 240], [-1, 3]])
     def test_an_image_that_is_not_there_is_refused(self, backend, tiny, rows):

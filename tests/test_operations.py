@@ -123,6 +123,26 @@ def test_scalars_are_computed_in_float64(backend, each_way):
         np.testing.assert_allclose(v, np.float32(1 - 0.999), rtol=1e-7)
 
 
+def test_accumulate_counts_each_image_the_same(backend, each_way, dtype):
+    for _ in each_way():
+        totals = [backend.asarray(np.zeros((), kind), copy=True) for kind in (dtype, "int32", "int32", "int32")]
+        for batch_loss, n in ((0.5, 4), (3.0, 2)):
+            batch = np.asarray(batch_loss, dtype), np.asarray(1, np.int32)
+            totals = elements.accumulate(*totals, *map(backend.asarray, batch), n=n)
+        assert [backend.to_numpy(x).item() for x in totals] == [8, 2, 2, 2]
+
+
+def test_accumulate_finds_the_first_batch_that_broke(backend, each_way, dtype):
+    for _ in each_way():
+        totals = [backend.asarray(np.zeros((), kind), copy=True) for kind in (dtype, "int32", "int32", "int32")]
+        for batch_loss, batch_correct, n in ((0.3, 2, 5), (1.7, 0, 3), (np.inf, 1, 5), (0.1, 1, 1)):
+            batch = np.asarray(batch_loss, dtype), np.asarray(batch_correct, np.int32)
+            totals = elements.accumulate(*totals, *map(backend.asarray, batch), n=n)
+        found = [backend.to_numpy(x) for x in totals]
+        assert [(x.shape, str(x.dtype)) for x in found] == [((), dtype)] + [((), "int32")] * 3
+        assert [x.item() for x in found] == [np.inf, 4, 4, 2]
+
+
 @pytest.mark.parametrize("shapes", [[(3,)], [(2, 3), (1, 3)], [(5, 1), (1, 1), (7, 4), (1, 4)], [(2, 0), (3, 2)]])
 def test_join_is_each_array_in_c_order_without_gaps(backend, dtype, shapes):
     rng = np.random.default_rng(0)
@@ -206,6 +226,17 @@ class TestCrossEntropy:
             correct = cross_entropy(backend.asarray(S), backend.asarray(labels))[2]
             assert int(backend.to_numpy(correct)) == 2
 
+    def test_a_nan_is_the_greatest_logit(self, backend, each_way, dtype):
+        """As `argmax` has it; what lies on either side of it makes no difference."""
+        S = np.zeros((3, 40), dtype)
+        S[:, 39] = 2
+        S[0, 0] = S[1, 3] = S[2, [20, 35]] = np.nan
+        labels = np.array([0, 39, 20], np.int32)
+        for _ in each_way():
+            with np.errstate(invalid="ignore"):
+                correct = cross_entropy(backend.asarray(S), backend.asarray(labels))[2]
+            assert int(backend.to_numpy(correct)) == 2
+
     def test_a_label_that_no_class_has_touches_no_other_row(self, backend, each_way):
         """It is refused where data sets are made; here no memory beside its row may be read or written."""
         S = backend.asarray(np.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]))
@@ -280,6 +311,53 @@ class TestKernels:
             use()
         use()
         assert seen == ["plain"]
+
+
+@pytest.mark.needs("cupy")
+class TestWorkspacesOnCupy:
+    """Where the softmax's blocks leave their sums."""
+
+    @pytest.fixture
+    def native(self, find_backend):
+        find_backend("cupy")
+        from xpmlp.kernels import _cupy
+
+        return _cupy
+
+    def test_more_rows_than_all_blocks_take_at_once_are_all_counted(self, native, find_backend, dtype, monkeypatch):
+        """And nothing beside the workspace is written."""
+        backend = find_backend("cupy")
+        longer = tuple(backend.asarray(np.full(500, 7, kind), copy=True) for kind in (dtype, "int32"))
+        counter = backend.asarray(np.zeros(1, np.uint32), copy=True)
+        monkeypatch.setattr(native, "_MOST_BLOCKS", 3)
+        monkeypatch.setattr(native, "_workspace", lambda dtype: (*(array[:3] for array in longer), counter))
+        rng = np.random.default_rng(0)
+        S, labels = rng.standard_normal((200, 10)).astype(dtype), rng.integers(0, 10, 200).astype(np.int32)
+        found = cross_entropy(backend.asarray(S), backend.asarray(labels))
+        for ours, theirs in zip(found, plain(cross_entropy, S, labels), strict=True):
+            check(backend, ours, np.asarray(theirs), dtype)
+        for array in longer:
+            assert np.all(backend.to_numpy(array)[3:] == 7)
+
+    def test_launches_that_may_overlap_share_none(self, native):
+        from concurrent.futures import ThreadPoolExecutor
+
+        import cupy
+
+        def workspaces():
+            found = []
+            for stream in streams:
+                with stream:
+                    found += [native._workspace(dtype) for dtype in ("float32", "float64")]
+            return found
+
+        streams = [cupy.cuda.Stream.null, cupy.cuda.Stream(), cupy.cuda.Stream()]
+        with ThreadPoolExecutor(1) as pool:
+            found = [*workspaces(), *pool.submit(workspaces).result()]
+            again = [*workspaces(), *pool.submit(workspaces).result()]
+        counters = [counter.data.ptr for _, _, counter in found]
+        assert len(set(counters)) == 12
+        assert [counter.data.ptr for _, _, counter in again] == counters
 
 
 def test_two_threads_do_not_share_what_lies_between_two_lines():

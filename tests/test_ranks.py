@@ -134,6 +134,7 @@ class TestTheCommand:
             monkeypatch.setenv(name, "1")
         return tmp_path
 
+    @pytest.mark.slow
     def test_measures_predicts_writes_and_draws(self, mpiexec, mnist_like, at_home, capsys):
         command = ["bench", "--ranks", "1,2", "--data-dir", str(mnist_like), "--hidden", "8", "--batch-size", "32"]
         assert main([*command, "--rounds", "1", "--epochs", "1", "--launcher", mpiexec]) == 0

@@ -115,6 +115,7 @@ class TestSignals:
         assert (done.returncode, done.stdout, done.stderr) == (143, "", "xpmlp: terminated\n")
         assert not (tmp_path / "run").exists()
 
+    @pytest.mark.slow
     def test_in_the_final_test_too_the_run_can_go_on(self, tmp_path, data):
         code = (
             "import os, signal, sys\n"
@@ -148,18 +149,19 @@ def go_on(tmp_path, data):
 
 
 @pytest.mark.slow
-def test_a_run_survives_being_killed_at_fifty_random_moments(tmp_path, data, whole):
-    """Each is killed, taken up and killed again until it is at its end; then the next, until there were fifty kills."""
+@pytest.mark.parametrize("most", [10, pytest.param(50, marks=pytest.mark.full)])
+def test_a_run_survives_being_killed_at_random_moments(tmp_path, data, whole, most):
+    """Each is killed, taken up and killed again until it is at its end; then the next, until there were enough."""
     rng = random.Random(0)
     lives: list[float] = []  # of the processes that came to their run's end
     kills = kills_in_training = runs = 0
-    while kills < 50 or runs == 0:
+    while kills < most or runs == 0:
         steps_before = last_step(tmp_path / "run")
         began = time.monotonic()
         process = begin(*go_on(tmp_path, data), cwd=tmp_path)
         typical = lives[len(lives) // 2] if lives else 1.0
         try:
-            _, errors = process.communicate(timeout=rng.uniform(0.3, 1.0) * typical if kills < 50 else 60)
+            _, errors = process.communicate(timeout=rng.uniform(0.3, 1.0) * typical if kills < most else 60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
@@ -173,7 +175,7 @@ def test_a_run_survives_being_killed_at_fifty_random_moments(tmp_path, data, who
         lives = sorted([*lives, time.monotonic() - began])
         runs += 1
         (tmp_path / "run").rename(tmp_path / f"run-{runs}")
-    assert kills_in_training >= 10, "the kills did not reach the training"
+    assert kills_in_training >= most / 5, "the kills did not reach the training"
 
 
 def last_step(run):
@@ -236,7 +238,14 @@ def test_a_run_survives_being_killed_before_every_call_that_changes_the_disk(tmp
 class TestAFullDisk:
     """RLIMIT_FSIZE refuses what a full disk would, at any size, without being root."""
 
-    @pytest.mark.parametrize("limit", [0, *(pytest.param(size, marks=pytest.mark.full) for size in (500, 3000)), None])
+    @pytest.mark.parametrize(
+        "limit",
+        [
+            pytest.param(0, marks=pytest.mark.slow),
+            *(pytest.param(size, marks=pytest.mark.full) for size in (500, 3000)),
+            None,
+        ],
+    )
     def test_is_one_line_and_the_run_goes_on_when_there_is_room(self, tmp_path, data, whole, limit):
         is_amid = limit is None
         if is_amid:  # a checkpoint grows with the epochs that it tells of
@@ -264,6 +273,7 @@ class TestAFullDisk:
         assert results(tmp_path / "run") == whole
 
     @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root may mount a file system")
+    @pytest.mark.slow
     def test_of_a_real_file_system(self, tmp_path, data, whole):
         disk = tmp_path / "disk"
         disk.mkdir()
