@@ -439,14 +439,14 @@ import platform, resource
 import numpy as np
 from xpmlp.backends import get_backend
 from xpmlp.checking import make_problem
-from xpmlp.math.network import backward, forward
+from xpmlp.math.network import backward, forward, score
 problem = make_problem(n=32)
 theta, X = problem.theta.astype("float32"), problem.X.astype("float32")
 
 def gradient():
     layers = problem.layout.unflatten(theta)
-    S, activations = forward(layers, X)
-    return problem.layout.flatten(backward(layers, activations, S, problem.labels))
+    S, trail = forward(layers, X)
+    return problem.layout.flatten(backward(layers, trail, score(S, problem.labels)[0]))
 
 gradient = get_backend("numpy").compile(gradient)
 for _ in range(5):

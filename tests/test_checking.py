@@ -89,5 +89,6 @@ def test_an_error_that_is_no_number_is_outside_its_bound():
 
 def test_everything_is_measured_in_both_precisions():
     measured = list(check_backend("numpy"))
-    assert len(measured) == 2 * (1 + 2 + 6 + len(OPTIMIZERS))
+    assert len(measured) == 2 * (1 + 2 * (2 + 6 + len(OPTIMIZERS)))
     assert {each.dtype for each in measured} == {"float32", "float64"}
+    assert {"", "plain"} < {each.kernels for each in measured}

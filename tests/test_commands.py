@@ -391,8 +391,8 @@ class TestOtherCommands:
     def test_check_prints_each_figure_beside_its_bound(self, capsys):
         assert main(["check", "--backend", "numpy"]) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert re.match(r"gradient W1 +float32 +\S+ +1e-05$", next(line for line in lines if "W1" in line))
-        assert lines[-1] == "numpy: all 28 figures are within their bounds"
+        assert re.match(r"gradient W1 +plain +float32 +\S+ +1e-05$", next(line for line in lines if "W1" in line))
+        assert lines[-1] == "numpy: all 54 figures are within their bounds"
 
     def test_check_of_an_imprecise_library_is_exit_code_1(self, capsys, monkeypatch):
         from tests.test_checking import Imprecise
@@ -401,7 +401,7 @@ class TestOtherCommands:
         assert main(["check", "--backend", "numpy"]) == 1
         said = capsys.readouterr().out
         assert "OUTSIDE" in said
-        assert re.search(r"numpy: \d+ of 28 figures are outside their bounds", said)
+        assert re.search(r"numpy: \d+ of 54 figures are outside their bounds", said)
 
     def test_check_of_a_backend_that_is_not_there_is_exit_code_2(self, capfd):
         assert main(["check", "--backend", "nothing"]) == 2

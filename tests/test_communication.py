@@ -45,7 +45,7 @@ LIMIT = 60
 """Seconds that a launch may take before it counts as hanging."""
 
 TRAIN = (sys.executable, "-m", "xpmlp", "train")
-SMALL = ("--hidden", "16,8", "--batch-size", "16", "--kernels", "numpy", "--no-plot")
+SMALL = ("--hidden", "16,8", "--batch-size", "16", "--kernels", "inplace", "--no-plot")
 ON_MNIST = (*TRAIN, *SMALL, *["--dataset", "mnist", "--epochs", "1", "--backend", "numpy", "--out", "run", "--quiet"])
 LONG = (*SMALL, "--epochs", "100000", "--schedule", "constant", "--quiet")
 
@@ -193,7 +193,7 @@ leave()
 class TestTheSameWork:
     """Of 250 images 41 are held out; batches of 25 leave a last one of 9, of 26 one of 1 (for one rank), of 19 none."""
 
-    SETTINGS: ClassVar = {"hidden": [16, 8], "epochs": 12, "batch_size": 25, "dtype": "float64", "kernels": "numpy"}
+    SETTINGS: ClassVar = {"hidden": [16, 8], "epochs": 12, "batch_size": 25, "dtype": "float64", "kernels": "inplace"}
 
     def found(self, launch, tmp_path, n, settings, spec="numpy", out="rank"):
         done = launch(n, sys.executable, "-c", PARITY, json.dumps(settings), spec, out)
@@ -255,7 +255,7 @@ class TestTheSameWork:
         seen: list[set[int]] = []
         fill = Staging.fill
         monkeypatch.setattr(Staging, "fill", lambda self, slot, rows: seen[-1].update(rows) or fill(self, slot, rows))
-        config = TrainConfig(hidden=(8,), epochs=1, batch_size=25, val_size=41, transfer="stream", kernels="numpy")
+        config = TrainConfig(hidden=(8,), epochs=1, batch_size=25, val_size=41, transfer="stream", kernels="inplace")
         data = make_dataset(250)
         for rank in range(3):
             seen.append(set())
@@ -273,7 +273,7 @@ class TestRounds:
         "epochs": 3,
         "batch_size": 26,
         "dtype": "float64",
-        "kernels": "numpy",
+        "kernels": "inplace",
         "average_every": 4,
         "schedule": "constant",
         "learning_rate": 0.05,
@@ -299,9 +299,9 @@ class TestRounds:
                     if len(rows) == 0:
                         continue
                     layers = layout.unflatten(own[rank])
-                    S, activations = forward(layers, X[rows])
+                    S, trail = forward(layers, X[rows])
                     epoch_losses += float(score(S, data.labels[rows])[1]) * len(rows)
-                    g = layout.flatten(backward(layers, activations, S, data.labels[rows]))
+                    g = layout.flatten(backward(layers, trail, score(S, data.labels[rows])[0]))
                     velocities[rank] = 0.9 * velocities[rank] + g
                     own[rank] = own[rank] - 0.05 * (g + 0.9 * velocities[rank])
                 if step in (4, 8, 9):
@@ -319,7 +319,7 @@ class TestRounds:
             np.testing.assert_allclose(found["epochs"][:, 0], losses, rtol=1e-10)
 
     def test_of_every_backend_are_the_same(self, backend, tiny):
-        config = TrainConfig(hidden=(16, 8), epochs=3, batch_size=16, dtype="float64", average_every=5, kernels="numpy")
+        config = TrainConfig(hidden=(16, 8), epochs=3, batch_size=16, dtype="float64", average_every=5, kernels="inplace")
         theta, history = train(config, tiny, backend)
         expected, expected_history = train(config, tiny, NumpyBackend())
         assert relative_error(backend.to_numpy(theta), expected) <= 1e-10
@@ -496,7 +496,7 @@ class TestTheCommand:
 
     def test_ranks_of_one_host_share_its_memory_and_the_batch(self, monkeypatch):
         """A step of 16 images takes 684 kB, 48 kB of them for activations; two ranks on one host each 660 kB."""
-        config = TrainConfig(hidden=(1000,), batch_size=4, epochs=1, kernels="numpy", val_size=0)
+        config = TrainConfig(hidden=(1000,), batch_size=4, epochs=1, kernels="inplace", val_size=0)
         data = make_dataset(16)
         monkeypatch.setattr(NumpyBackend, "free_memory", lambda self: 1_000_000)
         for hosts in (1, 2):
@@ -637,7 +637,7 @@ class TestNccl:
             ranks.steps_between_looks = looks
             counter = Callback()
             counter.on_step = made.append
-            config = TrainConfig(hidden=(4,), epochs=9, batch_size=16, kernels="numpy")
+            config = TrainConfig(hidden=(4,), epochs=9, batch_size=16, kernels="inplace")
             _, history = train(
                 config, make_dataset(240), NumpyBackend(), [counter],
                 should_stop=lambda: len(made) >= wish_after, communicator=ranks,
@@ -669,7 +669,7 @@ class TestComingApart:
             def gather(self, content):
                 return [content, None if content == 3 else content]
 
-        config = TrainConfig(hidden=(4,), epochs=1, batch_size=16, average_every=4, kernels="numpy")
+        config = TrainConfig(hidden=(4,), epochs=1, batch_size=16, average_every=4, kernels="inplace")
         with pytest.raises(
             CommunicationError, match="rank 1 has another number of steps between checkpoints than rank"
         ):

@@ -178,7 +178,7 @@ class TestARun:
     def test_sees_the_images_that_its_seed_draws(self, tiny, find_backend):
         """One step of plain SGD, written out."""
         from xpmlp.math.layout import Layout, init
-        from xpmlp.math.network import backward, forward
+        from xpmlp.math.network import backward, forward, score
 
         config = TrainConfig(
             hidden=(8,), epochs=1, batch_size=240, val_size=0, momentum=0.0, schedule="constant", learning_rate=0.5,
@@ -193,8 +193,8 @@ class TestARun:
         displacements = (numbers @ basis((5, 4))).reshape(240, 2, 5, 4)
         X = expected_of(tiny.images[order], displacements, 255, "grid-constant")
         layers = layout.unflatten(expected)
-        S, activations = forward(layers, X)
-        expected = expected - 0.5 * layout.flatten(backward(layers, activations, S, tiny.labels[order]))
+        S, trail = forward(layers, X)
+        expected = expected - 0.5 * layout.flatten(backward(layers, trail, score(S, tiny.labels[order])[0]))
         np.testing.assert_allclose(theta, expected, rtol=1e-9, atol=1e-12)
 
     @pytest.mark.parametrize("transfer", ["resident", "stream"])

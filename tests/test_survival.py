@@ -14,7 +14,7 @@ from tests.conftest import environment, results
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals and limits")
 
 TRAIN = (sys.executable, "-m", "xpmlp", "train")
-KERNELS = ("--kernels", "numpy")  # numba would take longer to begin than a run takes
+KERNELS = ("--kernels", "inplace")  # numba would take longer to begin than a run takes
 LONG = (*KERNELS, "--epochs", "100000", "--hidden", "16,8", "--batch-size", "16", "--schedule", "constant", "--no-plot")
 """So many epochs that only a signal ends them."""
 SHORT = (

@@ -169,10 +169,10 @@ class TestARun:
             for first in range(0, 50, 16):
                 batch, t = order[first : first + 16], t + 1
                 layers = layout.unflatten(expected)
-                S, activations = forward(layers, X[batch])
+                S, trail = forward(layers, X[batch])
                 losses += float(score(S, data.labels[batch])[1]) * len(batch)
                 correct += int((S.argmax(axis=1) == data.labels[batch]).sum())
-                g = layout.flatten(backward(layers, activations, S, data.labels[batch]))
+                g = layout.flatten(backward(layers, trail, score(S, data.labels[batch])[0]))
                 top = 1.2  # a tenth of 12 steps
                 rate = 0.01 * (t / top if t <= top else (total + 1 - t) / (total + 1 - top))
                 m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
@@ -665,8 +665,8 @@ def test_a_center_makes_the_steps_of_centred_inputs(backend, tiny, momentum, nes
         theta, state, totals = step(theta, state, totals, batch, optimizer.scalars(k + 1, 0.3))
 
         layers = layout.unflatten(expected)
-        S, activations = forward(layers, images / 255 - center)
-        gradient = layout.flatten(backward(layers, activations, S, labels))
+        S, trail = forward(layers, images / 255 - center)
+        gradient = layout.flatten(backward(layers, trail, score(S, labels)[0]))
         velocity = momentum * velocity + gradient
         expected -= 0.3 * (gradient + momentum * velocity if nesterov else velocity)
     b1 -= center * W1.sum(axis=0)

@@ -133,7 +133,7 @@ fi
 
 xpmlp=$(dirname "$python")/xpmlp
 both=(mpiexec --hostfile "$HOSTS" -n 2 "$xpmlp" train)
-task=(--dataset digits --backend numpy --dtype float64 --schedule constant --learning-rate 0.05 --epochs 40 --kernels numpy
+task=(--dataset digits --backend numpy --dtype float64 --schedule constant --learning-rate 0.05 --epochs 40 --kernels inplace
   --threads 1 --no-plot --quiet)
 cd "$work"
 

@@ -11,7 +11,7 @@ import numpy as np
 CONTESTANTS = {
     "floor": ("xpmlp.benchmark.contestants.floor", "numpy", "the step's eight products alone, through NumPy"),
     "numpy": ("xpmlp.benchmark.contestants.ours", "numpy", "xpmlp on NumPy"),
-    "numba": ("xpmlp.benchmark.contestants.ours", "numba", "xpmlp on NumPy, kernels numba"),
+    "numba": ("xpmlp.benchmark.contestants.ours", "numba", "xpmlp on NumPy, kernels compiled"),
     "torch": ("xpmlp.benchmark.contestants.ours", "torch", "xpmlp on PyTorch"),
     "jax": ("xpmlp.benchmark.contestants.ours", "jax", "xpmlp on JAX"),
     "cupy": ("xpmlp.benchmark.contestants.ours", "cupy", "xpmlp on CuPy"),
