@@ -61,10 +61,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if unknown:
         raise pytest.UsageError(f"--require-backend {', '.join(unknown)}: expected one of {', '.join(sorted(known))}")
     if hasattr(config, "workerinput"):
-        config.stash[PROBLEMS] = config.workerinput["problems"]
-        return
-    config.stash[PROBLEMS] = {spec: problem_of(spec) for spec in (*SPECS, *OPTIONAL_DEVICES)}
-    hasten_jax(config)
+        PROBLEMS.update(config.workerinput["problems"])
+    else:
+        hasten_jax(config)
 
 
 def hasten_jax(config: pytest.Config) -> None:
@@ -77,8 +76,7 @@ def hasten_jax(config: pytest.Config) -> None:
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     library = importlib.util.find_spec("jaxlib")
-    on_the_cpu = library is not None and config.stash[PROBLEMS]["jax:gpu"]
-    if on_the_cpu and "XLA_FLAGS" not in os.environ and not names_full(config):
+    if library and ask_driver().problem and "XLA_FLAGS" not in os.environ and not names_full(config):
         flags = ["--xla_backend_optimization_level=0"]
         binary = Path(library.origin).with_name("libjax_common.so")
         if binary.exists():  # a flag that XLA does not know ends the process
@@ -95,16 +93,25 @@ def names_full(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node) -> None:
-    """Tell pytest-xdist's processes what was found out."""
-    node.workerinput["problems"] = node.config.stash[PROBLEMS]
+    """Find out for pytest-xdist's processes what runs here."""
+    node.workerinput["problems"] = {spec: problem_of(spec) for spec in (*SPECS, *OPTIONAL_DEVICES)}
 
 
-PROBLEMS = pytest.StashKey[dict[str, str | None]]()
+PROBLEMS: dict[str, str | None] = {}
+"""What each backend that was asked for lacks here."""
+
 LEFT_OUT = pytest.StashKey[dict[str, int]]()
 
 
 def problem_of(spec: str) -> str | None:
-    """Return what a backend lacks to run here, None where it runs; nothing heavy is imported into this process."""
+    """Return what a backend lacks to run here, None where it runs."""
+    if spec not in PROBLEMS:
+        PROBLEMS[spec] = find_problem(spec)
+    return PROBLEMS[spec]
+
+
+def find_problem(spec: str) -> str | None:
+    """Return what a backend lacks, found without importing it into this process."""
     name, _, device = spec.partition(":")
     if importlib.util.find_spec(name.replace("-", "_")) is None:
         return name
@@ -115,8 +122,8 @@ def problem_of(spec: str) -> str | None:
         return f"a CUDA device ({driver.problem})"
     code = f"import xpmlp\ntry: xpmlp.get_backend({spec!r})\nexcept xpmlp.BackendError as error: print(error)"
     done = run_python("-c", code)
-    said = (done.stdout + done.stderr).strip().rpartition("\n")[2]
-    return f"{spec} ({said})" if said else None
+    lines = (done.stderr if done.returncode else done.stdout).splitlines()
+    return f"{spec} ({lines[-1]})" if lines else None
 
 
 def backends_of(item: pytest.Item) -> list[str]:
@@ -128,15 +135,15 @@ def backends_of(item: pytest.Item) -> list[str]:
 
 def missing(config: pytest.Config, item: pytest.Item) -> str | None:
     """Return what an item needs and has not here, as its marks and its parameters say."""
-    problems, required = config.stash[PROBLEMS], config.getoption("--require-backend")
+    required = config.getoption("--require-backend")
     modules, device = [], None
     for mark in item.iter_markers("needs"):
         modules.append(mark.kwargs.get("module"))
         device = mark.kwargs.get("device", device)
     for spec in backends_of(item):
-        is_required = spec in required or (str(spec).partition(":")[0] in required and spec not in OPTIONAL_DEVICES)
-        if problems.get(spec) and not is_required:
-            return problems[spec]
+        is_required = spec in required or (spec.partition(":")[0] in required and spec not in OPTIONAL_DEVICES)
+        if not is_required and problem_of(spec):
+            return problem_of(spec)
     modules += ["cupy"] if "cupy" in item.fixturenames else []
     if "mpiexec" in item.fixturenames:
         modules.append("mpi4py")
@@ -155,7 +162,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out what cannot run here, and what is `full` unless ``-m`` names that."""
     cases: dict[tuple[str, str], list[pytest.Item]] = {}
     for item in items:
-        if any(str(spec).partition(":")[0] == "cupy" for spec in backends_of(item)):
+        if any(spec.partition(":")[0] == "cupy" for spec in backends_of(item)):
             item.add_marker("cupy")
         for spec in IN_PART.intersection(backends_of(item)):
             cases.setdefault((item.nodeid.partition("[")[0], spec), []).append(item)
@@ -196,7 +203,6 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def find_backend() -> Callable[..., Backend]:
     """Return a backend by its name; a test that calls this says so by the marker `needs`."""
-
     return get_backend
 
 

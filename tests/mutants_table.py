@@ -56,8 +56,8 @@ PRIMITIVES = "xpmlp/primitives/_cupy.py"
 ESTIMATORS = "xpmlp/estimators.py"
 FITTING = "xpmlp/fitting.py"
 
-LOADING = "tests/test_loading.py -k cupy"
-KERNELS = "tests/test_primitives.py tests/test_primitives_native.py -k cupy"
+LOADING = "tests/test_loading.py -m cupy"
+KERNELS = "tests/test_primitives.py tests/test_primitives_native.py -m cupy"
 DEVICES = "tests/test_devices.py"
 DROP_IN = "tests/test_estimators.py -k TestADropIn"
 
@@ -249,11 +249,11 @@ MUTANTS = [
          "_SOFTMAX_CROSS_ENTROPY", "0 <= label && label < c", "0 <= label"),
         ends="crashes",
     ),
-    *of(PRIMITIVES, "tests/test_primitives_native.py -k more_rows", "now",
+    *of(PRIMITIVES, "tests/test_primitives_native.py -m cupy -k more_rows", "now",
         ("no bound on the blocks", "they write behind the workspace's end",
          "softmax_cross_entropy", "min(-(-n * 32 // _THREADS), _MOST_BLOCKS)", "-(-n * 32 // _THREADS)"),
     ),
-    *of(PRIMITIVES, "tests/test_deformation.py -k 'cupy and scipys'", "now",
+    *of(PRIMITIVES, "tests/test_deformation.py -m cupy -k scipys", "now",
         ("sampled by another share", "8 bytes are handed to a kernel that reads 4",
          "sampled", "X.dtype.type(1 / max_value)", "1 / max_value"),
         ("sampled beyond the border", "memory around an image is read",
@@ -324,7 +324,7 @@ MUTANTS = [
         ("half the squares summed over outputs", "the loss is not scikit-learn's",
          "_reported_loss", "0.5 / S.shape[1]", "0.5"),
     ),
-    *of(FITTING, "tests/test_waiting.py -k cupy", "now",
+    *of(FITTING, "tests/test_waiting.py -m cupy", "now",
         ("the loss clipped by array-api-compat", "a mask as an index waits for the device in every step",
          "_reported_loss", "clipped(P, eps, 1 - eps)", "xp.clip(P, eps, 1 - eps)"),
         ("a step that looks at its loss", "the host waits for the device in every step",
