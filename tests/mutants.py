@@ -38,6 +38,7 @@ MODES = {
 
 COPIED = ("xpmlp", "tests", "scripts", "pyproject.toml", "README.md")
 DEVICE = "import cupy; print(cupy.cuda.runtime.getDeviceProperties(0)['name'].decode())"
+TITLE = "| mutant | where | found by | mode |\n|---|---|---|---|"
 HEAD = """\
 # Faults and the tests that find them
 
@@ -200,14 +201,24 @@ def modes_of(mutant: Mutant, all_modes: bool) -> list[str]:
 # --- the command ---------------------------------------------------------------------------------------------------
 
 
-def table(found: dict[Mutant, dict[str, str]]) -> str:
-    """Return a line a mutant, as Markdown."""
-    lines = ["| mutant | where | found by | mode |", "|---|---|---|---|"]
+def rows(found: dict[Mutant, dict[str, str]]) -> dict[str, str]:
+    """Return a line of a table in Markdown for each mutant, by its name."""
+    lines = {}
     for mutant, tests in found.items():
         test = f"`{next(iter(tests.values()))}`" if tests else f"nothing: {mutant.unseen}"
         where = f"{mutant.file.removeprefix('xpmlp/')}: `{mutant.where}`"
-        lines.append(f"| {mutant.name}: {mutant.why} | {where} | {test} | {', '.join(tests)} |")
-    return "\n".join(lines)
+        lines[mutant.name] = f"| {mutant.name}: {mutant.why} | {where} | {test} | {', '.join(tests)} |"
+    return lines
+
+
+def write(found: dict[Mutant, dict[str, str]]) -> None:
+    """Write the table; the lines of mutants that were not run stay as they were."""
+    file = ROOT / "tests" / "MUTANTS.md"
+    before = file.read_text(encoding="utf-8").splitlines()[6:] if file.exists() else []
+    lines = {line.split(":")[0].removeprefix("| "): line for line in before} | rows(found)
+    file.write_text(
+        "\n".join([HEAD + TITLE, *(lines[m.name] for m in MUTANTS if m.name in lines), ""]), encoding="utf-8"
+    )
 
 
 def run(mutants: list[Mutant], all_modes: bool, at_once: int) -> dict[Mutant, dict[str, str]]:
@@ -236,7 +247,9 @@ def main() -> int:
     parser.add_argument("-j", type=int, default=1, metavar="N", help="so many at once (%(default)s)")
     parser.add_argument("--list", action="store_true", help="the mutants' names, and run nothing")
     parser.add_argument("--all-modes", action="store_true", help="go on after the first mode that finds a mutant")
-    parser.add_argument("--write", action="store_true", help="write tests/MUTANTS.md")
+    parser.add_argument(
+        "--write", action="store_true", help="write tests/MUTANTS.md, or the named mutants' lines in it"
+    )
     given = parser.parse_args()
     if given.list:
         print(*(f"{m.name}: {m.why} ({m.file}, {m.where})" for m in MUTANTS), sep="\n")
@@ -246,8 +259,6 @@ def main() -> int:
         parser.exit(2, f"mutants.py: no mutant {', '.join(sorted(unknown))}: --list names them\n")
     if given.j < 1:
         parser.exit(2, f"mutants.py: -j {given.j}: expected at least 1\n")
-    if given.write and given.names:
-        parser.exit(2, "mutants.py: --write is of all mutants: name none\n")
     device = subprocess.run([sys.executable, "-c", DEVICE], capture_output=True, text=True, check=False)
     if device.stdout.strip() != "CUDA on the CPU":
         problem = device.stdout.strip() or (device.stderr.splitlines() or ["nothing"])[-1]
@@ -259,13 +270,13 @@ def main() -> int:
         found = run(mutants, given.all_modes, given.j)
     except MutantError as error:
         parser.exit(1, f"mutants.py: {error}\n")
-    print(f"\n{table(found)}")
+    print(TITLE, *rows(found).values(), sep="\n")
     missed = [m.name for m in mutants if not found[m] and not m.unseen]
     seen = [m.name for m in mutants if found[m] and m.unseen]
     if missed:
         print(f"mutants.py: not found: {', '.join(missed)}", file=sys.stderr)
     elif given.write:
-        (ROOT / "tests" / "MUTANTS.md").write_text(f"{HEAD}{table(found)}\n", encoding="utf-8")
+        write(found)
     if seen:
         print(f"mutants.py: found, though said to be unseen: {', '.join(seen)}", file=sys.stderr)
     return 1 if missed or seen else 0

@@ -319,7 +319,9 @@ class TestRounds:
             np.testing.assert_allclose(found["epochs"][:, 0], losses, rtol=1e-10)
 
     def test_of_every_backend_are_the_same(self, backend, tiny):
-        config = TrainConfig(hidden=(16, 8), epochs=3, batch_size=16, dtype="float64", average_every=5, kernels="inplace")
+        config = TrainConfig(
+            hidden=(16, 8), epochs=3, batch_size=16, dtype="float64", average_every=5, kernels="inplace"
+        )
         theta, history = train(config, tiny, backend)
         expected, expected_history = train(config, tiny, NumpyBackend())
         assert relative_error(backend.to_numpy(theta), expected) <= 1e-10
