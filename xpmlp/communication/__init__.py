@@ -1,7 +1,7 @@
 """One model on many processes: a rank's way to the others, each kind in a file of its own.
 
 The engine is one that exists: MPI for arrays on the host, NCCL for arrays on GPUs; nothing here opens a connection. The
-math, the optimizers, the primitives and the backends know nothing of it. A process that no MPI launcher started is
+math, its kernels and the backends know nothing of it. A process that no MPI launcher started is
 alone, and pays nothing: neither mpi4py nor CuPy is imported for it.
 """
 
