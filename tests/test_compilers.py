@@ -150,6 +150,23 @@ class TestLoops:
         assert loops.merged(shapes) == (patterns, merged)
 
 
+ALONE = [f"xp.{name}({a}, {b})" for name in ARITHMETIC for a, b in (("a", "b"), ("b", "a"), ("a", "0.5"))]
+ALONE += [f"xp.{name}(a)" for name in UNARY] + [f"xp.where(xp.{name}(a, b), a, b)" for name in COMPARISONS]
+
+
+@pytest.mark.parametrize("kernels_", ["inplace", pytest.param("compiled", marks=pytest.mark.needs(module="numba"))])
+def test_each_operation_alone(kernels_):
+    """A NaN and an infinity on either side included."""
+    require_compiled(all_of(ALONE), "float64", np.copy, np.asarray, kernels_)
+
+
+@pytest.mark.needs("cupy")
+def test_each_operation_alone_on_cupy():
+    import cupy
+
+    require_compiled(all_of(ALONE), "float64", cupy.asarray, cupy.asnumpy, overwrites=())
+
+
 @pytest.mark.needs("cupy")
 @settings(max_examples=10)
 @given(text=functions, dtype=st.sampled_from(["float32", "float64"]))
@@ -197,8 +214,13 @@ def as_tuple(found):
     return found if isinstance(found, tuple) else (found,)
 
 
-def require_compiled(function, dtype, there, back):
+def all_of(expressions):
+    """Return a function of elements that returns them all."""
+    return lambda_of("a, b, c, *, s, t", "(" + ", ".join(f"{code} + 0 * b + 0 * c" for code in expressions) + ")")
+
+
+def require_compiled(function, dtype, there, back, kernels_="compiled", overwrites=("a",)):
     given = [there(values(dtype)[name]) for name in ARRAYS]
-    with np.errstate(all="ignore"), kernels("compiled"):
-        found = Elements(function, ("a",), ())(*given, s=0.3, t=-2.0)
+    with np.errstate(all="ignore"), kernels(kernels_):
+        found = Elements(function, overwrites, ())(*given, s=0.3, t=-2.0)
         require_equal(tuple(back(x) for x in as_tuple(found)), as_tuple(plainly(function, dtype)), dtype)

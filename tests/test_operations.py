@@ -393,6 +393,15 @@ class TestWorkspacesOnCupy:
         for array in longer:
             assert np.all(backend.to_numpy(array)[3:] == 7)
 
+    def test_begins_at_zero_whatever_lay_there(self, native, monkeypatch):
+        import cupy
+
+        monkeypatch.setattr(native, "_workspaces", native._Workspaces())
+        with cupy.cuda.Stream():
+            used = [cupy.full(128, 7, np.uint32) for _ in range(8)]
+            del used  # to the stream's pool, which hands it out again as it is
+            assert int(native._workspace("float32")[2][0]) == 0
+
     def test_launches_that_may_overlap_share_none(self, native):
         from concurrent.futures import ThreadPoolExecutor
 
