@@ -91,7 +91,7 @@ MUTANTS = [
     *of(COPIER, LOADING, "now",
         ("a short batch as a whole buffer", "the last batch has rows of an earlier one",
          "_PinnedCopier.copy", "return rows", "return device"),
-        ("buffers on the copying stream", "CuPy's pool keeps them for a stream that is gone",
+        ("buffers on the copying stream", "CuPy's pool keeps their memory from what computes",
          "_PinnedCopier.device_buffer", "return cupy.empty(host.shape, host.dtype)",
          "with self._stream:\n    return cupy.empty(host.shape, host.dtype)"),
         ("staging buffers not page-locked", "the host waits for each copy",
