@@ -151,17 +151,17 @@ def go_on(tmp_path, data):
 @pytest.mark.slow
 @pytest.mark.parametrize("most", [10, pytest.param(50, marks=pytest.mark.full)])
 def test_a_run_survives_being_killed_at_random_moments(tmp_path, data, whole, most):
-    """Each is killed, taken up and killed again until it is at its end; then the next, until there were enough."""
+    """The first tells how long a life is; each other is killed, taken up and killed again until it is at its end."""
     rng = random.Random(0)
     lives: list[float] = []  # of the processes that came to their run's end
     kills = kills_in_training = runs = 0
-    while kills < most or runs == 0:
+    while kills < most or (tmp_path / "run").exists():
         steps_before = last_step(tmp_path / "run")
         began = time.monotonic()
         process = begin(*go_on(tmp_path, data), cwd=tmp_path)
-        typical = lives[len(lives) // 2] if lives else 1.0
+        limit = rng.uniform(0.3, 1.0) * lives[len(lives) // 2] if lives and kills < most else 60
         try:
-            _, errors = process.communicate(timeout=rng.uniform(0.3, 1.0) * typical if kills < most else 60)
+            _, errors = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
