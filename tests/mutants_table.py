@@ -372,7 +372,7 @@ MUTANTS = [
     ),
     *of(LAYOUT, DROP_IN, "plain",
         ("biases decay too", "the penalty is not scikit-learn's",
-         "penalize", "penalized.append((dW, db))", "penalized.append((dW, db + penalty * db))"),
+         "penalize", "penalized.append((dW, db))", "db *= 1 + penalty\npenalized.append((dW, db))"),
     ),
     *of(FITTING, "tests/test_waiting.py -m cupy", "now",
         ("a step that looks at its loss", "the host waits for the device in every step",

@@ -73,6 +73,10 @@ def quiet():
         yield
 
 
+ALONE = [f"xp.{name}({a}, {b})" for name in ARITHMETIC for a, b in (("a", "b"), ("b", "a"), ("a", "0.5"))]
+ALONE += [f"xp.{name}(a)" for name in UNARY] + [f"xp.where(xp.{name}(a, b), a, b)" for name in COMPARISONS]
+
+
 class TestInPlace:
     @settings(max_examples=300)
     @given(text=functions, dtype=st.sampled_from(["float32", "float64"]))
@@ -107,18 +111,10 @@ class TestLoops:
     @settings(max_examples=100)
     @given(text=functions, dtype=st.sampled_from(["float32", "float64"]))
     def test_as_python_runs_them_they_are_the_function(self, text, dtype):
-        function, given = made(text), values(dtype)
-        program = Program(function, {name: array.dtype for name, array in given.items()}, SCALARS, {}, ("a",))
-        patterns, flat = loops.merged([array.shape for array in given.values()])
-        assert flat == [array.shape for array in given.values()]
-        outputs = [output.place or f"r{k}" for k, output in enumerate(program.outputs)]
-        space = {}
-        exec(loops.source("f", program, patterns, [""] * len(program.scalars), outputs), space)
-        new = [np.empty(SHAPES["a"], dtype) for name in outputs if name != "a"]
-        numbers = [np.dtype(dtype).type(eval(x.operands[0], {"s": 0.3, "t": -2.0})) for x in program.scalars]
-        with np.errstate(all="ignore"):
-            space["f"](*given.values(), *new, *numbers)
-            require_equal((given["a"], *new), as_tuple(plainly(function, dtype)), dtype)
+        require_loop(made(text), dtype)
+
+    def test_each_operation_alone(self):
+        require_loop(all_of(ALONE), "float64")
 
     @pytest.mark.needs(module="numba")
     @settings(max_examples=8)
@@ -148,10 +144,6 @@ class TestLoops:
     )
     def test_axes_are_as_few_as_can_be(self, shapes, patterns, merged):
         assert loops.merged(shapes) == (patterns, merged)
-
-
-ALONE = [f"xp.{name}({a}, {b})" for name in ARITHMETIC for a, b in (("a", "b"), ("b", "a"), ("a", "0.5"))]
-ALONE += [f"xp.{name}(a)" for name in UNARY] + [f"xp.where(xp.{name}(a, b), a, b)" for name in COMPARISONS]
 
 
 @pytest.mark.parametrize("kernels_", ["inplace", pytest.param("compiled", marks=pytest.mark.needs(module="numba"))])
@@ -217,6 +209,22 @@ def as_tuple(found):
 def all_of(expressions):
     """Return a function of elements that returns them all."""
     return lambda_of("a, b, c, *, s, t", "(" + ", ".join(f"{code} + 0 * b + 0 * c" for code in expressions) + ")")
+
+
+def require_loop(function, dtype):
+    """Run the loop that numba would compile, as it is written."""
+    given = values(dtype)
+    program = Program(function, {name: array.dtype for name, array in given.items()}, SCALARS)
+    patterns, flat = loops.merged([array.shape for array in given.values()])
+    assert flat == [array.shape for array in given.values()]
+    outputs = [f"r{k}" for k in range(len(program.outputs))]
+    space = {}
+    exec(loops.source("f", program, patterns, [""] * len(program.scalars), outputs), space)
+    new = [np.empty(SHAPES["a"], dtype) for _ in outputs]
+    numbers = [np.dtype(dtype).type(eval(x.operands[0], {"s": 0.3, "t": -2.0})) for x in program.scalars]
+    with np.errstate(all="ignore"):
+        space["f"](*given.values(), *new, *numbers)
+        require_equal(tuple(new), as_tuple(plainly(function, dtype)), dtype)
 
 
 def require_compiled(function, dtype, there, back, kernels_="compiled", overwrites=("a",)):
