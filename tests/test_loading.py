@@ -1,5 +1,6 @@
 """Batches on the device: the same in every way of transfer, in the right order, and with nothing left behind."""
 
+import gc
 import sys
 import threading
 from collections import deque
@@ -119,11 +120,16 @@ class TestReuse:
         import cupy
 
         pool = cupy.get_default_memory_pool()
-        pool.free_all_blocks()
-        deque(loader.epoch(np.arange(240)), maxlen=0)
-        assert pool.free_bytes() > 0
-        pool.free_all_blocks(stream=cupy.cuda.get_current_stream())
-        assert pool.free_bytes() == 0
+        gc.collect()  # or what another test has left may be freed meanwhile, on whatever stream it was
+        gc.disable()
+        try:
+            pool.free_all_blocks()
+            deque(loader.epoch(np.arange(240)), maxlen=0)
+            assert pool.free_bytes() > 0
+            pool.free_all_blocks(stream=cupy.cuda.get_current_stream())
+            assert pool.free_bytes() == 0
+        finally:
+            gc.enable()
 
     @pytest.mark.needs("cupy")
     def test_staging_buffers_are_page_locked_on_cupy(self, find_backend):
