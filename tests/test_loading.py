@@ -124,10 +124,11 @@ class TestReuse:
         gc.disable()
         try:
             pool.free_all_blocks()
+            before = pool.free_bytes()  # what lies beside something in use stays
             deque(loader.epoch(np.arange(240)), maxlen=0)
-            assert pool.free_bytes() > 0
+            assert pool.free_bytes() > before
             pool.free_all_blocks(stream=cupy.cuda.get_current_stream())
-            assert pool.free_bytes() == 0
+            assert pool.free_bytes() <= before
         finally:
             gc.enable()
 
