@@ -169,6 +169,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for group in cases.values():
         for item in group[1:-1]:
             item.add_marker("full")
+    seen = set()
+    for item in items:  # of a slow test's cases one is enough between releases
+        if item.get_closest_marker("slow"):
+            function = item.nodeid.partition("[")[0]
+            if function in seen:
+                item.add_marker("full")
+            seen.add(function)
     yield
     kept, left_out, why = [], [], Counter()
     for item in items:
