@@ -35,12 +35,13 @@ def compile_elements(function: Elements) -> Callable[..., Any]:
     fixed = function.fixed
 
     def call(*arrays: Any, **keywords: Any) -> Any:
-        key = (
-            *(array.dtype for array in arrays),
-            *(array.shape for array in arrays),
-            *(keywords[name] for name in fixed),
-            *(value.shape for value in keywords.values() if isinstance(value, np.ndarray)),
-        )
+        if not arrays[0].shape:  # single numbers are done before a loop is called
+            return function.function(np, *arrays, **keywords)
+        parts = [part for array in arrays for part in (array.dtype, array.shape)]
+        if keywords:
+            parts += [keywords[name] for name in fixed]
+            parts += [value.shape for value in keywords.values() if isinstance(value, np.ndarray)]
+        key = tuple(parts)
         version = versions.get(key)
         if version is None:
             version = versions[key] = _version(function, arrays, keywords)

@@ -19,7 +19,9 @@ def compile_elements(function: Elements) -> Callable[..., Any]:
     fixed = function.fixed
 
     def call(*arrays: Any, **keywords: Any) -> Any:
-        key = (*(array.dtype for array in arrays), *(keywords[name] for name in fixed))
+        if not arrays[0].shape:  # single numbers are done before NumPy has looked at its out=
+            return function.function(np, *arrays, **keywords)
+        key = tuple([array.dtype for array in arrays] + [keywords[name] for name in fixed])
         version = versions.get(key)
         if version is None:
             dtypes = dict(zip(function.arrays, (array.dtype for array in arrays), strict=True))
