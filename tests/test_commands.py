@@ -220,6 +220,7 @@ class TestTrain:
         assert read(at_home / "run" / "summary.json")["test_accuracy"] > 0.96
 
     @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+    @pytest.mark.slow
     def test_a_terminal_is_shown_a_bar(self, idx_folder, at_home):
         import pty
 

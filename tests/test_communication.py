@@ -214,11 +214,11 @@ class TestTheSameWork:
         [
             {},
             pytest.param({"batch_size": 26, "optimizer": "adamw"}, marks=pytest.mark.slow),
-            pytest.param({"batch_size": 19}, marks=pytest.mark.slow),
+            pytest.param({"batch_size": 19}, marks=pytest.mark.full),
             pytest.param({"transfer": "stream", "center": 0.2}, marks=pytest.mark.slow),
             pytest.param({"deform": 1.0}, marks=pytest.mark.slow),
             pytest.param({"deform": 1.0, "deform_fade": 0.5, "dropout": 0.25}, marks=pytest.mark.slow),
-            pytest.param({"batch_size": 26, "transfer": "stream"}, marks=pytest.mark.slow),
+            pytest.param({"batch_size": 26, "transfer": "stream"}, marks=pytest.mark.full),
         ],
         ids=str,
     )
@@ -241,7 +241,9 @@ class TestTheSameWork:
         assert first["theta"].tobytes() == second["theta"].tobytes()
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("spec", ["array-api-strict", "jax", "torch"])
+    @pytest.mark.parametrize(
+        "spec", ["array-api-strict", *(pytest.param(spec, marks=pytest.mark.full) for spec in ("jax", "torch"))]
+    )
     @pytest.mark.needs("{spec}")
     def test_is_done_through_the_host_by_other_libraries(self, launch, tmp_path, find_backend, spec):
         find_backend(spec)
@@ -318,6 +320,7 @@ class TestRounds:
             assert relative_error(found["theta"], theta) <= 1e-10
             np.testing.assert_allclose(found["epochs"][:, 0], losses, rtol=1e-10)
 
+    @pytest.mark.long_on_jax
     def test_of_every_backend_are_the_same(self, backend, tiny):
         config = TrainConfig(
             hidden=(16, 8), epochs=3, batch_size=16, dtype="float64", average_every=5, kernels="inplace"

@@ -119,6 +119,7 @@ class TestTheNumbers:
         slant = unturned[:, 1, 0] / unturned[:, 0, 0]
         assert 0.19 < np.abs(slant).max() <= 0.2 + 1e-6
 
+    @pytest.mark.long_on_jax
     def test_an_epochs_numbers_are_the_same_wherever_it_is_taken_up(self, backend):
         deformation = Deformation(constant(1.0), (5, 4), 255, 3000, backend)
         images = backend.asarray(make_images(3000, (5, 4)).reshape(3000, -1))
@@ -131,6 +132,7 @@ class TestTheNumbers:
             assert np.array_equal(backend.to_numpy(deformation(images, numbers)), whole[start])
         assert not np.array_equal(backend.to_numpy(deformation(images, next(deformation.epoch(8)))), whole[0])
 
+    @pytest.mark.long_on_jax
     def test_a_shorter_last_batch_takes_the_first_numbers(self, backend):
         deformation = Deformation(constant(1.0), (5, 4), 255, 16, backend, "float64")
         images, numbers = make_images(16, (5, 4)).reshape(16, -1), next(deformation.epoch(0))
@@ -148,6 +150,7 @@ class TestARun:
         np.testing.assert_allclose(backend.to_numpy(theta), reference, rtol=1e-6, atol=1e-9)
         assert history.epochs[-1].train_loss == pytest.approx(its_history.epochs[-1].train_loss, rel=1e-7)
 
+    @pytest.mark.long_on_jax
     def test_is_the_same_streamed_and_resident(self, backend, tiny):
         thetas = [
             backend.to_numpy(train(dataclasses.replace(CONFIG, transfer=transfer), tiny, backend)[0])
