@@ -44,6 +44,7 @@ def test_arrays_come_back_as_they_were(backend, dtype):
     assert not outside([check_round_trip(backend, dtype)])
 
 
+@pytest.mark.slow
 def test_a_hundred_steps_learn_and_do_not_end_where_float32_sees_nothing():
     problem = make_problem()
     for name in OPTIMIZERS:

@@ -697,6 +697,7 @@ class TestComingApart:
         assert process.returncode != 0
         assert not (tmp_path / "run").exists()
 
+    @pytest.mark.slow
     def test_parameters_that_come_apart_are_an_error_after_the_epoch(self, launch, data, tmp_path):
         code = (
             "import sys\n"

@@ -52,6 +52,7 @@ class TestSampling:
             assert np.array_equal(backend.to_numpy(arrays[0]).reshape(images.shape), images), "left as they were"
             assert np.array_equal(backend.to_numpy(arrays[1]), displacements), "left as they were"
 
+    @pytest.mark.long_on_jax
     def test_of_images_with_a_blank_margin_is_also_scipys_without_fading(self, backend, each_way, dtype):
         images = np.pad(make_images(7, (24, 24)), [(0, 0), (2, 2), (2, 2)])
         displacements = np.random.default_rng(1).uniform(-3, 3, (7, 2, 28, 28)).astype(dtype)
@@ -61,6 +62,7 @@ class TestSampling:
             np.testing.assert_allclose(backend.to_numpy(found), expected, rtol=0, atol=1e-5)
 
     @pytest.mark.parametrize(("down", "right"), [(0, 0), (1, 0), (0, -2), (-1, 3), (40, 0), (0, -40)])
+    @pytest.mark.long_on_jax
     def test_by_whole_pixels_moves_them_exactly(self, backend, each_way, dtype, down, right):
         images = make_images(3, (6, 5))
         moved = np.zeros_like(images)
@@ -78,6 +80,7 @@ class TestSampling:
 
 class TestTheNumbers:
     @pytest.mark.parametrize("shape", SHAPES)
+    @pytest.mark.long_on_jax
     def test_with_strength_0_the_images_come_back_exactly(self, backend, each_way, dtype, shape):
         images = backend.asarray(make_images(4, shape).reshape(4, -1))
         functions = backend.asarray(basis(shape).astype(dtype))

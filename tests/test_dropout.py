@@ -78,6 +78,7 @@ def test_masks_are_for_relu_alone():
 
 
 class TestARun:
+    @pytest.mark.long_on_jax
     def test_is_the_same_on_every_backend(self, backend, tiny):
         config = dataclasses.replace(CONFIG, dtype="float64")
         theta = backend.to_numpy(train(config, tiny, backend)[0])

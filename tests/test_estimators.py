@@ -291,6 +291,7 @@ class TestWhereTheDataAre:
         with pytest.raises(ValueError, match="sparse X is for NumPy"):
             ours.fit(sparse.csr_matrix(X), y)
 
+    @pytest.mark.long_on_jax
     def test_samples_from_elsewhere_are_refused(self, other):
         y = TARGETS["four classes"]
         _, ours = pair("four classes")
@@ -335,6 +336,7 @@ class TestWhereTheDataAre:
         with pytest.raises(ValueError, match="X has 5 features, but MLPClassifier is expecting 6 features as input"):
             ours.predict(other.asarray(X[:, :5].copy()))
 
+    @pytest.mark.long_on_jax
     def test_whole_numbers_become_floats(self, other):
         _, ours = pair("two classes", max_iter=2)
         ours.fit(other.asarray(np.round(X).astype(np.int32)), other.asarray(TARGETS["two classes"]))

@@ -247,6 +247,7 @@ class TestAFullDisk:
             None,
         ],
     )
+    @pytest.mark.slow
     def test_is_one_line_and_the_run_goes_on_when_there_is_room(self, tmp_path, data, whole, limit):
         is_amid = limit is None
         if is_amid:  # a checkpoint grows with the epochs that it tells of

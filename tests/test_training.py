@@ -111,6 +111,7 @@ class TestConfig:
 
 
 class TestARun:
+    @pytest.mark.long_on_jax
     def test_learns_on_every_backend(self, backend, tiny, dtype):
         theta, history = train(dataclasses.replace(SMALL, dtype=dtype), tiny, backend)
         assert backend.to_numpy(theta).dtype == dtype
