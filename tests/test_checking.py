@@ -88,7 +88,7 @@ def test_an_error_that_is_no_number_is_outside_its_bound():
     assert not Measurement("loss", "float32", float("nan"), 1e-3).is_within
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_everything_is_measured_in_both_precisions():
     measured = list(check_backend("numpy"))
     assert len(measured) == 2 * (1 + 2 * (2 + 6 + len(OPTIMIZERS)))

@@ -216,7 +216,7 @@ class TestTheSameWork:
             pytest.param({"batch_size": 26, "optimizer": "adamw"}, marks=pytest.mark.slow),
             pytest.param({"batch_size": 19}, marks=pytest.mark.full),
             pytest.param({"transfer": "stream", "center": 0.2}, marks=pytest.mark.slow),
-            pytest.param({"deform": 1.0}, marks=pytest.mark.slow),
+            pytest.param({"deform": 1.0}, marks=pytest.mark.full),
             pytest.param({"deform": 1.0, "deform_fade": 0.5, "dropout": 0.25}, marks=pytest.mark.slow),
             pytest.param({"batch_size": 26, "transfer": "stream"}, marks=pytest.mark.full),
         ],
@@ -879,7 +879,7 @@ class TestFaults:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
-@pytest.mark.parametrize("most", [5, pytest.param(20, marks=pytest.mark.full)])
+@pytest.mark.parametrize("most", [3, pytest.param(20, marks=pytest.mark.full)])
 def test_a_run_survives_kills_of_a_rank_each_taken_up_by_another_number_of_ranks(mpiexec, data, tmp_path, most):
     """The first tells how long a life is; each other is killed, taken up and killed again until it is at its end."""
     options = (*SMALL, "--epochs", "30", "--dtype", "float64", "--checkpoint-steps", "4", "--quiet")
