@@ -414,7 +414,7 @@ class TestProbing:
         (report,) = probe_all()
         assert report.problem.startswith("its process ended with 1")
 
-    @pytest.mark.slow
+    @pytest.mark.full
     def test_the_available_ones_can_be_had(self):
         specs = available_backends()
         assert "numpy" in specs

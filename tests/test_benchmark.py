@@ -24,7 +24,7 @@ def marks_of(name):
     return [needs, *(COMPILES if name == "pytorch-compile" else ())]
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", pytest.param("sgd", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [pytest.param(name, marks=marks_of(name)) for name in CONTESTANTS if name != "floor"])
 def test_every_contestant_learns(name, optimizer, mnist_like, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
@@ -85,6 +85,7 @@ class TestTheCommand:
         monkeypatch.chdir(tmp_path)
         return tmp_path
 
+    @pytest.mark.slow
     def test_measures_writes_and_draws(self, mnist_like, at_home, capsys):
         command = ["bench", "--data-dir", str(mnist_like), "--hidden", "8", "--batch-size", "64", "--rounds", "1"]
         assert main([*command, "--epochs", "1", "--peers", "scikit-learn"]) == 0

@@ -44,6 +44,7 @@ def test_arrays_come_back_as_they_were(backend, dtype):
     assert not outside([check_round_trip(backend, dtype)])
 
 
+@pytest.mark.slow
 def test_a_hundred_steps_learn_and_do_not_end_where_float32_sees_nothing():
     problem = make_problem()
     for name in OPTIMIZERS:
@@ -87,6 +88,7 @@ def test_an_error_that_is_no_number_is_outside_its_bound():
     assert not Measurement("loss", "float32", float("nan"), 1e-3).is_within
 
 
+@pytest.mark.full
 def test_everything_is_measured_in_both_precisions():
     measured = list(check_backend("numpy"))
     assert len(measured) == 2 * (1 + 2 * (2 + 6 + len(OPTIMIZERS)))

@@ -215,11 +215,13 @@ class TestTrain:
             assert train("--out", f"run{threads}", "--threads", str(threads), "--no-plot", "--quiet") == 0
             assert read(at_home / f"run{threads}" / "config.json")["threads"] == threads
 
+    @pytest.mark.slow
     def test_the_digits_pass_96_percent_in_seconds(self, at_home):
         assert main(["train", "--backend", "numpy", "--dataset", "digits", "--out", "run", "--quiet"]) == 0
         assert read(at_home / "run" / "summary.json")["test_accuracy"] > 0.96
 
     @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+    @pytest.mark.slow
     def test_a_terminal_is_shown_a_bar(self, idx_folder, at_home):
         import pty
 
@@ -388,6 +390,7 @@ class TestOtherCommands:
         small = make_problem((100, 64, 32, 10), n=64)
         monkeypatch.setattr("xpmlp.checking.make_problem", lambda: small)
 
+    @pytest.mark.slow
     def test_check_prints_each_figure_beside_its_bound(self, capsys):
         assert main(["check", "--backend", "numpy"]) == 0
         lines = capsys.readouterr().out.splitlines()
@@ -430,6 +433,7 @@ class TestOtherCommands:
 
 
 class TestAsAProgram:
+    @pytest.mark.slow
     def test_the_script_and_the_module_are_the_same_command(self, idx_folder, at_home):
         options = ["--backend", "numpy", "--dataset", f"idx:{idx_folder}", *QUICK, "--no-plot"]
         script = run_python(str(ROOT / "scripts" / "train.py"), *options, "--out", str(at_home / "one"))

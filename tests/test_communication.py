@@ -214,11 +214,11 @@ class TestTheSameWork:
         [
             {},
             pytest.param({"batch_size": 26, "optimizer": "adamw"}, marks=pytest.mark.slow),
-            pytest.param({"batch_size": 19}, marks=pytest.mark.slow),
+            pytest.param({"batch_size": 19}, marks=pytest.mark.full),
             pytest.param({"transfer": "stream", "center": 0.2}, marks=pytest.mark.slow),
-            pytest.param({"deform": 1.0}, marks=pytest.mark.slow),
+            pytest.param({"deform": 1.0}, marks=pytest.mark.full),
             pytest.param({"deform": 1.0, "deform_fade": 0.5, "dropout": 0.25}, marks=pytest.mark.slow),
-            pytest.param({"batch_size": 26, "transfer": "stream"}, marks=pytest.mark.slow),
+            pytest.param({"batch_size": 26, "transfer": "stream"}, marks=pytest.mark.full),
         ],
         ids=str,
     )
@@ -241,7 +241,9 @@ class TestTheSameWork:
         assert first["theta"].tobytes() == second["theta"].tobytes()
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("spec", ["array-api-strict", "jax", "torch"])
+    @pytest.mark.parametrize(
+        "spec", ["array-api-strict", *(pytest.param(spec, marks=pytest.mark.full) for spec in ("jax", "torch"))]
+    )
     @pytest.mark.needs("{spec}")
     def test_is_done_through_the_host_by_other_libraries(self, launch, tmp_path, find_backend, spec):
         find_backend(spec)
@@ -318,6 +320,7 @@ class TestRounds:
             assert relative_error(found["theta"], theta) <= 1e-10
             np.testing.assert_allclose(found["epochs"][:, 0], losses, rtol=1e-10)
 
+    @pytest.mark.long_on_jax
     def test_of_every_backend_are_the_same(self, backend, tiny):
         config = TrainConfig(
             hidden=(16, 8), epochs=3, batch_size=16, dtype="float64", average_every=5, kernels="inplace"
@@ -694,6 +697,7 @@ class TestComingApart:
         assert process.returncode != 0
         assert not (tmp_path / "run").exists()
 
+    @pytest.mark.slow
     def test_parameters_that_come_apart_are_an_error_after_the_epoch(self, launch, data, tmp_path):
         code = (
             "import sys\n"
@@ -875,7 +879,7 @@ class TestFaults:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
-@pytest.mark.parametrize("most", [5, pytest.param(20, marks=pytest.mark.full)])
+@pytest.mark.parametrize("most", [3, pytest.param(20, marks=pytest.mark.full)])
 def test_a_run_survives_kills_of_a_rank_each_taken_up_by_another_number_of_ranks(mpiexec, data, tmp_path, most):
     """The first tells how long a life is; each other is killed, taken up and killed again until it is at its end."""
     options = (*SMALL, "--epochs", "30", "--dtype", "float64", "--checkpoint-steps", "4", "--quiet")

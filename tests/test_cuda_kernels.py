@@ -84,7 +84,9 @@ def compiled(code, architecture, options=(), *, method="cubin"):
 
 @pytest.mark.needs(device=False)  # where the emulated one answers, so does its compiler
 class TestCompiling:
-    @pytest.mark.parametrize("architecture", ARCHITECTURES)
+    @pytest.mark.parametrize(
+        "architecture", [75, *(pytest.param(name, marks=pytest.mark.full) for name in ARCHITECTURES[1:-1]), 120]
+    )
     def test_every_kernel_compiles_in_float32_and_keeps_its_numbers_in_registers(self, architecture):
         for code, options in sources("float32"):
             _, log = compiled(code, architecture, (*options, "--ptxas-options=-v"))

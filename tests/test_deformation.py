@@ -52,6 +52,7 @@ class TestSampling:
             assert np.array_equal(backend.to_numpy(arrays[0]).reshape(images.shape), images), "left as they were"
             assert np.array_equal(backend.to_numpy(arrays[1]), displacements), "left as they were"
 
+    @pytest.mark.long_on_jax
     def test_of_images_with_a_blank_margin_is_also_scipys_without_fading(self, backend, each_way, dtype):
         images = np.pad(make_images(7, (24, 24)), [(0, 0), (2, 2), (2, 2)])
         displacements = np.random.default_rng(1).uniform(-3, 3, (7, 2, 28, 28)).astype(dtype)
@@ -61,6 +62,7 @@ class TestSampling:
             np.testing.assert_allclose(backend.to_numpy(found), expected, rtol=0, atol=1e-5)
 
     @pytest.mark.parametrize(("down", "right"), [(0, 0), (1, 0), (0, -2), (-1, 3), (40, 0), (0, -40)])
+    @pytest.mark.long_on_jax
     def test_by_whole_pixels_moves_them_exactly(self, backend, each_way, dtype, down, right):
         images = make_images(3, (6, 5))
         moved = np.zeros_like(images)
@@ -78,6 +80,7 @@ class TestSampling:
 
 class TestTheNumbers:
     @pytest.mark.parametrize("shape", SHAPES)
+    @pytest.mark.long_on_jax
     def test_with_strength_0_the_images_come_back_exactly(self, backend, each_way, dtype, shape):
         images = backend.asarray(make_images(4, shape).reshape(4, -1))
         functions = backend.asarray(basis(shape).astype(dtype))
@@ -119,6 +122,7 @@ class TestTheNumbers:
         slant = unturned[:, 1, 0] / unturned[:, 0, 0]
         assert 0.19 < np.abs(slant).max() <= 0.2 + 1e-6
 
+    @pytest.mark.long_on_jax
     def test_an_epochs_numbers_are_the_same_wherever_it_is_taken_up(self, backend):
         deformation = Deformation(constant(1.0), (5, 4), 255, 3000, backend)
         images = backend.asarray(make_images(3000, (5, 4)).reshape(3000, -1))
@@ -131,6 +135,7 @@ class TestTheNumbers:
             assert np.array_equal(backend.to_numpy(deformation(images, numbers)), whole[start])
         assert not np.array_equal(backend.to_numpy(deformation(images, next(deformation.epoch(8)))), whole[0])
 
+    @pytest.mark.long_on_jax
     def test_a_shorter_last_batch_takes_the_first_numbers(self, backend):
         deformation = Deformation(constant(1.0), (5, 4), 255, 16, backend, "float64")
         images, numbers = make_images(16, (5, 4)).reshape(16, -1), next(deformation.epoch(0))
@@ -148,6 +153,7 @@ class TestARun:
         np.testing.assert_allclose(backend.to_numpy(theta), reference, rtol=1e-6, atol=1e-9)
         assert history.epochs[-1].train_loss == pytest.approx(its_history.epochs[-1].train_loss, rel=1e-7)
 
+    @pytest.mark.long_on_jax
     def test_is_the_same_streamed_and_resident(self, backend, tiny):
         thetas = [
             backend.to_numpy(train(dataclasses.replace(CONFIG, transfer=transfer), tiny, backend)[0])

@@ -35,6 +35,7 @@ class TestMasks:
         assert (mask > 0).mean() == pytest.approx(kept, abs=0.02)
         assert mask.mean() == pytest.approx(1, abs=0.1)
 
+    @pytest.mark.long_on_jax
     def test_are_the_same_wherever_an_epoch_is_taken_up(self, backend):
         dropout = Dropout(0.5, (2000, 1000), 1024, backend)  # blocks of five batches
         theta = backend.asarray(np.zeros(1))
@@ -48,6 +49,7 @@ class TestMasks:
             assert [backend.to_numpy(mask).tobytes() for mask in masks] == whole[start]
 
 
+@pytest.mark.long_on_jax
 def test_the_gradient_behind_masks_is_that_of_finite_differences(backend):
     rng, layout = np.random.default_rng(0), Layout((5, 7, 6, 3))
     theta = rng.standard_normal(layout.size)  # biases too: at 0, where all inputs are left out, ReLU has a kink
@@ -76,6 +78,7 @@ def test_masks_are_for_relu_alone():
 
 
 class TestARun:
+    @pytest.mark.long_on_jax
     def test_is_the_same_on_every_backend(self, backend, tiny):
         config = dataclasses.replace(CONFIG, dtype="float64")
         theta = backend.to_numpy(train(config, tiny, backend)[0])

@@ -107,6 +107,7 @@ class TestADropIn:
 
     @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
     @pytest.mark.parametrize("target", TARGETS)
+    @pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.full), "float64"])
     def test_learns_the_same(self, target, settings, dtype):
         expected, ours = pair(target, **settings)
         samples, y = X.astype(dtype), TARGETS[target]
@@ -242,6 +243,7 @@ class TestWhereTheDataAre:
         assert ours.score(samples, there) == pytest.approx(expected.score(X, y), abs=1e-8)
 
     @pytest.mark.parametrize("target", ["four classes", "several labels", "several values"])
+    @pytest.mark.long_on_jax
     def test_weights_and_targets_come_to_where_the_samples_are(self, other, target):
         y = TARGETS[target]
         _, expected = pair(target)
@@ -259,6 +261,7 @@ class TestWhereTheDataAre:
         assert relative_error(ours.coefs_[0], expected.coefs_[0]) < 1e-8
         assert ours.score(X, other.asarray(y), other.asarray(WEIGHTS)) == expected.score(X, y, WEIGHTS)
 
+    @pytest.mark.long_on_jax
     def test_partial_fit_goes_on_there(self, other):
         _, expected = pair("four classes")
         ours, y = clone(expected), TARGETS["four classes"]
@@ -272,6 +275,7 @@ class TestWhereTheDataAre:
             ours.partial_fit(other.asarray(X), other.asarray(y + 1))
 
     @pytest.mark.parametrize("target", ["four classes", "several values"])
+    @pytest.mark.long_on_jax
     def test_the_backend_may_be_named_for_numpys_arrays(self, other, target, request):
         spec = request.node.callspec.params["backend"]
         assert str(get_backend(spec)) == str(other)
@@ -287,6 +291,7 @@ class TestWhereTheDataAre:
         with pytest.raises(ValueError, match="sparse X is for NumPy"):
             ours.fit(sparse.csr_matrix(X), y)
 
+    @pytest.mark.long_on_jax
     def test_samples_from_elsewhere_are_refused(self, other):
         y = TARGETS["four classes"]
         _, ours = pair("four classes")
@@ -331,11 +336,13 @@ class TestWhereTheDataAre:
         with pytest.raises(ValueError, match="X has 5 features, but MLPClassifier is expecting 6 features as input"):
             ours.predict(other.asarray(X[:, :5].copy()))
 
+    @pytest.mark.long_on_jax
     def test_whole_numbers_become_floats(self, other):
         _, ours = pair("two classes", max_iter=2)
         ours.fit(other.asarray(np.round(X).astype(np.int32)), other.asarray(TARGETS["two classes"]))
         assert "float" in str(ours.coefs_[0].dtype)
 
+    @pytest.mark.long_on_jax
     def test_pickles_with_its_arrays(self, other):
         y = other.asarray(TARGETS["four classes"])
         _, ours = pair("four classes")

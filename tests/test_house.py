@@ -205,6 +205,7 @@ class TestTheReadme:
         named = {number for numbers, _ in rows for number in numbers.split(", ")}
         assert named == set(found) == {f"F{k}" for k in range(1, 8)} | {f"B{k}" for k in range(1, 12)}
 
+    @pytest.mark.slow
     def test_its_examples_run(self, capsys):
         """One after the other, as a reader pastes them; those that need a library only where it is."""
         names: dict[str, object] = {}

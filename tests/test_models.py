@@ -65,6 +65,7 @@ def test_predicts_on_every_backend_from_images_on_the_host(path, theta, images, 
     assert model.predict(images).tolist() == P.argmax(axis=1).tolist()
 
 
+@pytest.mark.long_on_jax
 def test_predicts_on_every_backend_from_images_on_the_device_and_leaves_the_result_there(path, theta, images, backend):
     model = load(path, backend)
     on_device = backend.asarray(images)

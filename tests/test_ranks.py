@@ -163,7 +163,8 @@ class TestTheCommand:
         path.chmod(0o755)
         return str(path)
 
-    @pytest.mark.parametrize(("ranks", "code"), [pytest.param("2,3", 0, marks=pytest.mark.slow), ("3", 2)])
+    @pytest.mark.parametrize(("ranks", "code"), [pytest.param("2,3", 0, marks=pytest.mark.full), ("3", 2)])
+    @pytest.mark.slow
     def test_a_launch_that_fails_is_a_problem_and_the_others_are_told(
         self, launcher, mnist_like, at_home, capsys, ranks, code
     ):

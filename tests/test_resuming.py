@@ -54,7 +54,7 @@ def settings(run):
     return json.loads((run / "config.json").read_text())
 
 
-@pytest.mark.parametrize("steps", [1, 13, 14, 20, 51, 52])
+@pytest.mark.parametrize("steps", [1, 14, 52, *(pytest.param(steps, marks=pytest.mark.full) for steps in (13, 20, 51))])
 def test_a_run_that_crashed_goes_on_to_the_same_end(train, at_home, stop_after, capsys, steps):
     stop_after(None)
     assert train("--out", "whole", "--seed", "3") == 0
@@ -164,6 +164,7 @@ def test_a_torn_line_is_repaired_and_said(train, at_home, stop_after, capsys):
 
 @pytest.mark.parametrize("spec", ["cupy", "torch", "jax", "array-api-strict:device1"])
 @pytest.mark.needs("{spec}")
+@pytest.mark.long_on_jax
 def test_another_backend_goes_on(train, at_home, stop_after, spec, find_backend):
     find_backend(spec)
     assert train("--out", "whole") == 0

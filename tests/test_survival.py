@@ -209,7 +209,8 @@ sys.exit(code)
 
 
 @pytest.mark.slow
-def test_a_run_survives_being_killed_before_every_call_that_changes_the_disk(tmp_path, data):
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.full)])
+def test_a_run_survives_being_killed_before_every_call_that_changes_the_disk(tmp_path, data, every):
     options = (*KERNELS, "--epochs", "2", "--hidden", "4", "--batch-size", "100", "--keep", "1", "--quiet", "--no-plot")
     command = [sys.executable, "-c", KILLED_AT]
     done = subprocess.run(
@@ -219,7 +220,7 @@ def test_a_run_survives_being_killed_before_every_call_that_changes_the_disk(tmp
     assert done.returncode == 0, done.stderr
     n_calls, whole = int(done.stdout), results(tmp_path / "whole")
     assert n_calls > 15
-    for k in range(1, n_calls + 1):
+    for k in range(1, n_calls + 1, every):
         first = subprocess.run(
             [*command, str(k), *data, *options, "--out", "run"], cwd=tmp_path, env=QUIET_ENV, check=False
         )
@@ -246,6 +247,7 @@ class TestAFullDisk:
             None,
         ],
     )
+    @pytest.mark.slow
     def test_is_one_line_and_the_run_goes_on_when_there_is_room(self, tmp_path, data, whole, limit):
         is_amid = limit is None
         if is_amid:  # a checkpoint grows with the epochs that it tells of

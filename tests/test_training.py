@@ -111,6 +111,7 @@ class TestConfig:
 
 
 class TestARun:
+    @pytest.mark.long_on_jax
     def test_learns_on_every_backend(self, backend, tiny, dtype):
         theta, history = train(dataclasses.replace(SMALL, dtype=dtype), tiny, backend)
         assert backend.to_numpy(theta).dtype == dtype
@@ -314,12 +315,13 @@ class TestGoingOn:
             train(config, tiny, NumpyBackend(), [keeper], checkpoint_steps=every)
             assert keeper.order == expected
 
+    @pytest.mark.long_on_jax
     def test_taking_checkpoints_changes_nothing(self, backend, tiny, config):
         plain, _ = train(config, tiny, backend)
         kept, _ = train(config, tiny, backend, [Keeper()], checkpoint_steps=1)
         assert backend.to_numpy(plain).tobytes() == backend.to_numpy(kept).tobytes()
 
-    @pytest.mark.parametrize("transfer", ["resident", "stream"])
+    @pytest.mark.parametrize("transfer", ["resident", pytest.param("stream", marks=pytest.mark.full)])
     def test_on_numpy_is_the_run_that_was_not_interrupted_bit_for_bit(self, tiny, config, transfer):
         config = dataclasses.replace(config, transfer=transfer)
         first, second = Keeper(), Keeper()
@@ -443,6 +445,7 @@ class TestFailure:
         with pytest.raises(TrainingError, match="the weight decay 1e\\+20 is too great for the learning rate 0.1"):
             train(config, tiny, NumpyBackend())
 
+    @pytest.mark.long_on_jax
     def test_parameters_that_the_last_update_broke_are_found(self, backend, tiny):
         config = dataclasses.replace(SMALL, epochs=1, batch_size=200, learning_rate=1e39, schedule="constant")
         with pytest.raises(TrainingError, match="no longer finite after epoch 1"):

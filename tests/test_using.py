@@ -104,6 +104,7 @@ class TestEvaluate:
 
     @pytest.mark.parametrize("spec", ["cupy", "torch", "jax", "array-api-strict:device1"])
     @pytest.mark.needs("{spec}")
+    @pytest.mark.long_on_jax
     def test_gives_the_same_on_every_backend(self, run, spec, find_backend):
         find_backend(spec)
         for backend in ("numpy", spec):
