@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import xpmlp
-from xpmlp.config import RECIPES
 from xpmlp.errors import ConfigError, TrainingError, XpmlpError
+from xpmlp.training.config import RECIPES
 
 CHANGES: dict[str, dict[str, Any]] = {
     "the recipe": {},

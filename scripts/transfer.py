@@ -13,8 +13,9 @@ import numpy as np
 
 from xpmlp import Dataset, DeviceLoader, Layout, get_backend, init
 from xpmlp.commands import main
-from xpmlp.config import TrainConfig, make_optimizer
-from xpmlp.steps import make_train_step, zero_totals
+from xpmlp.training.config import TrainConfig, make_optimizer
+from xpmlp.training.objectives import ImageObjective
+from xpmlp.training.steps import make_step, zero_totals
 
 
 @click.command()
@@ -35,7 +36,7 @@ def transfer(backend: str, batch_size: int, images: int, rounds: int) -> None:
     layout, optimizer = Layout((784, 256, 128, 10)), make_optimizer(TrainConfig())
     theta = device.asarray(init(layout, rng), copy=True)
     state, totals = optimizer.init(theta), zero_totals(device, "float32")
-    step = device.compile(make_train_step(layout, optimizer, 255), donate=(0, 1, 2))
+    step = device.compile(make_step(ImageObjective(layout, 255), optimizer), donate=(0, 1, 2))
     permutation = rng.permutation(images)
     same = next(iter(DeviceLoader(dataset, device, batch_size).batches(permutation)))
     n_batches = images // batch_size

@@ -7,6 +7,7 @@ import mmap
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,9 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 os.environ.setdefault("SCIPY_ARRAY_API", "1")  # or scikit-learn's checks of other libraries' arrays skip silently
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script, and so in all that tests start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
@@ -36,7 +40,7 @@ settings.register_profile("untimed", settings(), deadline=None)  # a busy machin
 settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
-collect_ignore = [] if importlib.util.find_spec("cupy") else ["test_cuda_kernels.py"]
+collect_ignore = [] if importlib.util.find_spec("cupy") else ["kernels/test_cuda_kernels.py"]
 SPECS = ("numpy", "cupy", "torch", "torch:cuda", "jax", "jax:gpu", "array-api-strict", "array-api-strict:device1")
 OPTIONAL_DEVICES = {"cupy:1", "torch:cuda", "jax:gpu"}
 """Devices beside the library's own, which no requirement covers: `--require-backend torch` is its CPU."""

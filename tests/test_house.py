@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from tests.conftest import ROOT, run_python
 from xpmlp import MLPClassifier, TrainConfig, train
-from xpmlp.fitting import compiled_step
+from xpmlp.training.steps import compiled_step
 
 PACKAGE = ROOT / "xpmlp"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -29,37 +29,19 @@ BELOW = {
     "kernels": {"errors", "namespaces"},
     "math": {"errors", "namespaces", "kernels"},
     "backends": {"errors"},
-    "noise": {"namespaces", "backends"},
-    "data": {"errors", "namespaces", "kernels", "backends", "noise"},
-    "dropout": {"namespaces", "backends", "noise"},
-    "files": {"errors"},
-    "tensors": {"errors", "files"},
-    "models": {"errors", "namespaces", "math", "backends", "tensors"},
-    "config": {"errors", "kernels", "math", "data"},
-    "records": {"math", "config"},
-    "runs": {"errors", "files", "tensors", "models", "config", "records"},
-    "plotting": {"files"},
-    "scoring": {"math"},
     "communication": {"errors"},
-    "steps": {"namespaces", "math", "backends", "noise", "data", "dropout"},
-    "together": {
-        *("errors", "namespaces", "math", "backends", "noise", "data", "config", "records"),
-        *("communication", "steps"),
-    },
+    "storage": {"errors"},
+    "data": {"errors", "namespaces", "kernels", "backends"},
+    "models": {"errors", "namespaces", "math", "backends", "storage"},
     "training": {
-        *("errors", "namespaces", "kernels", "math", "backends", "noise", "data"),
-        *("dropout", "config", "records", "communication", "steps", "together"),
+        *("errors", "namespaces", "kernels", "math", "backends", "communication", "storage", "data", "models"),
     },
-    "inputs": {"errors", "namespaces", "backends"},
-    "fitting": {"namespaces", "math", "backends", "inputs"},
-    "estimators": {"namespaces", "math", "backends", "inputs", "fitting"},
-    "checking": {"kernels", "math", "backends", "steps"},
+    "estimators": {"errors", "namespaces", "math", "backends", "training"},
     "benchmark": {
-        *("errors", "kernels", "math", "backends", "data", "config", "communication", "steps", "training"),
+        *("errors", "kernels", "math", "backends", "communication", "storage", "data", "training"),
     },
     "commands": {
-        *("errors", "backends", "data", "files", "models", "config", "records", "runs", "plotting", "scoring"),
-        *("training", "checking", "benchmark", "communication", "the face"),
+        *("errors", "backends", "communication", "storage", "data", "models", "training", "benchmark", "the face"),
     },
     "__main__": {"commands"},
 }
@@ -141,20 +123,8 @@ def test_mpi_and_nccl_are_imported_in_communication_alone():
 def test_cupy_has_every_name_that_agnostic_code_uses():
     from array_api_compat import cupy
 
-    in_data = ("data/loading.py", "data/deformation.py")
-    others = (
-        "training.py",
-        "steps.py",
-        "together.py",
-        "noise.py",
-        "dropout.py",
-        *in_data,
-        "models.py",
-        "inputs.py",
-        "fitting.py",
-        "estimators.py",
-    )
-    rooms = [PACKAGE / room for room in (*AGNOSTIC, *others)]
+    rooms = [PACKAGE / room for room in AGNOSTIC]
+    rooms += [path for path in MODULES if room_of(path) in {"data", "training", "models", "estimators"}]
     names = set().union(*(names_from_namespaces(path) for path in rooms))
     assert {"exp", "take", "sqrt", "int32"} <= names, "the search finds nothing"
     assert not {name for name in names if not hasattr(cupy, name)}

@@ -19,12 +19,14 @@ from xpmlp.math.network import backward, forward, score
 
 if TYPE_CHECKING:
     from xpmlp.backends import Backend, available_backends, backend_of, get_backend
-    from xpmlp.config import TrainConfig
     from xpmlp.data import Dataset, DeviceLoader, load_dataset
-    from xpmlp.estimators import MLPClassifier, MLPRegressor
-    from xpmlp.models import Model, load
-    from xpmlp.records import Checkpoint, History
-    from xpmlp.training import Callback, evaluate, train
+    from xpmlp.estimators.classifier import MLPClassifier
+    from xpmlp.estimators.regressor import MLPRegressor
+    from xpmlp.models.model import Model, load
+    from xpmlp.training.config import TrainConfig
+    from xpmlp.training.evaluation import evaluate
+    from xpmlp.training.records import Callback, Checkpoint, History
+    from xpmlp.training.train import train
 
 __version__ = "0.1.0"
 
@@ -67,11 +69,13 @@ __all__ = [
 _LAZY = {
     **dict.fromkeys(("Backend", "available_backends", "backend_of", "get_backend"), "xpmlp.backends"),
     **dict.fromkeys(("Dataset", "DeviceLoader", "load_dataset"), "xpmlp.data"),
-    "TrainConfig": "xpmlp.config",
-    **dict.fromkeys(("MLPClassifier", "MLPRegressor"), "xpmlp.estimators"),
-    **dict.fromkeys(("Model", "load"), "xpmlp.models"),
-    **dict.fromkeys(("Checkpoint", "History"), "xpmlp.records"),
-    **dict.fromkeys(("Callback", "evaluate", "train"), "xpmlp.training"),
+    "TrainConfig": "xpmlp.training.config",
+    "MLPClassifier": "xpmlp.estimators.classifier",
+    "MLPRegressor": "xpmlp.estimators.regressor",
+    **dict.fromkeys(("Model", "load"), "xpmlp.models.model"),
+    **dict.fromkeys(("Callback", "Checkpoint", "History"), "xpmlp.training.records"),
+    "evaluate": "xpmlp.training.evaluation",
+    "train": "xpmlp.training.train",
 }
 """What needs NumPy, imported when it is first asked for."""
 

@@ -3,7 +3,7 @@
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -110,6 +110,22 @@ class Backend(ABC):
             The positions of the arguments that are handed over: the caller does not use them afterwards.
         """
         return step
+
+    def repeat(self, step: Callable[..., Any], carry: Any, inputs: Iterable[tuple[Any, ...]]) -> Any:
+        """Make a run of steps, and return what the last one has left.
+
+        Parameters
+        ----------
+        step : callable
+            From the members of a carry, which are handed over, and those of an input to the next carry; compiled.
+        carry : tuple
+            What the first step is handed.
+        inputs : iterable of tuples
+            What else each step takes, made as the steps are.
+        """
+        for each in inputs:
+            carry = step(*carry, *each)
+        return carry
 
     def use_tf32(self) -> None:
         """Let products of float32 run in TF32, a precision that some GPUs have.

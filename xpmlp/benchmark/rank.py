@@ -12,11 +12,11 @@ import threadpoolctl
 from xpmlp.backends import Backend, get_backend
 from xpmlp.benchmark.child import answer
 from xpmlp.communication import Communicator, join, join_gpus, leave
-from xpmlp.config import TrainConfig
 from xpmlp.data import Dataset, load_dataset
 from xpmlp.math.layout import Layout
-from xpmlp.steps import TAIL
-from xpmlp.training import train
+from xpmlp.training.config import TrainConfig
+from xpmlp.training.steps import TAIL
+from xpmlp.training.train import train
 
 SUMMED = tuple(4**k for k in range(12))
 """How many numbers are summed, beside those of a step: from 4 bytes to 17 MB of float32."""

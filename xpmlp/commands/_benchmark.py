@@ -12,15 +12,15 @@ from typing import Any
 import click
 
 import xpmlp
+from xpmlp.benchmark.drawing import plot_benchmark
 from xpmlp.benchmark.rounds import Result, installed, run_rounds, summarise
 from xpmlp.benchmark.work import CONTESTANTS, OURS, PEERS, Work
 from xpmlp.commands._progress import make_download_progress, say
-from xpmlp.config import RECIPES
 from xpmlp.data import load_dataset
 from xpmlp.data.sources import FILES
 from xpmlp.errors import ConfigError
-from xpmlp.files import write_whole
-from xpmlp.plotting import plot_benchmark
+from xpmlp.storage.files import write_whole
+from xpmlp.training.config import RECIPES
 
 
 def run(

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from xpmlp.commands._progress import say
-from xpmlp.config import TrainConfig
 from xpmlp.errors import CheckpointError, ConfigError
-from xpmlp.plotting import plot_comparison
-from xpmlp.runs import read_json, read_metrics
+from xpmlp.training.config import TrainConfig
+from xpmlp.training.drawing import plot_comparison
+from xpmlp.training.folder import read_json, read_metrics
 
 SETTINGS = (
     "dataset",

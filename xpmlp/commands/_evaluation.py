@@ -14,11 +14,11 @@ import xpmlp
 from xpmlp.commands._progress import make_download_progress, say
 from xpmlp.data import Dataset, load_dataset
 from xpmlp.errors import ConfigError, DataError
-from xpmlp.files import write_whole
-from xpmlp.models import CHECKPOINTS, Model, find_model, load
-from xpmlp.plotting import plot_confusion, plot_mistakes
-from xpmlp.runs import read_json
-from xpmlp.scoring import score, vote, worst_mistakes
+from xpmlp.models.drawing import plot_confusion, plot_mistakes
+from xpmlp.models.model import CHECKPOINTS, Model, find_model, load
+from xpmlp.models.scoring import score, vote, worst_mistakes
+from xpmlp.storage.files import write_whole
+from xpmlp.training.folder import read_json
 
 WORST = 30
 """How many mistakes are drawn."""

@@ -11,7 +11,7 @@ import numpy as np
 from xpmlp.data import idx
 from xpmlp.data.pictures import normalise, read_picture
 from xpmlp.errors import DataError
-from xpmlp.models import Model, load
+from xpmlp.models.model import Model, load
 
 PICTURES = {".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".pnm", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 """The endings by which a folder's pictures are told from its other files."""

@@ -9,8 +9,7 @@ import click
 
 from xpmlp.communication import find_launch
 from xpmlp.data.download import Progress
-from xpmlp.records import EpochMetrics, Plan
-from xpmlp.training import Callback
+from xpmlp.training.records import Callback, EpochMetrics, Plan
 
 _REDRAW = 0.1
 """Seconds between two looks of the bar."""

@@ -12,6 +12,7 @@ import click
 
 import xpmlp
 from xpmlp.backends.probe import probe_apart
+from xpmlp.benchmark.drawing import plot_ranks
 from xpmlp.benchmark.ranks import (
     PREDICTED_RANKS,
     Launched,
@@ -25,11 +26,10 @@ from xpmlp.benchmark.ranks import (
 from xpmlp.benchmark.work import OURS
 from xpmlp.commands._benchmark import folder_of_mnist, processor, require_counts
 from xpmlp.commands._progress import say
-from xpmlp.communication import Alone
-from xpmlp.config import TrainConfig
+from xpmlp.communication import SingleRank
 from xpmlp.errors import BackendError, CommunicationError, ConfigError
-from xpmlp.files import write_whole
-from xpmlp.plotting import plot_ranks
+from xpmlp.storage.files import write_whole
+from xpmlp.training.config import TrainConfig
 
 STEPS = 200
 """In an epoch that is timed, as far as the images go."""
@@ -63,7 +63,7 @@ def run(
     if max(ranks) > 1:
         words = try_launcher(words, launcher, max(ranks))
     work = RanksWork(hidden, batch_size, optimizer, library, kernels, files)
-    cores = Alone().cores
+    cores = SingleRank().cores
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     power = f"{cores} core{'' if cores == 1 else 's'}"

@@ -23,15 +23,16 @@ from xpmlp.backends._driver import ask_driver
 from xpmlp.commands._progress import Say, make_download_progress, make_progress, say, say_nothing
 from xpmlp.commands._signals import Interrupted, StopRequest
 from xpmlp.communication import Communicator, abort, join, join_gpus, leave, those_that_differ
-from xpmlp.config import RECIPES, TrainConfig, continued
 from xpmlp.data import LoadedData, load_dataset
 from xpmlp.data.datasets import DATA_VARIABLE
 from xpmlp.errors import CheckpointError, CommunicationError, ConfigError, TrainingError, XpmlpError
-from xpmlp.models import ModelInfo
-from xpmlp.plotting import plot_history
-from xpmlp.records import Checkpoint, EpochMetrics, History, Plan
-from xpmlp.runs import RunFolder, read_checkpoint, read_json, read_metrics, read_settings
-from xpmlp.training import Callback, Evaluation, evaluate, is_reached, train
+from xpmlp.models.model import ModelInfo
+from xpmlp.training.config import RECIPES, TrainConfig, continued
+from xpmlp.training.drawing import plot_history
+from xpmlp.training.evaluation import Evaluation, evaluate
+from xpmlp.training.folder import RunFolder, read_checkpoint, read_json, read_metrics, read_settings
+from xpmlp.training.records import Callback, Checkpoint, EpochMetrics, History, Plan
+from xpmlp.training.train import is_reached, train
 
 _EACH_HOSTS = ("data_dir", "threads")
 """Options that may differ between the ranks; one without takes rank 0's."""

@@ -14,7 +14,7 @@ def check(context: click.Context, backend: str) -> None:
     not.
     """
     from xpmlp.backends import get_backend
-    from xpmlp.checking import check_backend
+    from xpmlp.benchmark.checking import check_backend
 
     chosen = get_backend(backend)
     for what, said in {"backend": str(chosen), **chosen.describe(), "note": chosen.note}.items():

@@ -27,11 +27,11 @@ def data(dataset: str, data_dir: str | None, out: str, deform: float) -> None:
     import numpy as np
 
     from xpmlp.commands._progress import make_download_progress, say
-    from xpmlp.config import TrainConfig
     from xpmlp.data import load_dataset
     from xpmlp.data.idx import sum_of_contents
     from xpmlp.errors import ConfigError
-    from xpmlp.plotting import plot_samples
+    from xpmlp.models.drawing import plot_samples
+    from xpmlp.training.config import TrainConfig
 
     if not out or Path(out).is_dir():
         raise ConfigError(f"--out {out!r} is no name for a picture: expected a file, such as samples.png")

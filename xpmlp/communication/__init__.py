@@ -10,13 +10,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from xpmlp.communication.alone import Alone
+from xpmlp.communication.single import SingleRank
 from xpmlp.errors import ConfigError, JoiningError
 
 __all__ = [
-    "Alone",
     "Communicator",
     "Launch",
+    "SingleRank",
     "abort",
     "find_launch",
     "is_first_of_host",
@@ -82,7 +82,7 @@ class Communicator(Protocol):
         """The library whose arrays `sum` takes; None where it takes any."""
 
     @property
-    def steps_between_looks(self) -> int:
+    def stop_poll_interval(self) -> int:
         """After how many steps a sum's numbers are looked at, which on a GPU waits for it."""
 
     def sum(self, vector: Any) -> Any:
@@ -152,7 +152,7 @@ def join(way: str = "auto") -> Communicator:
             "begin the command with one, such as mpiexec -n 4, or leave it out"
         )
     if launch is None or way == "off" or (way == "auto" and launch.size == 1):
-        return Alone()
+        return SingleRank()
     from xpmlp.communication._mpi import MpiCommunicator  # MPI starts with this import
 
     communicator = MpiCommunicator()
@@ -166,7 +166,7 @@ def join(way: str = "auto") -> Communicator:
     _joined = communicator
     if communicator.size == 1 and way == "auto":
         leave()
-        return Alone()
+        return SingleRank()
     return communicator
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from xpmlp.communication.alone import usable_cores
+from xpmlp.communication.single import usable_cores
 from xpmlp.errors import JoiningError
 
 _was_running = "mpi4py.MPI" in sys.modules
@@ -34,7 +34,7 @@ class MpiCommunicator:
     """All ranks that one launcher has started. See `xpmlp.communication.Communicator`."""
 
     library: str | None = "numpy"
-    steps_between_looks = 1
+    stop_poll_interval = 1
 
     def __init__(self) -> None:
         self._world = MPI.COMM_WORLD

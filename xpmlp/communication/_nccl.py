@@ -28,7 +28,7 @@ class NcclCommunicator:
     """
 
     library: str | None = "cupy"
-    steps_between_looks = 16
+    stop_poll_interval = 16
 
     def __init__(self, host: "Communicator") -> None:
         if not nccl.available:

@@ -16,10 +16,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from xpmlp.backends.base import Backend
+from xpmlp.data.noise import lines
 from xpmlp.errors import DataError
 from xpmlp.kernels import operation
 from xpmlp.namespaces import Array, array_namespace, clipped
-from xpmlp.noise import lines
 
 TURN, SHEAR, SCALE, SHIFT = np.deg2rad(15), 0.2, 0.15, 0.05
 """The most at strength 1: an angle; columns a row; the logarithm of a factor for each axis; a fraction of the side."""
@@ -218,7 +218,7 @@ class Deformation:
         return deformed(images, table[line, : images.shape[0], :, :], self._basis, self.image_shape, self.max_value)
 
     def epoch(self, seed: int, start: int = 0, before: int = 0) -> Iterator[Numbers]:
-        """Return an epoch's numbers, a line a batch, as `xpmlp.noise.lines` has them.
+        """Return an epoch's numbers, a line a batch, as `xpmlp.data.noise.lines` has them.
 
         Parameters
         ----------

@@ -9,7 +9,7 @@ from typing import Any
 
 from xpmlp.errors import ArrayError, ShapeError
 from xpmlp.kernels import operation
-from xpmlp.math.activations import ACTIVATIONS, HEADS, log_softmax, one_hot, softmax
+from xpmlp.math.activations import ACTIVATIONS, HEADS, log_softmax, one_hot
 from xpmlp.math.elements import bias_identity
 from xpmlp.math.layout import Layer
 from xpmlp.namespaces import Array, array_namespace
@@ -80,9 +80,9 @@ def score(S: Array, T: Array, head: str = "softmax") -> tuple[Array, Array, Arra
 def cross_entropy(S: Array, labels: Array) -> tuple[Array, Array, Array]:
     """F6, P; F7, the loss; and B1, its gradient, for which some libraries make one pass over each row. See `score`."""
     xp = array_namespace(S=S, labels=labels)
-    T, share = one_hot(labels, S), 1 / S.shape[-2]
-    P = softmax(S)
-    loss = -xp.sum(xp.where(T, log_softmax(S), 0.0), axis=(-2, -1)) * share
+    T, share, log_P = one_hot(labels, S), 1 / S.shape[-2], log_softmax(S)
+    P = xp.exp(log_P)
+    loss = -xp.sum(xp.where(T, log_P, 0.0), axis=(-2, -1)) * share
     delta = (P - xp.astype(T, S.dtype)) * share
     correct = xp.sum(xp.astype(xp.argmax(S, axis=-1) == labels, xp.int32), axis=-1, dtype=xp.int32)
     return delta, loss, correct

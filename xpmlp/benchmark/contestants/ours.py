@@ -5,12 +5,13 @@ import numpy as np
 from xpmlp.backends import get_backend
 from xpmlp.backends.base import computing
 from xpmlp.benchmark.work import Contestant, Work
-from xpmlp.config import TrainConfig, make_optimizer
 from xpmlp.data import DeviceLoader, load_dataset
 from xpmlp.kernels import kernels
 from xpmlp.math.layout import Layout, init
-from xpmlp.steps import make_train_step, zero_totals
-from xpmlp.training import evaluate
+from xpmlp.training.config import TrainConfig, make_optimizer
+from xpmlp.training.evaluation import evaluate
+from xpmlp.training.objectives import ImageObjective
+from xpmlp.training.steps import make_step, zero_totals
 
 
 class Entry(Contestant):
@@ -30,7 +31,7 @@ class Entry(Contestant):
             self.theta = self.backend.asarray(init(self.layout, self.rng, "float32"), copy=True)
             self.state = self.optimizer.init(self.theta)
             self.loader = DeviceLoader(data.train, self.backend, work.batch_size, reuse_buffers=True)
-            train_step = make_train_step(self.layout, self.optimizer, data.train.max_value)
+            train_step = make_step(ImageObjective(self.layout, data.train.max_value), self.optimizer)
             self.train_step = self.backend.compile(train_step, donate=(0, 1, 2))
         self.step = 0
 

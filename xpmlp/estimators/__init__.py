@@ -1,0 +1,1 @@
+"""MLPClassifier and MLPRegressor: scikit-learn's interface over the same step and loop."""

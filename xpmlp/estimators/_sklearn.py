@@ -1,0 +1,35 @@
+"""What is private in scikit-learn and used here, all of it: a release may move it."""
+
+import sklearn
+
+TESTED = "1.7 and 1.9"
+"""The releases with which the tests were run."""
+
+try:
+    from sklearn.base import _fit_context as fit_context
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+    from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
+    from sklearn.utils._param_validation import StrOptions
+    from sklearn.utils.multiclass import _check_partial_fit_first_call as check_partial_fit_first_call
+    from sklearn.utils.optimize import _check_optimize_result as check_optimize_result
+    from sklearn.utils.validation import _check_sample_weight as check_sample_weight
+
+    CLASSIFIER_CONSTRAINTS = MLPClassifier._parameter_constraints
+    REGRESSOR_CONSTRAINTS = MLPRegressor._parameter_constraints
+except (ImportError, AttributeError) as error:
+    raise ImportError(
+        f"scikit-learn {sklearn.__version__} has not what xpmlp's estimators need ({error}): "
+        f"they are tested with {TESTED}; install one of these"
+    ) from None
+
+__all__ = [
+    "CLASSIFIER_CONSTRAINTS",
+    "REGRESSOR_CONSTRAINTS",
+    "AdamOptimizer",
+    "SGDOptimizer",
+    "StrOptions",
+    "check_optimize_result",
+    "check_partial_fit_first_call",
+    "check_sample_weight",
+    "fit_context",
+]

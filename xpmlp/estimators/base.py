@@ -1,0 +1,310 @@
+"""What the two estimators have in common: what they are given is checked, fitted, and predicted for."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from xpmlp.backends.base import computing
+from xpmlp.estimators._sklearn import CLASSIFIER_CONSTRAINTS, StrOptions, check_sample_weight, fit_context
+from xpmlp.estimators.fitting import STOCHASTIC, Samples, fit_by_batches, fit_lbfgs
+from xpmlp.estimators.inputs import (
+    Place,
+    as_samples,
+    check_samples,
+    check_weights,
+    name_of,
+    on_host,
+    place_of,
+    require_length,
+    require_same_place,
+)
+from xpmlp.estimators.labels import DeviceLabels
+from xpmlp.estimators.rates import Rates
+from xpmlp.estimators.scores import infer
+from xpmlp.math.layout import Layout
+from xpmlp.namespaces import Array, array_namespace
+
+
+class Perceptron(BaseEstimator):  # type: ignore[misc]
+    """What the classifier and the regressor have in common."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **CLASSIFIER_CONSTRAINTS,
+        "backend": [str, None],
+        "dtype": [StrOptions({"float32", "float64"}), None],
+    }
+    _sklearn: ClassVar[Any]
+    loss: str = "log_loss"
+    coefs_: list[Array]
+    intercepts_: list[Array]
+    n_features_in_: int
+    loss_: Any
+    best_loss_: Any
+    best_validation_score_: Any
+    _label_binarizer: Any
+    _loss_type: type[np.floating[Any]] = np.float64
+    """Of the losses that are reported: scikit-learn's, which makes them of the targets' dtype too."""
+
+    def _keep(self, arguments: dict[str, Any]) -> None:
+        """Let every argument of the constructor be an attribute, untouched, as scikit-learn's estimators have it."""
+        self.__dict__.update({name: arguments[name] for name in self._get_param_names()})
+
+    def _check_targets(self, X: Any, y: Any, place: Place, incremental: bool) -> Array:
+        """Return T, (n, outputs), where it is computed with."""
+        raise NotImplementedError
+
+    def _check_both(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
+        """Return samples and targets on the host, validated by scikit-learn."""
+        raise NotImplementedError
+
+    def _validation_score(self, P: Array, T: Array, weights: Array | None) -> float:
+        """Return the score that early stopping goes by."""
+        raise NotImplementedError
+
+    def _head(self) -> str:
+        """Return what stands behind the last layer, as `xpmlp.math.activations.HEADS` names it."""
+        raise NotImplementedError
+
+    # --- fitting ---------------------------------------------------------------------------------------------------
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the network to samples and targets.
+
+        Parameters
+        ----------
+        X : array, shape (n, features)
+            The samples, of any array library, or what scikit-learn takes: a list, a data frame, a sparse matrix.
+        y : array, shape (n,) or (n, outputs)
+            The targets; they are moved to where X is.
+        sample_weight : array, shape (n,), or None
+            What each sample counts; moved to where X is.
+
+        Raises
+        ------
+        ValueError
+            As scikit-learn's does.
+        BackendError
+            If the `backend` cannot run, or the device's memory runs out.
+        """
+        return self._fit(X, y, sample_weight, incremental=False)
+
+    def _check_solver(self) -> bool:
+        if self.solver not in STOCHASTIC:
+            raise AttributeError(
+                f"partial_fit is only available for stochastic optimizers. {self.solver} is not stochastic."
+            )
+        return True
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool) -> Self:
+        hidden = self.hidden_layer_sizes
+        hidden = list(hidden) if hasattr(hidden, "__iter__") else [hidden]
+        if any(width <= 0 for width in hidden):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
+        first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
+        place = place_of(X, self.backend, self.dtype)
+        if not first_pass:
+            require_same_place(
+                X, place, self.coefs_[0], f"{type(self).__name__}.{'partial_fit' if incremental else 'fit'}"
+            )
+        with place.device.context():
+            X, T, weights = self._check_input(X, y, sample_weight, place, incremental, reset=first_pass)
+        layout = Layout((X.shape[1], *map(int, hidden), T.shape[1]))
+        if not first_pass and [tuple(W.shape) for W in self.coefs_] != list(layout.shapes):
+            sizes = (self.coefs_[0].shape[0], *(W.shape[1] for W in self.coefs_))
+            raise ValueError(
+                f"hidden_layer_sizes and the data make a network {layout.sizes}: the one that goes on is {sizes}"
+            )
+        self.n_outputs_ = T.shape[1]
+        self._random_state = check_random_state(self.random_state)
+        with computing(place.device, X.shape[0] if self.batch_size == "auto" else self.batch_size):
+            if first_pass:
+                self._initialise(layout, X.dtype, place)
+            if self.out_activation_ == "softmax":
+                T = place.xp.astype(place.xp.argmax(place.xp.astype(T, place.xp.int8), axis=1), place.xp.int32)
+            if self.solver == "lbfgs":
+                fit_lbfgs(self, layout, (X, T, weights), place)
+            else:
+                fit_by_batches(self, layout, (X, T, weights), place, incremental)
+            if not all(bool(_all_finite(array)) for array in (*self.coefs_, *self.intercepts_)):
+                raise ValueError(
+                    "Solver produced non-finite parameter weights. The input data may contain large values and need to "
+                    "be preprocessed."
+                )
+        return self
+
+    def _check_input(self, X: Any, y: Any, sample_weight: Any, place: Place, incremental: bool, reset: bool) -> Samples:
+        """Return samples, targets and weights where they are computed with, of one floating dtype but for labels."""
+        if place.is_host:
+            X, y = self._check_both(X, on_host(y), reset)
+            dtype = self.dtype or (X.dtype.name if reset else name_of(self.coefs_[0].dtype))
+            X = X.astype(dtype, copy=False)
+            if sample_weight is not None:
+                sample_weight = check_sample_weight(on_host(sample_weight), X)
+            if not isinstance(X, np.ndarray) and place.device.name != "numpy":
+                raise ValueError(f"sparse X is for NumPy: {place.device} takes dense arrays; use X.toarray()")
+            T = self._check_targets(X, y, place, incremental)
+            if place.device.name == "numpy":
+                return as_samples(X), T, sample_weight
+            weights = None if sample_weight is None else place.to_device(sample_weight)
+            return place.to_device(X), place.to_device(T), weights
+        name = type(self).__name__
+        if y is None:
+            raise ValueError(f"This {name} estimator requires y to be passed, but the target y is None.")
+        dtype = self.dtype or (None if reset else name_of(self.coefs_[0].dtype))
+        X = check_samples(X, place.xp, name, None if reset else self.n_features_in_, dtype)
+        if reset:
+            self.n_features_in_ = X.shape[1]
+            if hasattr(self, "feature_names_in_"):
+                del self.feature_names_in_
+        T = self._check_targets(X, y, place, incremental)
+        require_length(T, X)
+        return X, T, None if sample_weight is None else check_weights(sample_weight, place, X)
+
+    def _initialise(self, layout: Layout, dtype: Any, place: Place) -> None:
+        """Draw the first parameters: uniform, after Glorot & Bengio 2010, biases too."""
+        self.n_iter_ = self.t_ = 0
+        self.n_layers_ = len(layout.sizes)
+        self.out_activation_ = self._head()
+        factor = 2.0 if self.activation == "logistic" else 6.0
+        self.coefs_, self.intercepts_ = [], []
+        for fan_in, fan_out in layout.shapes:
+            bound = np.sqrt(factor / (fan_in + fan_out))
+            for arrays, shape in ((self.coefs_, (fan_in, fan_out)), (self.intercepts_, (fan_out,))):
+                drawn = self._random_state.uniform(-bound, bound, shape)
+                if place.is_host:
+                    arrays.append(drawn.astype(name_of(dtype), copy=False))
+                else:
+                    arrays.append(place.device.asarray(drawn.astype(name_of(dtype)), copy=True))
+        self._keep_best()
+        if self.solver in STOCHASTIC:
+            self.loss_curve_: list[float] = []
+            self._no_improvement_count = 0
+            self.validation_scores_: list[float] | None = [] if self.early_stopping else None
+            self.best_validation_score_ = -np.inf if self.early_stopping else None
+            self.best_loss_ = None if self.early_stopping else np.inf
+
+    def _keep_best(self) -> None:
+        self._best_coefs = [_copy(W) for W in self.coefs_]
+        self._best_intercepts = [_copy(b) for b in self.intercepts_]
+
+    # --- the parameters, which `coefs_` and `intercepts_` hold ------------------------------------------------------
+
+    def _theta(self, layout: Layout, place: Place) -> Array:
+        """Return `coefs_` and `intercepts_`, which are the truth, as one vector where they are computed with."""
+        xp = array_namespace(coefs=tuple(self.coefs_))
+        layers = [(W, xp.reshape(b, (1, -1))) for W, b in zip(self.coefs_, self.intercepts_, strict=True)]
+        theta = layout.flatten(layers)
+        return theta if place.source is place.device else place.to_device(theta)
+
+    def _set_parameters(self, layout: Layout, theta: Array, place: Place) -> None:
+        """Let `coefs_` and `intercepts_` be the parts of a vector, where X was."""
+        theta = place.to_source(theta)
+        xp = array_namespace(theta=theta)
+        layers = layout.unflatten(theta)
+        self.coefs_ = [W for W, _ in layers]
+        self.intercepts_ = [xp.reshape(b, (-1,)) for _, b in layers]
+
+    # --- predicting ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _outputs(self, X: Any, method: str) -> Iterator[tuple[Array, Place]]:
+        """Give the network's predictions P, (n, outputs), and where X is, with that device as the current one."""
+        check_is_fitted(self)
+        place = place_of(X, self.backend, self.dtype)
+        with place.device.context():
+            yield self._infer(X, place, method), place
+
+    def _infer(self, X: Any, place: Place, method: str) -> Array:
+        name = type(self).__name__
+        require_same_place(X, place, self.coefs_[0], f"{name}.{method}")
+        if place.is_host:
+            X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+            if not isinstance(X, np.ndarray) and place.device.name != "numpy":
+                raise ValueError(f"sparse X is for NumPy: {place.device} takes dense arrays; use X.toarray()")
+            dtype = self.dtype or np.result_type(X.dtype, self.coefs_[0].dtype).name
+            X = as_samples(X).astype(dtype, copy=False)
+            if place.device.name != "numpy":
+                X = place.to_device(X)
+                dtype = name_of(X.dtype)
+        else:
+            X = check_samples(X, place.xp, name, self.n_features_in_)
+            dtype = self.dtype or name_of(place.xp.result_type(X.dtype, self.coefs_[0].dtype))
+            X = place.xp.astype(X, getattr(place.xp, dtype), copy=False)
+        with computing(place.device, X.shape[0]):
+            layers = []
+            for W, b in zip(self.coefs_, self.intercepts_, strict=True):
+                here = (array if place.source is place.device else place.to_device(array) for array in (W, b))
+                W, b = (place.xp.astype(array, getattr(place.xp, dtype), copy=False) for array in here)
+                layers.append((W, place.xp.reshape(b, (1, -1))))
+            return infer(layers, X, self.activation, self.out_activation_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.array_api_support = True
+        return tags
+
+    # --- to and from scikit-learn's own -----------------------------------------------------------------------------
+
+    @classmethod
+    def from_sklearn(cls, estimator: Any, **parameters: Any) -> Self:
+        """Return the same estimator as one of ours: its parameters and, where it is fitted, all that it has learned.
+
+        Parameters
+        ----------
+        estimator : sklearn.neural_network.MLPClassifier or MLPRegressor
+            The one whose interface this class has.
+        parameters
+            Others than it has, such as ``backend``.
+
+        Raises
+        ------
+        TypeError
+            If it is another estimator.
+        """
+        if not isinstance(estimator, cls._sklearn):
+            raise TypeError(f"{type(estimator).__name__}: expected scikit-learn's {cls._sklearn.__name__}")
+        ours = cls(**{**estimator.get_params(deep=False), **parameters})
+        for name, value in _fitted(estimator).items():
+            setattr(ours, name, Rates.from_sklearn(value) if name == "_optimizer" else _copied(value))
+        return ours
+
+    def to_sklearn(self) -> Any:
+        """Return the same estimator as scikit-learn's own, with NumPy's arrays; backend and dtype are lost."""
+        known = self._sklearn().get_params(deep=False)
+        theirs = self._sklearn(**{name: value for name, value in self.get_params(deep=False).items() if name in known})
+        for name, value in _fitted(self).items():
+            if name == "_optimizer":
+                value = value.to_sklearn([on_host(W) for W in self.coefs_], [on_host(b) for b in self.intercepts_])
+            setattr(theirs, name, value.to_sklearn() if isinstance(value, DeviceLabels) else _copied(value, host=True))
+        return theirs
+
+
+def _all_finite(array: Array) -> Array:
+    xp = array_namespace(array=array)
+    return xp.all(xp.isfinite(array))
+
+
+def _copy(array: Array) -> Array:
+    return array_namespace(array=array).asarray(array, copy=True)
+
+
+def _fitted(estimator: Any) -> dict[str, Any]:
+    """Return all that an estimator has beside its parameters."""
+    parameters = {*estimator.get_params(deep=False), "loss"}
+    return {name: value for name, value in vars(estimator).items() if name not in parameters}
+
+
+def _copied(value: Any, host: bool = False) -> Any:
+    """Return a copy of an attribute, NumPy's if wished."""
+    import copy
+
+    if isinstance(value, list):
+        return [_copied(item, host) for item in value]
+    return copy.deepcopy(on_host(value) if host else value)

@@ -1,0 +1,269 @@
+"""MLPClassifier: scikit-learn's, on any array library and device."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+import numpy as np
+import sklearn.neural_network
+from sklearn.base import ClassifierMixin
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils import column_or_1d
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import type_of_target, unique_labels
+from sklearn.utils.validation import validate_data
+
+from xpmlp.estimators._sklearn import check_partial_fit_first_call, fit_context
+from xpmlp.estimators.base import Perceptron
+from xpmlp.estimators.inputs import Place, check_weights, is_foreign, on_host, place_of, require_length
+from xpmlp.estimators.labels import DeviceLabels
+from xpmlp.estimators.scores import mean_of_hits
+from xpmlp.namespaces import Array, array_namespace
+
+
+class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
+    """A multilayer perceptron that classifies: scikit-learn's MLPClassifier, on any array library and device.
+
+    Where the samples are, the work is: NumPy's, CuPy's, PyTorch's, JAX's arrays are trained on and predicted for where
+    they lie, and only an epoch's loss and, with early stopping, its score cross to the host. (With ``solver="lbfgs"``
+    SciPy works on the host: once an evaluation the parameters cross to the device, and their gradient back.) The
+    cross-entropy is minimised (F7, or its binary form), with an L2 penalty on the weights. With the same parameters and
+    `random_state` the results are scikit-learn's.
+
+    Parameters
+    ----------
+    hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, \
+    shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, \
+    validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
+        As `sklearn.neural_network.MLPClassifier` has them, with the same defaults.
+    backend : str or None
+        What computes, as `xpmlp.get_backend` names it, where the samples are NumPy's: they are moved there once, and
+        the results back. None: the samples' own library and device.
+    dtype : {"float32", "float64"} or None
+        What is computed in; None: float32 where the samples are, else float64. (lbfgs then leaves `coefs_` in float64,
+        as scikit-learn's does.)
+
+    Attributes
+    ----------
+    coefs_, intercepts_ : list of arrays
+        Each layer's weights (fan_in × fan_out) and biases (fan_out), where the samples were. They are the truth:
+        assigned by hand, they are what `predict` and `partial_fit` use.
+    classes_ : array
+        On the samples' device where the labels are numbers, else NumPy's.
+    loss_, loss_curve_ : float, list of float
+        The last epoch's loss and every epoch's, penalty included, as scikit-learn reports them: of probabilities
+        that are kept from 0 and 1 by the dtype's epsilon. The gradient is that of the loss without this.
+    best_loss_, n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_, \
+    validation_scores_, best_validation_score_
+        As scikit-learn has them.
+    """
+
+    _sklearn = sklearn.neural_network.MLPClassifier
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: str = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: Any = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: int = 10,
+        max_fun: int = 15000,
+        backend: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        self._keep(locals())
+
+    @available_if(lambda estimator: estimator._check_solver())
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
+        """Make one epoch over the samples; see `fit`.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As `fit` has them.
+        classes : array, shape (n_classes,)
+            All classes there will ever be; needed in the first call.
+
+        Raises
+        ------
+        ValueError
+            As scikit-learn's does.
+        """
+        place = place_of(X, self.backend, self.dtype)
+        with place.device.context():
+            self._learn_classes(y, classes, place)
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def _learn_classes(self, y: Any, classes: Any, place: Place) -> None:
+        """Take the classes from the first call of `partial_fit`, and require the same ones of later calls."""
+        if place.is_host:
+            y, classes = on_host(y), on_host(classes)
+        on_device = not place.is_host and _is_numeric(y) and (classes is None or _is_numeric(classes))
+        if on_device and getattr(self, "classes_", None) is None and classes is not None:
+            is_multilabel = getattr(y, "ndim", 1) == 2 and y.shape[1] > 1
+            self._label_binarizer = DeviceLabels(place.to_device(y if is_multilabel else classes))
+            self.classes_ = self._label_binarizer.classes_
+        elif on_device and classes is not None:
+            if not _are_equal(place.xp.unique_values(place.to_device(classes)), self.classes_):
+                raise ValueError(
+                    f"`classes={classes}` is not the same as on last call to partial_fit, was: {self.classes_}"
+                )
+        elif check_partial_fit_first_call(self, classes):
+            self._label_binarizer = LabelBinarizer()
+            self._label_binarizer.fit(y if type_of_target(y).startswith("multilabel") else classes)
+
+    def predict(self, X: Any) -> Array:
+        """Return each sample's class, (n,), or 0 and 1 for each of several classes, (n, classes).
+
+        Parameters
+        ----------
+        X : array, shape (n, features)
+            The samples, of the library and on the device that `fit` was given.
+
+        Returns
+        -------
+        array
+            On X's device where the classes are numbers, else NumPy's.
+        """
+        with self._outputs(X, "predict") as (P, place):
+            if isinstance(self._label_binarizer, DeviceLabels):
+                return self._label_binarizer.inverse_transform(P)
+            P = place.host(P)
+        return self._label_binarizer.inverse_transform(P.ravel() if self.n_outputs_ == 1 else P)
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return the probability of each class, (n, classes), in the order of `classes_`; see `predict`."""
+        with self._probabilities(X, "predict_proba") as P:
+            return P
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """Return the logarithm of `predict_proba`."""
+        with self._probabilities(X, "predict_log_proba") as P, np.errstate(divide="ignore"):
+            return array_namespace(P=P).log(P)
+
+    @contextmanager
+    def _probabilities(self, X: Any, method: str) -> Iterator[Array]:
+        with self._outputs(X, method) as (P, place):
+            if self.n_outputs_ == 1:
+                P = place.xp.concat([1 - P, P], axis=1)
+            yield place.to_source(P)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy: how many samples are classified correctly, of several classes in all of them.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As `fit` has them.
+        """
+        if not is_foreign(X):
+            weights = None if sample_weight is None else on_host(sample_weight)
+            return float(super().score(X, on_host(y), weights))
+        found, place = self.predict(X), place_of(X, self.backend, self.dtype)
+        if not is_foreign(found):
+            from sklearn.metrics import accuracy_score
+
+            weights = None if sample_weight is None else on_host(sample_weight)
+            return float(accuracy_score(y, found, sample_weight=weights))
+        if not _is_numeric(y):
+            raise ValueError(f"y holds {np.asarray(y).dtype}: the classes that were learned are {self.classes_.dtype}")
+        with place.device.context():
+            y = place.to_device(y)
+            require_length(y, found)
+            weights = None
+            if sample_weight is not None:
+                P = place.xp.zeros(found.shape, dtype=self.coefs_[0].dtype, device=place.device.device)
+                weights = check_weights(sample_weight, place, P)
+            return mean_of_hits(found == place.xp.reshape(y, found.shape), weights)
+
+    def _head(self) -> str:
+        return "softmax" if self._label_binarizer.y_type_ == "multiclass" else "logistic"
+
+    def _check_both(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
+        X, y = validate_data(
+            self, X, y, accept_sparse=["csr", "csc"], multi_output=True, dtype=(np.float64, np.float32), reset=reset
+        )
+        return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+
+    def _check_targets(self, X: Any, y: Any, place: Place, incremental: bool) -> Array:
+        if place.is_host or not _is_numeric(y):
+            return self._check_host_labels(y, place, incremental)
+        y = place.to_device(y)
+        begins = not hasattr(self, "classes_") or (not self.warm_start and not incremental)
+        if begins:
+            self._label_binarizer = DeviceLabels(y)
+            self.classes_ = self._label_binarizer.classes_
+        elif (
+            not isinstance(self._label_binarizer, DeviceLabels)
+            or self._label_binarizer.y_type_ != "multilabel-indicator"
+        ):
+            self._require_known(place.xp.unique_values(y), place)
+        return self._label_binarizer.transform(y)
+
+    def _check_host_labels(self, y: Any, place: Place, incremental: bool) -> Array:
+        """Return T of labels on the host, by scikit-learn's own binarizer."""
+        if not place.is_host:
+            y = column_or_1d(y, warn=True)
+        if not hasattr(self, "classes_") or (not self.warm_start and not incremental):
+            self._label_binarizer = LabelBinarizer().fit(y)
+            self.classes_ = self._label_binarizer.classes_
+        else:
+            self._require_known(unique_labels(y), place)
+        T = self._label_binarizer.transform(y).astype(bool)
+        return T if place.is_host else place.to_device(T)
+
+    def _require_known(self, classes: Array, place: Place) -> None:
+        """Refuse labels that do not fit those seen before."""
+        known = {value.item() if hasattr(value, "item") else value for value in place.host(self.classes_)}
+        found = {value.item() if hasattr(value, "item") else value for value in place.host(classes)}
+        if self.warm_start:
+            if found != known:
+                raise ValueError(
+                    "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
+                    f"Previously got {self.classes_}, `y` has {classes}"
+                )
+        elif not found <= known:
+            raise ValueError(
+                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {classes}."
+            )
+
+    def _validation_score(self, P: Array, T: Array, weights: Array | None) -> float:
+        xp = array_namespace(P=P)
+        if self.classes_.shape[0] == 1:
+            return 1.0  # whatever the probability, there is but one class to predict
+        hits = xp.argmax(P, axis=1) == T if self.out_activation_ == "softmax" else (P > 0.5) == T
+        return mean_of_hits(hits, weights)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+def _is_numeric(y: Any) -> bool:
+    """Return whether labels can lie on a device: another library's array, or numbers and booleans on the host."""
+    return is_foreign(y) or (not hasattr(y, "tocsr") and np.asarray(y).dtype.kind in "iufb")
+
+
+def _are_equal(one: Array, two: Array) -> bool:
+    xp = array_namespace(one=one, two=two)
+    return tuple(one.shape) == tuple(two.shape) and bool(xp.all(one == two))

@@ -1,0 +1,296 @@
+"""What an estimator is handed: arrays of any library, taken where they lie and checked as scikit-learn checks its own.
+
+NumPy's arrays and all that becomes one (lists, data frames, sparse matrices) go through scikit-learn's own validation.
+For arrays of other libraries the same conditions are looked at on their device, in scikit-learn's words, whether or not
+its array API dispatch is switched on.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xpmlp.backends import backend_of, get_backend
+from xpmlp.backends.base import Backend
+from xpmlp.errors import ArrayError
+from xpmlp.namespaces import Array
+
+_BACKENDS: dict[str, Backend] = {}
+"""One backend a library and device, so that what was compiled for it is found again."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where data lie, and what computes with them.
+
+    Parameters
+    ----------
+    source : Backend or None
+        The library and device of the data; None: NumPy's arrays on the host.
+    device : Backend
+        What computes.
+    """
+
+    source: Backend | None
+    device: Backend
+
+    @property
+    def is_host(self) -> bool:
+        """Whether the data lie on the host."""
+        return self.source is None
+
+    @property
+    def xp(self) -> Any:
+        """The namespace that computes."""
+        return self.device.namespace
+
+    def to_device(self, array: Any) -> Array:
+        """Return an array, of whatever library, where it is computed with; one that is there already as it is.
+
+        Numbers of 64 bits become those of 32 where the library has no others (JAX, unless its 64-bit types are on).
+        """
+        if is_foreign(array):
+            found = _one(backend_of(array))
+            if found is self.device:
+                return array
+            array = found.to_numpy(array)
+        host = np.asarray(array)
+        if host.dtype.kind not in "biuf":
+            raise ValueError(f"{host.dtype} where numbers are expected: {self.device} has no such arrays")
+        if host.dtype.itemsize == 8 and host.dtype.name not in self.xp.__array_namespace_info__().dtypes():
+            narrow = host.astype(f"{host.dtype.kind}4")
+            if host.dtype.kind != "f" and not np.array_equal(narrow, host):
+                raise ValueError(f"{host.dtype} numbers that {self.device} cannot hold: they do not fit 32 bits")
+            host = narrow
+        return self.device.asarray(host)
+
+    def to_source(self, array: Array) -> Array:
+        """Return a result where the data lie."""
+        return array if self.source is self.device else self.host(array)
+
+    def host(self, array: Array) -> np.ndarray:
+        """Return a result on the host; NumPy's own as it is."""
+        return array if isinstance(array, np.ndarray) else self.device.to_numpy(array)
+
+
+def is_foreign(array: object) -> bool:
+    """Return whether something is an array of another library than NumPy: no data frame, list or sparse matrix."""
+    if isinstance(array, np.ndarray | np.generic) or not hasattr(array, "__dlpack__"):
+        return False
+    try:
+        backend_of(array)
+    except ArrayError:
+        return False
+    return True
+
+
+def on_host(array: Any) -> Any:
+    """Return another library's array as NumPy's, and what is none as it is."""
+    return backend_of(array).to_numpy(array) if is_foreign(array) else array
+
+
+def place_of(X: object, spec: str | None, dtype: str | None = None) -> Place:
+    """Return where X lies, and what computes with it.
+
+    Parameters
+    ----------
+    X : array
+        Of any library.
+    spec : str or None
+        What the user wants to compute with, as `get_backend` names it; None: X's own library and device.
+    dtype : {"float32", "float64"} or None
+        What it is going to compute in.
+
+    Raises
+    ------
+    ValueError
+        If X is another library's, or on another device, than the one that is wanted.
+    """
+    source = _one(backend_of(X)) if is_foreign(X) else None
+    wanted = None if spec is None else _one(get_backend(spec, dtype))
+    if source is not None and wanted is not None and str(wanted) != str(source):
+        raise ValueError(
+            f"backend={spec!r} is {wanted}, X is an array of {source}: leave the backend out, or hand X over as NumPy's"
+        )
+    return Place(source, wanted or source or _one(get_backend("numpy")))
+
+
+def check_samples(X: Array, xp: Any, name: str, n_features: int | None, dtype: str | None = None) -> Array:
+    """Return X, (n, d) of float32 or float64, of a library other than NumPy.
+
+    Parameters
+    ----------
+    X : array
+        What the user gave.
+    xp : namespace
+        Its library's.
+    name : str
+        The estimator's, for what is said.
+    n_features : int or None
+        What was seen in fit; None: anything.
+    dtype : {"float32", "float64"} or None
+        What it is to become; None: float32 and float64 stay.
+
+    Raises
+    ------
+    ValueError
+        If it is not two-dimensional, is empty, has NaN, infinity or complex numbers, or another number of features.
+    """
+    if xp.isdtype(X.dtype, "complex floating"):
+        raise ValueError(f"Complex data not supported\n{X}\n")
+    if X.ndim != 2:
+        what = {0: "scalar array", 1: "1D array"}.get(X.ndim)
+        if what is None:
+            raise ValueError(f"Found array with dim {X.ndim}, while dim <= 2 is required by {name}.")
+        raise ValueError(
+            f"Expected 2D array, got {what} instead:\narray={X}.\n"
+            "Reshape your data either using array.reshape(-1, 1) if your data has a single feature or "
+            "array.reshape(1, -1) if it contains a single sample."
+        )
+    for axis, what in enumerate(("sample", "feature")):
+        if X.shape[axis] < 1:
+            raise ValueError(
+                f"Found array with {X.shape[axis]} {what}(s) (shape={tuple(X.shape)}) while a minimum of 1 is required "
+                f"by {name}."
+            )
+    if n_features is not None and X.shape[1] != n_features:
+        raise ValueError(f"X has {X.shape[1]} features, but {name} is expecting {n_features} features as input.")
+    if dtype is not None or X.dtype not in (xp.float32, xp.float64):
+        X = xp.astype(X, getattr(xp, dtype) if dtype else widest_float(xp))
+    require_finite(X, xp, "X", name)
+    return X
+
+
+def check_values(y: Array, xp: Any, X: Array, name: str) -> Array:
+    """Return a regressor's targets for X as T, (n, outputs), of its dtype, of a library other than NumPy.
+
+    Raises
+    ------
+    ValueError
+        If it is neither one- nor two-dimensional, has another length than X, or is not finite.
+    """
+    if y.ndim not in (1, 2):
+        raise ValueError(f"y should be a 1d or 2d array, got an array of shape {tuple(y.shape)} instead.")
+    require_length(y, X)
+    T = xp.astype(y, X.dtype)
+    require_finite(T, xp, "y", name)
+    return T if T.ndim == 2 else T[:, None]
+
+
+def check_weights(weights: Any, place: Place, like: Array) -> Array:
+    """Return the samples' weights where X is computed with, of its dtype.
+
+    Raises
+    ------
+    ValueError
+        If they are not one a sample, or not finite.
+    """
+    xp = place.xp
+    w = xp.astype(place.to_device(weights), like.dtype)
+    if w.ndim == 0:
+        w = xp.zeros((like.shape[0],), dtype=like.dtype, device=place.device.device) + w
+    if w.ndim != 1:
+        raise ValueError("Sample weights must be 1D array or scalar")
+    if tuple(w.shape) != (like.shape[0],):
+        raise ValueError(f"sample_weight.shape == {tuple(w.shape)}, expected {(like.shape[0],)}!")
+    require_finite(w, xp, "sample_weight", "the estimator")
+    if not bool(xp.any(w != 0)):
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    return w
+
+
+class SparseSamples:
+    """A SciPy sparse matrix as the network's X, of which two dense products are taken and nothing else.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse matrix or array, shape (n, d)
+        The samples.
+    """
+
+    ndim = 2
+
+    def __init__(self, matrix: Any) -> None:
+        self.matrix, self.shape, self.dtype = matrix, matrix.shape, matrix.dtype
+
+    def __array_namespace__(self, api_version: str | None = None) -> Any:
+        return np
+
+    @property
+    def mT(self) -> "SparseSamples":
+        """The matrix transposed."""
+        return SparseSamples(self.matrix.T)
+
+    def __matmul__(self, other: np.ndarray) -> np.ndarray:
+        return np.asarray(self.matrix @ other)
+
+    def __getitem__(self, key: Any) -> "SparseSamples":
+        return SparseSamples(self.matrix[key])
+
+    def astype(self, dtype: Any, copy: bool = True) -> "SparseSamples":
+        """Return the samples in another dtype."""
+        return SparseSamples(self.matrix.astype(dtype, copy=copy))
+
+
+def as_samples(X: Any) -> Any:
+    """Return NumPy's array as it is, and a sparse matrix as `SparseSamples`."""
+    return X if isinstance(X, np.ndarray) else SparseSamples(X)
+
+
+def require_same_place(X: object, place: Place, fitted: Array, who: str) -> None:
+    """Refuse X where it lies elsewhere than what the estimator was fitted with.
+
+    Raises
+    ------
+    ValueError
+        In scikit-learn's words.
+    """
+    was = _one(backend_of(fitted))
+    now = place.source or _one(get_backend("numpy"))
+    if was is not now:
+        raise ValueError(
+            f"Inputs passed to {who}() must use the same namespace and the same device as those passed to fit(). "
+            f"fit() was given arrays of {was}, {who.rpartition('.')[2]} a {type(X).__name__} of {now}: move X with "
+            "xpmlp.get_backend(...).asarray(...)"
+        )
+
+
+def _one(backend: Backend) -> Backend:
+    return _BACKENDS.setdefault(str(backend), backend)
+
+
+def require_length(y: Array, X: Array) -> None:
+    """Refuse targets of another length than the samples.
+
+    Raises
+    ------
+    ValueError
+        In scikit-learn's words.
+    """
+    if y.shape[0] != X.shape[0]:
+        raise ValueError(f"Found input variables with inconsistent numbers of samples: [{X.shape[0]}, {y.shape[0]}]")
+
+
+def require_finite(array: Array, xp: Any, what: str, name: str) -> None:
+    """Refuse NaN and infinity.
+
+    Raises
+    ------
+    ValueError
+        In scikit-learn's words.
+    """
+    if bool(xp.all(xp.isfinite(array))):
+        return
+    problem = "NaN" if bool(xp.any(xp.isnan(array))) else f"infinity or a value too large for {array.dtype}"
+    raise ValueError(f"Input {what} contains {problem}. {name} takes finite numbers only.")
+
+
+def widest_float(xp: Any) -> Any:
+    """Return float64, or float32 where the library has no other (JAX without its 64-bit types)."""
+    kinds = xp.__array_namespace_info__().dtypes(kind="real floating")
+    return kinds.get("float64", kinds["float32"])
+
+
+def name_of(dtype: Any) -> str:
+    """Return a floating dtype's name, whatever the library calls it."""
+    return "float64" if "float64" in str(dtype) else "float32"

@@ -1,0 +1,116 @@
+"""scikit-learn's optimizers: ours, with its rates, and its ways to lower them and to stop."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Self
+
+import numpy as np
+
+from xpmlp.estimators._sklearn import AdamOptimizer, SGDOptimizer
+from xpmlp.estimators.inputs import on_host
+from xpmlp.math.layout import Layout
+from xpmlp.math.optimizers import Optimizer, Scalars, State, adam, sgd
+
+
+class Rates:
+    """An optimizer's settings, its state, and the rate of its next step; the name that scikit-learn has for it too."""
+
+    def __init__(
+        self, settings: tuple[Any, ...], learning_rate_init: float, lr_schedule: str = "constant", power_t: float = 0.5
+    ) -> None:
+        self.settings = settings
+        self.learning_rate_init = learning_rate_init
+        self.learning_rate = float(learning_rate_init)
+        self.lr_schedule, self.power_t = lr_schedule, power_t
+        self.t = 0
+        self.state: State | None = None
+
+    @classmethod
+    def of(cls, estimator: Any) -> Self:
+        """Return an estimator's optimizer before its first step."""
+        e = estimator
+        if e.solver == "sgd":
+            settings = ("sgd", float(e.momentum), bool(e.nesterovs_momentum))
+            return cls(settings, e.learning_rate_init, e.learning_rate, e.power_t)
+        return cls(("adam", float(e.beta_1), float(e.beta_2), float(e.epsilon)), e.learning_rate_init)
+
+    @property
+    def rule(self) -> Optimizer:
+        """The update; the same object for the same settings, for which a step is compiled once."""
+        return _rule(self.settings)
+
+    def next_scalars(self) -> Scalars:
+        """Return the next step's numbers."""
+        self.t += 1
+        if self.settings[0] == "sgd":
+            return self.rule.scalars(self.t, self.learning_rate)
+        scalars = self.rule.scalars(self.t, self.learning_rate_init)
+        self.learning_rate = scalars["rate"]
+        return scalars
+
+    def iteration_ends(self, n_seen: int) -> None:
+        """Lower the rate after an epoch, where it goes by the samples seen."""
+        if self.lr_schedule == "invscaling":
+            self.learning_rate = float(self.learning_rate_init) / (n_seen + 1) ** self.power_t
+
+    def trigger_stopping(self, reason: str, verbose: bool) -> bool:
+        """Return whether to stop; the adaptive rate is divided by five instead, down to 1e-6."""
+        stops, what = True, " Stopping."
+        if self.lr_schedule == "adaptive":
+            stops, what = self.learning_rate <= 1e-6, " Learning rate too small. Stopping."
+        if not stops:
+            self.learning_rate /= 5.0
+            what = f" Setting learning rate to {self.learning_rate:f}"
+        if verbose:
+            print(f"{reason}{what}")  # noqa: T201
+        return stops
+
+    @classmethod
+    def from_sklearn(cls, theirs: Any) -> Self:
+        """Return scikit-learn's optimizer as one of ours."""
+        is_sgd = hasattr(theirs, "velocities")
+        if is_sgd:
+            settings: tuple[Any, ...] = ("sgd", float(theirs.momentum), bool(theirs.nesterov))
+            ours = cls(settings, theirs.learning_rate_init, theirs.lr_schedule, theirs.power_t)
+            lists = {"velocity": theirs.velocities}
+        else:
+            settings = ("adam", float(theirs.beta_1), float(theirs.beta_2), float(theirs.epsilon))
+            ours = cls(settings, theirs.learning_rate_init)
+            ours.t = theirs.t
+            lists = {"m": theirs.ms, "v": theirs.vs}
+        ours.learning_rate = theirs.learning_rate
+        ours.state = {name: _joined(arrays) for name, arrays in lists.items()}
+        return ours
+
+    def to_sklearn(self, coefs: Sequence[np.ndarray], intercepts: Sequence[np.ndarray]) -> Any:
+        """Return scikit-learn's optimizer of the same settings and state."""
+        params = [*coefs, *intercepts]
+        state = {name: _parted(on_host(vector), coefs) for name, vector in (self.state or {}).items()}
+        if self.settings[0] == "sgd":
+            _, momentum, nesterov = self.settings
+            theirs = SGDOptimizer(params, self.learning_rate_init, self.lr_schedule, momentum, nesterov, self.power_t)
+            theirs.velocities = state.get("velocity", theirs.velocities)
+        else:
+            theirs = AdamOptimizer(params, self.learning_rate_init, *self.settings[1:])
+            theirs.t, theirs.ms, theirs.vs = self.t, state.get("m", theirs.ms), state.get("v", theirs.vs)
+        theirs.learning_rate = self.learning_rate
+        return theirs
+
+
+@lru_cache(maxsize=64)
+def _rule(settings: tuple[Any, ...]) -> Optimizer:
+    if settings[0] == "sgd":
+        return sgd(settings[1], nesterov=settings[2], rate_inside=True)
+    return adam(settings[1], settings[2], epsilon=settings[3], epsilon_hat=True)
+
+
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the arrays of all weights and then all biases as one vector, layer by layer."""
+    n = len(arrays) // 2
+    return np.concatenate([array.ravel() for k in range(n) for array in (arrays[k], arrays[n + k])])
+
+
+def _parted(vector: np.ndarray, coefs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return a vector as the arrays of all weights and then all biases."""
+    layers = Layout((coefs[0].shape[0], *(W.shape[1] for W in coefs))).unflatten(vector)
+    return [*(W.copy() for W, _ in layers), *(b.ravel().copy() for _, b in layers)]

@@ -1,0 +1,149 @@
+"""MLPRegressor: scikit-learn's, on any array library and device."""
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import sklearn.neural_network
+from sklearn.base import RegressorMixin
+from sklearn.utils import column_or_1d
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import validate_data
+
+from xpmlp.estimators._sklearn import REGRESSOR_CONSTRAINTS, fit_context
+from xpmlp.estimators.base import Perceptron
+from xpmlp.estimators.inputs import Place, check_values, check_weights, is_foreign, on_host, place_of
+from xpmlp.estimators.scores import r2
+from xpmlp.namespaces import Array
+
+
+class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
+    """A multilayer perceptron for values or rates: scikit-learn's MLPRegressor, on any array library and device.
+
+    As `MLPClassifier`, with half the squared error or half the Poisson deviance, summed over the outputs, minimised.
+
+    Parameters
+    ----------
+    loss, hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, \
+    max_iter, shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, \
+    validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
+        As `sklearn.neural_network.MLPRegressor` has them, with the same defaults.
+    backend, dtype
+        As for `MLPClassifier`.
+
+    Attributes
+    ----------
+    coefs_, intercepts_ : list of arrays
+        As for `MLPClassifier`.
+    loss_, loss_curve_ : float, list of float
+        As scikit-learn reports them: the squared error is averaged over the outputs, where its gradient is that of
+        their sum.
+    best_loss_, n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_, \
+    validation_scores_, best_validation_score_
+        As scikit-learn has them.
+    """
+
+    _sklearn = sklearn.neural_network.MLPRegressor
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **Perceptron._parameter_constraints,
+        "loss": REGRESSOR_CONSTRAINTS["loss"],
+    }
+
+    def __init__(
+        self,
+        loss: str = "squared_error",
+        hidden_layer_sizes: Any = (100,),
+        activation: str = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: Any = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: int = 10,
+        max_fun: int = 15000,
+        backend: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        self._keep(locals())
+
+    @available_if(lambda estimator: estimator._check_solver())
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Make one epoch over the samples; see `fit`."""
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def predict(self, X: Any) -> Array:
+        """Return what is predicted for each sample, (n,) or (n, outputs), where X is.
+
+        Parameters
+        ----------
+        X : array, shape (n, features)
+            The samples, of the library and on the device that `fit` was given.
+        """
+        with self._outputs(X, "predict") as (P, place):
+            return place.to_source(P[:, 0] if P.shape[1] == 1 else P)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return R², the part of the targets' variance that is explained, the mean over the outputs.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As `fit` has them.
+        """
+        if not is_foreign(X):
+            weights = None if sample_weight is None else on_host(sample_weight)
+            return float(super().score(X, on_host(y), weights))
+        found, place = self.predict(X), place_of(X, self.backend, self.dtype)
+        with place.device.context():
+            P = place.xp.reshape(found, (found.shape[0], -1))
+            T = check_values(place.to_device(y), place.xp, P, type(self).__name__)
+            if T.shape != P.shape:
+                raise ValueError(f"y_true and y_pred have different number of output ({T.shape[1]}!={P.shape[1]})")
+            weights = None if sample_weight is None else check_weights(sample_weight, place, found)
+            return r2(P, T, weights)
+
+    def _head(self) -> str:
+        return "exp" if self.loss == "poisson" else "identity"
+
+    def _check_both(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse=["csr", "csc"],
+            multi_output=True,
+            y_numeric=True,
+            dtype=(np.float64, np.float32),
+            reset=reset,
+        )
+        return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+
+    def _check_targets(self, X: Any, y: Any, place: Place, incremental: bool) -> Array:
+        if place.is_host:
+            self._loss_type = np.result_type(X.dtype, y.dtype).type
+            if y.dtype.kind not in "biuf":
+                raise ValueError(
+                    "dtype='numeric' is not compatible with arrays of bytes/strings. Convert your data to numeric "
+                    "values explicitly instead."
+                )
+            T = y if y.ndim == 2 else y[:, None]
+            return T.astype(X.dtype, copy=False)
+        return check_values(place.to_device(y), place.xp, X, type(self).__name__)
+
+    def _validation_score(self, P: Array, T: Array, weights: Array | None) -> float:
+        return r2(P, T, weights)

@@ -1,0 +1,1 @@
+"""A trained network: loaded, saved, asked, scored and drawn."""

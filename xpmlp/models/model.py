@@ -1,0 +1,340 @@
+"""A trained network as a file, and as something that classifies images."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xpmlp.backends import get_backend
+from xpmlp.backends.base import Backend, computing
+from xpmlp.errors import ArrayError, CheckpointError, ConfigError, ShapeError
+from xpmlp.math.activations import softmax
+from xpmlp.math.layout import Layer, Layout
+from xpmlp.math.network import forward
+from xpmlp.namespaces import Array, array_namespace
+from xpmlp.storage import tensors
+
+FILE = "model.safetensors"
+"""What a run calls its model."""
+
+CHECKPOINTS = "checkpoints"
+"""The folder of a run's checkpoints, each of which is a model too."""
+
+BATCH_SIZE = 1024
+"""Images at a time, where the user does not say."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What must be known of a network to use its parameters.
+
+    Parameters
+    ----------
+    layout : Layout
+        Its widths.
+    image_shape : tuple of int
+        The height and width of its images, in pixels.
+    max_value : int
+        The grey value that counts as 1.
+    class_names : tuple of str
+        What its classes are called.
+    dataset : str
+        The name of the data set that it was trained on.
+
+    Raises
+    ------
+    ConfigError
+        If they contradict each other.
+    """
+
+    layout: Layout
+    image_shape: tuple[int, int]
+    max_value: int
+    class_names: tuple[str, ...]
+    dataset: str
+
+    def __post_init__(self) -> None:
+        (height, width), sizes = self.image_shape, self.layout.sizes
+        if height * width != sizes[0] or len(self.class_names) != sizes[-1]:
+            raise ConfigError(
+                f"images of {height} × {width} and {len(self.class_names)} classes: the network's layers are {sizes}"
+            )
+        if not 0 < self.max_value <= 255:
+            raise ConfigError(f"max_value {self.max_value}: expected 1 to 255")
+
+
+def write_model(path: str | os.PathLike[str], theta: np.ndarray, info: ModelInfo) -> None:
+    """Write the parameters and all that is needed to use them: the tensors W1, b1, … and a description.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    theta : numpy.ndarray, shape (info.layout.size,)
+        The parameters.
+    info : ModelInfo
+        What they are.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    tensors.write(path, "model", to_tensors(theta, info.layout), describe(info, theta.dtype))
+
+
+def load(path: str | os.PathLike[str], backend: str | Backend = "auto") -> "Model":
+    """Return a trained network, on whichever backend, whatever backend trained it.
+
+    Parameters
+    ----------
+    path : path
+        A model's file, a checkpoint's, or the folder of a run: its model, or its last checkpoint where it is not
+        finished.
+    backend : str or Backend
+        What it computes on, as `get_backend` names it.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, or it is damaged, of a newer format or another program's.
+    BackendError
+        If the backend cannot run.
+    """
+    while True:
+        file = find_model(path)
+        try:
+            found = tensors.read(file, ("model", "checkpoint"))
+            break
+        except CheckpointError:
+            if not Path(path).is_dir() or file.exists():
+                raise  # else the run, which goes on, has a newer one
+    theta, info = from_tensors(found, file)
+    device = backend if isinstance(backend, Backend) else get_backend(backend, theta.dtype.name)
+    with computing(device, BATCH_SIZE):
+        return Model(device, device.asarray(theta, copy=True), info)
+
+
+def find_model(path: str | os.PathLike[str]) -> Path:
+    """Return the file of a model, given that or the folder of a run.
+
+    Raises
+    ------
+    CheckpointError
+        If there is nothing, or a folder that holds neither a model nor a checkpoint.
+    """
+    if not os.fspath(path):
+        raise CheckpointError("the model has no name: expected a model's file or a run's folder")
+    path = Path(path)
+    if not os.path.lexists(path):
+        raise CheckpointError(f"{path}: no such file or folder; expected a run's folder or a model's file")
+    if not path.is_dir():
+        return path
+    if (path / FILE).exists():
+        return path / FILE
+    checkpoints = list_checkpoints(path)
+    if not checkpoints:
+        raise CheckpointError(f"{path} is a folder without {FILE} or checkpoints: expected a run's, or a model's file")
+    return checkpoints[-1]
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """Return a run's checkpoints, the last one last."""
+    found = (run / CHECKPOINTS).glob("step-*.safetensors")
+    return sorted(found, key=lambda path: (len(path.name), path.name))  # a step of nine digits comes after eight
+
+
+class Model:
+    """A trained network on a backend's device.
+
+    Parameters
+    ----------
+    backend : Backend
+        What it computes on.
+    theta : array, shape (info.layout.size,)
+        Its parameters, there.
+    info : ModelInfo
+        What they are.
+
+    Attributes
+    ----------
+    layers : tuple of (W, b)
+        Weights (fan_in × fan_out) and biases (1 × fan_out) on the device.
+    layout, image_shape, max_value, class_names, dataset
+        As `ModelInfo` has them.
+    """
+
+    def __init__(self, backend: Backend, theta: Array, info: ModelInfo) -> None:
+        self.backend, self.theta, self.info = backend, theta, info
+        self.layout, self.image_shape, self.max_value = info.layout, info.image_shape, info.max_value
+        self.class_names, self.dataset = info.class_names, info.dataset
+
+    def __repr__(self) -> str:
+        widths = "-".join(map(str, self.layout.sizes))
+        return f"<xpmlp model {widths} of {self.dataset}, {self.theta.dtype}, {self.backend}>"
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Each layer's weights (fan_in × fan_out) and biases (1 × fan_out), on the device."""
+        return self.layout.unflatten(self.theta)
+
+    def predict(self, images: Array, batch_size: int = BATCH_SIZE) -> Array:
+        """Return each image's class, an index into `class_names`; see `predict_proba` for the arguments.
+
+        Returns
+        -------
+        array of integers, shape (n,)
+            NumPy's where the images are, else on the device.
+        """
+        with computing(self.backend, batch_size):
+            S = self.logits(images, batch_size)
+            return array_namespace(S=S).argmax(S, axis=1)
+
+    def predict_proba(self, images: Array, batch_size: int = BATCH_SIZE) -> Array:
+        """Return the probability of each class (F6).
+
+        Parameters
+        ----------
+        images : array of uint8, shape (n, height, width) or (n, height · width)
+            Grey values from 0 to `max_value`: NumPy's, or of the backend's library and on its device.
+        batch_size : int
+            Images at a time.
+
+        Returns
+        -------
+        array, shape (n, classes)
+            NumPy's where the images are, else on the device.
+
+        Raises
+        ------
+        ArrayError
+            If the images are of another library, or not uint8.
+        ShapeError
+            If they are of another size.
+        BackendError
+            If the device's memory runs out.
+        """
+        with computing(self.backend, batch_size):
+            return softmax(self.logits(images, batch_size))
+
+    def logits(self, images: Array, batch_size: int = BATCH_SIZE) -> Array:
+        """Return the last layer's outputs S (F5), (n, classes); see `predict_proba` for the arguments."""
+        if batch_size < 1:
+            raise ConfigError(f"batch size {batch_size}: expected at least 1")
+        is_host = isinstance(images, np.ndarray)
+        xp = array_namespace(images=images) if is_host else array_namespace(images=images, theta=self.theta)
+        if images.dtype != xp.uint8:
+            raise ArrayError(f"images are {images.dtype}: expected uint8, grey values from 0 to {self.max_value}")
+        n_pixels = self.layout.sizes[0]
+        if tuple(images.shape[1:]) not in (self.image_shape, (n_pixels,)):
+            height, width = self.image_shape
+            raise ShapeError(
+                f"images have shape {tuple(images.shape)}: expected (n, {height}, {width}) or (n, {n_pixels})"
+            )
+        rows = xp.reshape(images, (images.shape[0], n_pixels))
+        dtype = self.theta.dtype
+        parts = []
+        with computing(self.backend, batch_size):
+            layers = self.layers
+            n = rows.shape[0]
+            for first in range(0, max(1, n), batch_size):
+                batch = rows[first : min(first + batch_size, n), :]
+                X = array_namespace(theta=self.theta).astype(self.backend.asarray(batch) if is_host else batch, dtype)
+                X *= 1 / self.max_value
+                S, _ = forward(layers, X)
+                parts.append(self.backend.to_numpy(S) if is_host else S)
+            return xp.concat(parts, axis=0)
+
+
+def to_tensors(theta: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
+    """Return the parameters as a file has them: W1 (fan_in × fan_out), b1 (1 × fan_out), …."""
+    return {
+        f"{letter}{k}": array
+        for k, layer in enumerate(layout.unflatten(theta), start=1)
+        for letter, array in zip("Wb", layer, strict=True)
+    }
+
+
+def describe(info: ModelInfo, dtype: np.dtype) -> dict[str, Any]:
+    """Return what a file says of its parameters."""
+    return {
+        "sizes": info.layout.sizes,
+        "dtype": dtype.name,
+        "image_shape": info.image_shape,
+        "max_value": info.max_value,
+        "class_names": info.class_names,
+        "dataset": info.dataset,
+    }
+
+
+def from_tensors(found: tensors.Contents, path: Path) -> tuple[np.ndarray, ModelInfo]:
+    """Return the parameters in a file, and what they are.
+
+    Raises
+    ------
+    CheckpointError
+        If the file's description is not a network's, or its tensors are others than that describes.
+    """
+    try:
+        info, dtype = _read_description(found.description)
+    except (KeyError, TypeError, ValueError) as error:
+        problem = f"no {error}" if isinstance(error, KeyError) else error
+        raise CheckpointError(f"{path} is damaged: its description is no network's ({problem})") from None
+    layers = []
+    for k, (fan_in, fan_out) in enumerate(info.layout.shapes, start=1):
+        expected = {f"W{k}": (fan_in, fan_out), f"b{k}": (1, fan_out)}
+        require_tensors(found.tensors, expected, dtype, path)
+        layers.append((found.tensors[f"W{k}"], found.tensors[f"b{k}"]))
+    require_intact(found, path)
+    return info.layout.flatten(layers), info
+
+
+def require_tensors(
+    found: Mapping[str, np.ndarray], expected: Mapping[str, Sequence[int]], dtype: str, path: Path
+) -> None:
+    """Refuse a file that lacks a tensor, or has one of another shape or dtype.
+
+    Raises
+    ------
+    CheckpointError
+        If it is so.
+    """
+    for name, shape in expected.items():
+        if name not in found:
+            raise CheckpointError(f"{path}: tensor {name} is missing: expected {dtype} {tuple(shape)}")
+        tensor = found[name]
+        if tensor.dtype.name != dtype or tensor.shape != tuple(shape):
+            raise CheckpointError(
+                f"{path}: tensor {name} is {tensor.dtype} {tensor.shape}: expected {dtype} {tuple(shape)}"
+            )
+
+
+def require_intact(found: tensors.Contents, path: Path) -> None:
+    """Refuse a file whose contents are not those that were written.
+
+    Raises
+    ------
+    CheckpointError
+        If it is so.
+    """
+    if not found.is_intact:
+        raise CheckpointError(f"{path} is damaged: its contents have not the SHA-256 sum that they were written with")
+
+
+def _read_description(description: Mapping[str, Any]) -> tuple[ModelInfo, str]:
+    height, width = description["image_shape"]
+    names = description["class_names"]
+    dtype = description["dtype"]
+    if dtype not in ("float32", "float64") or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"dtype {dtype}, classes {names}")
+    info = ModelInfo(
+        layout=Layout(tuple(description["sizes"])),
+        image_shape=(int(height), int(width)),
+        max_value=int(description["max_value"]),
+        class_names=tuple(names),
+        dataset=str(description["dataset"]),
+    )
+    return info, dtype

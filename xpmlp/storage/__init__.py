@@ -1,0 +1,1 @@
+"""Files: whole or not at all, locked, with tensors or pictures in them."""

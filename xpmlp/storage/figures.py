@@ -1,0 +1,33 @@
+"""Pictures as files. Matplotlib is imported when the first is drawn."""
+
+import io
+import os
+from typing import Any
+
+from xpmlp.storage.files import write_whole
+
+TRAINING, VALIDATION = "#4477aa", "#cc6677"  # told apart by colour-blind readers too (Paul Tol's "bright", "muted")
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty figure of so many inches, which needs no screen."""
+    chosen = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "agg"  # a value that Matplotlib does not know would end its import
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    finally:
+        if chosen is None:
+            del os.environ["MPLBACKEND"]
+        else:
+            os.environ["MPLBACKEND"] = chosen
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Write a figure as PNG to just that path, whatever its name ends in, as a whole or not at all."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    write_whole(path, buffer.getvalue())

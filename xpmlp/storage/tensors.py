@@ -1,0 +1,124 @@
+"""Arrays and their description in one safetensors file, which knows whether it is whole.
+
+The description is JSON under the metadata's one key ``xpmlp``: what the file is (``kind``), the ``format_version``,
+what the writer adds, and ``sum``, the SHA-256 of all else. (safetensors itself has no sum, and writes several keys in
+any order.)
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xpmlp.errors import CheckpointError
+from xpmlp.storage.files import write_whole
+
+FORMAT_VERSION = 1
+"""Of the files written here; a reader refuses a newer one."""
+
+
+class Contents(NamedTuple):
+    """What a file holds."""
+
+    description: dict[str, Any]
+    tensors: dict[str, np.ndarray]
+    is_intact: bool
+    """Whether its sum is that of what was written. A reader that finds nothing else to complain of asks for it."""
+
+
+def write(
+    path: str | os.PathLike[str], kind: str, tensors: Mapping[str, np.ndarray], description: Mapping[str, Any]
+) -> None:
+    """Write arrays and their description to a file, which is there as a whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    kind : str
+        What it is, such as ``model``.
+    tensors : mapping of str to numpy.ndarray
+        The arrays, of any byte order and strides.
+    description : mapping
+        What JSON can hold.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    from safetensors.numpy import save  # 60 ms that a plain `import xpmlp` need not pay
+
+    ordinary = {name: _ordinary(array) for name, array in tensors.items()}
+    described = {**description, "kind": kind, "format_version": FORMAT_VERSION}
+    described = json.loads(json.dumps(described, allow_nan=False))  # as a reader will see it
+    described["sum"] = _sum(described, ordinary)
+    write_whole(path, save(ordinary, {"xpmlp": json.dumps(described, ensure_ascii=False, allow_nan=False)}))
+
+
+def read(path: str | os.PathLike[str], kinds: tuple[str, ...]) -> Contents:
+    """Return the arrays and the description in a file.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    kinds : tuple of str
+        What it may be.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such file, or it is not whole, another program's, of a newer format or of another kind.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    expected = f"expected a {' or '.join(kinds)} that xpmlp wrote"
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder: {expected}, a file")
+    try:
+        path.open("rb").close()  # safe_open takes a file that may not be read for one that is not there
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            described = metadata.get("xpmlp")
+            # Another program's may have types that NumPy has not.
+            tensors = {} if described is None else {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; {expected}") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}; {expected}") from None
+    except (SafetensorError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is no whole safetensors file ({error}): {expected}") from None
+    if described is None:
+        raise CheckpointError(f"{path} is another program's safetensors file: {expected}")
+    try:
+        description = json.loads(described)
+        kind, version, sum_ = description["kind"], int(description["format_version"]), description.pop("sum")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise CheckpointError(f"{path} is damaged: its description cannot be read; {expected}") from None
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {version}: this xpmlp reads up to {FORMAT_VERSION}; update xpmlp"
+        )
+    if kind not in kinds:
+        raise CheckpointError(f"{path} is a {kind}: {expected}")
+    return Contents(description, tensors, sum_ == _sum(description, tensors))
+
+
+def _ordinary(array: np.ndarray) -> np.ndarray:
+    """Return an array as safetensors must be given it: of another order or byte order it is written wrongly."""
+    return np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
+
+
+def _sum(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+    sum_ = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        sum_.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        sum_.update(array.reshape(-1).view(np.uint8).data)
+    return sum_.hexdigest()

@@ -1,0 +1,108 @@
+"""The mean loss of a network over a data set, and how much of that it classifies correctly."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from xpmlp.backends.base import Backend, computing
+from xpmlp.communication import Communicator, SingleRank, part_of
+from xpmlp.data.datasets import Dataset
+from xpmlp.data.loading import Batch, DeviceLoader, row_dtype
+from xpmlp.errors import BackendError, DataError, TrainingError
+from xpmlp.math.layout import Layout
+from xpmlp.namespaces import Array
+from xpmlp.training.steps import Totals, make_evaluation_step, zero_totals
+
+
+class Evaluation(NamedTuple):
+    """The mean loss and the fraction classified correctly."""
+
+    loss: float
+    accuracy: float
+
+
+def evaluate(
+    theta: Array,
+    layout: Layout,
+    dataset: Dataset,
+    backend: Backend,
+    batch_size: int = 1024,
+    transfer: str = "auto",
+    communicator: Communicator | None = None,
+) -> Evaluation:
+    """Return the mean loss and the accuracy of a network over a data set.
+
+    Parameters
+    ----------
+    theta : array, shape (layout.size,)
+        The parameters, on the backend's device.
+    layout : Layout
+        The network's widths.
+    dataset : Dataset
+        The images and labels.
+    backend : Backend
+        The library and device that compute.
+    batch_size : int
+        Images at a time.
+    transfer : {"auto", "resident", "stream"}
+        How they come to the device.
+    communicator : Communicator or None
+        The ranks that share the work, all of them calling this; None: this process alone.
+
+    Raises
+    ------
+    DataError
+        If the images have not as many pixels as the network has inputs, or there are more classes than outputs.
+    BackendError
+        If the device's memory runs out.
+    TrainingError
+        If the loss is not finite.
+    """
+    require_kinds(dataset, backend)
+    n_pixels = dataset.image_shape[0] * dataset.image_shape[1]
+    if n_pixels != layout.sizes[0] or len(dataset.class_names) > layout.sizes[-1]:
+        raise DataError(
+            f"{dataset.provenance}: {n_pixels} pixels and {len(dataset.class_names)} classes: "
+            f"the network has {layout.sizes[0]} inputs and {layout.sizes[-1]} outputs"
+        )
+    with computing(backend, batch_size):
+        step = backend.compile(make_evaluation_step(layout, dataset.max_value), donate=(0,))
+        loader = DeviceLoader(dataset, backend, batch_size, transfer, reuse_buffers=True)
+        evaluation = evaluate_rows(step, theta, loader, all_rows(dataset), backend, communicator or SingleRank())
+    if not math.isfinite(evaluation.loss):
+        raise TrainingError(
+            f"{dataset.provenance}: the loss is {evaluation.loss}: the parameters are too great or not finite"
+        )
+    return evaluation
+
+
+def evaluate_rows(
+    step: Callable[[Totals, Array, Batch], Totals],
+    theta: Array,
+    loader: DeviceLoader,
+    rows: np.ndarray,
+    backend: Backend,
+    communicator: Communicator,
+) -> Evaluation:
+    """Return the same of some rows of a loader's images, each rank computing a part of them."""
+    totals = zero_totals(backend, "float64" if "float64" in str(theta.dtype) else "float32")
+    for batch in loader.batches(rows[part_of(len(rows), communicator)]):
+        totals = step(totals, theta, batch)
+    found = communicator.gather((float(backend.to_numpy(totals.loss)), int(backend.to_numpy(totals.correct))))
+    loss, correct = sum(loss for loss, _ in found), sum(correct for _, correct in found)
+    return Evaluation(loss / len(rows), correct / len(rows))
+
+
+def all_rows(dataset: Dataset) -> np.ndarray:
+    """Return the numbers of all images."""
+    return np.arange(len(dataset), dtype=row_dtype(len(dataset)))
+
+
+def require_kinds(dataset: object, backend: object) -> None:
+    """Refuse what is easily handed over in another's place: both parts of a data set, a backend's name."""
+    if not isinstance(dataset, Dataset):
+        raise DataError(f"a {type(dataset).__name__} where a Dataset is expected: give one part, such as data.train")
+    if not isinstance(backend, Backend):
+        raise BackendError(f"{backend!r} where a Backend is expected: give what get_backend(...) returns")

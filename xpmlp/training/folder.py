@@ -1,0 +1,325 @@
+"""A run's folder: what it is called, the files that it holds, and how a run that was cut short finds them."""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xpmlp.errors import CheckpointError, ConfigError
+from xpmlp.models.model import (
+    CHECKPOINTS,
+    FILE,
+    ModelInfo,
+    describe,
+    from_tensors,
+    list_checkpoints,
+    require_tensors,
+    to_tensors,
+    write_model,
+)
+from xpmlp.storage import tensors
+from xpmlp.storage.files import PART, FolderLock, flush, flush_folder, naming, write_whole
+from xpmlp.training.config import TrainConfig
+from xpmlp.training.records import Checkpoint, EpochMetrics
+
+
+class RunFolder:
+    """The folder of one training run, on disk from `create` on.
+
+    ``config.json``: every setting, resolved. ``checkpoints/``: where it can go on. ``metrics.jsonl``: a line an epoch.
+    ``summary.json``: what came of it. ``model.safetensors``: the last epoch's parameters. ``history.png``: the curves.
+    It is locked from `create` or `reopen` to `close`, or until the process dies.
+
+    Parameters
+    ----------
+    path : path
+        Where the run goes.
+    is_default : bool
+        Whether the name is ours: a suffix is then added where it is taken. A folder that the user named may exist if
+        it is empty.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds something, or cannot be made or written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, is_default: bool = False) -> None:
+        if not os.fspath(path):
+            raise ConfigError("the run's folder has no name: give one, or leave it to the default")
+        self.path = Path(path)
+        self._is_default = is_default
+        self._made: list[Path] = []
+        self._written: set[Path] = set()
+        self._lock: FolderLock | None = None
+        if self.path.exists() and not is_default:
+            if not self.path.is_dir():
+                raise ConfigError(f"{self.path} is a file: expected a folder for the run; name another")
+            self._require_empty()
+        existing = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise ConfigError(f"{self.path} cannot be made: {existing} is no folder that can be written; name another")
+
+    def create(self) -> None:
+        """Make the folder and lock it; what a run that was killed before it had begun has left there is removed.
+
+        Raises
+        ------
+        ConfigError
+            If that fails.
+        CheckpointError
+            If another process has just begun a run in it.
+        """
+        name, attempt = self.path.name, 1
+        while True:
+            missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+            try:
+                self.path.mkdir(parents=True, exist_ok=not self._is_default)
+            except OSError as error:
+                if isinstance(error, FileExistsError) and self._is_default:
+                    attempt += 1
+                    self.path = self.path.with_name(f"{name}-{attempt}")
+                    continue
+                raise ConfigError(f"{self.path} cannot be made: {error.strerror}; name another") from None
+            self._made = missing
+            break
+        self._lock = FolderLock(self.path)
+        self._written.add(self.path / FolderLock.NAME)
+        self._require_empty()  # another run may have come and gone since it was looked at
+        self._remove_parts()
+
+    @classmethod
+    def reopen(cls, path: str | os.PathLike[str]) -> "RunFolder":
+        """Return the folder of a run that was begun before, locked, and without what a crash has left half-written.
+
+        Raises
+        ------
+        CheckpointError
+            If there is no run in it, or another process is writing it.
+        """
+        folder = cls.__new__(cls)
+        folder.path, folder._is_default, folder._made, folder._written = Path(path), False, [], set()
+        if not os.fspath(path):
+            raise CheckpointError("the run's folder has no name: expected the folder of a run")
+        if not folder.path.is_dir():
+            found = "is a file" if folder.path.exists() else "is not there"
+            raise CheckpointError(f"{path} {found}: expected the folder of a run")
+        if not (folder.path / "config.json").exists():
+            raise CheckpointError(f"{path} has no config.json: expected the folder of a run that has begun")
+        folder._lock = FolderLock(folder.path)
+        folder._remove_parts()
+        return folder
+
+    def close(self) -> None:
+        """Let others write the folder."""
+        if self._lock:
+            self._lock.release()
+            self._lock = None
+
+    def _remove_parts(self) -> None:
+        """Remove what a process that was killed has left half-written; the lock says that none is at it."""
+        for part in (*self.path.glob(f".*{PART}"), *(self.path / CHECKPOINTS).glob(f".*{PART}")):
+            part.unlink(missing_ok=True)
+
+    def _require_empty(self) -> None:
+        if not all(map(_is_left_over, self.path.iterdir())):
+            raise ConfigError(f"{self.path} holds something: a run needs an empty folder; name another")
+
+    def discard(self) -> None:
+        """Remove what was written, and each folder that `create` made, for a run that never began."""
+        for file in self._written:
+            file.unlink(missing_ok=True)
+        for folder in self._made:
+            with contextlib.suppress(OSError):  # another run may have put its own into runs/ meanwhile
+                folder.rmdir()
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON file, which is there as a whole or not at all."""
+        self._written.add(self.path / name)
+        text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+        write_whole(self.path / name, f"{text}\n".encode())
+
+    def append_metrics(self, metrics: EpochMetrics) -> None:
+        """Add an epoch's line to ``metrics.jsonl``; it is on the disk when this returns."""
+        path = self.path / "metrics.jsonl"
+        self._written.add(path)
+        with naming(path), path.open("ab") as file:
+            file.write(_line(metrics).encode())
+            flush(file)
+
+    def restore_metrics(self, epochs: Iterable[EpochMetrics]) -> str:
+        """Let ``metrics.jsonl`` hold the lines of just these epochs, and return what was wrong with it.
+
+        A run that goes on from a checkpoint makes the later ones anew.
+        """
+        path = self.path / "metrics.jsonl"
+        wanted = "".join(map(_line, epochs)).encode()
+        found = path.read_bytes() if path.exists() else b""
+        if found == wanted:
+            return ""
+        write_whole(path, wanted)
+        if found and not found.endswith(b"\n"):
+            return f"{path}: its last line was torn; repaired"
+        if found.startswith(wanted):
+            later = len(found[len(wanted) :].splitlines())
+            lost = "1 epoch after the checkpoint is" if later == 1 else f"{later} epochs after the checkpoint are"
+            return f"{path}: {lost} made anew"
+        return f"{path}: others than the checkpoint's epochs; written anew from it"
+
+    def write_checkpoint(self, checkpoint: Checkpoint, info: ModelInfo, keep: int) -> None:
+        """Write a checkpoint, and remove all but the last `keep`; a checkpoint is a model too.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; those before it are still there.
+        """
+        folder = self.path / CHECKPOINTS
+        if not folder.exists():
+            folder.mkdir()
+            flush_folder(self.path)
+            self._made.insert(0, folder)
+        path = folder / f"step-{checkpoint.step:08}.safetensors"
+        self._written.add(path)
+        vectors = {f"state.{name}": vector for name, vector in checkpoint.state.items()}
+        totals = {f"totals.{name}": total for name, total in checkpoint.totals.items()}
+        description = {
+            **describe(info, checkpoint.theta.dtype),
+            "config": dataclasses.asdict(checkpoint.config),
+            "step": checkpoint.step,
+            "epochs": [dataclasses.asdict(epoch) for epoch in checkpoint.epochs],
+            "generator": checkpoint.generator,
+            "epoch_seconds": checkpoint.epoch_seconds,
+            "seconds": checkpoint.seconds,
+        }
+        parameters = to_tensors(checkpoint.theta, checkpoint.layout)
+        tensors.write(path, "checkpoint", {**parameters, **vectors, **totals}, description)
+        for old in list_checkpoints(self.path)[:-keep]:
+            old.unlink(missing_ok=True)
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The files of its checkpoints, the last one last."""
+        return list_checkpoints(self.path)
+
+    def write_model(self, theta: np.ndarray, info: ModelInfo) -> None:
+        """Write ``model.safetensors``; see `xpmlp.models.model.write_model`."""
+        self._written.add(self.path / FILE)
+        write_model(self.path / FILE, theta, info)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, where it is there."""
+        (self.path / name).unlink(missing_ok=True)
+        flush_folder(self.path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what a run's JSON file holds.
+
+    Raises
+    ------
+    CheckpointError
+        If it is not there, or no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}: expected a run's {path.name}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is no JSON ({error}): expected a run's {path.name}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}: expected a run's {path.name}, an object")
+    return content
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a ``metrics.jsonl``; a last one that is torn, or still being written, is left out.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be read, or another line is none of an epoch.
+    """
+    names = {field.name for field in dataclasses.fields(EpochMetrics)}
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}: expected a run's metrics") from None
+    lines = []
+    for number, line in enumerate(text.splitlines(keepends=True), start=1):
+        if not line.endswith("\n"):
+            break
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            lines.append(None)
+        if not isinstance(lines[-1], dict) or not names <= lines[-1].keys():
+            raise CheckpointError(f"{path}, line {number}: expected an epoch's metrics, a JSON object")
+    return lines
+
+
+def read_settings(content: Mapping[str, Any], path: Path) -> TrainConfig:
+    """Return the settings among what a ``config.json`` or a checkpoint holds.
+
+    Raises
+    ------
+    CheckpointError
+        If one is missing or outside its range.
+    """
+    try:
+        settings = {field.name: content[field.name] for field in dataclasses.fields(TrainConfig)}
+        return TrainConfig(**{**settings, "hidden": tuple(settings["hidden"])})
+    except KeyError as error:
+        raise CheckpointError(f"{path} has no {error}: expected every setting of a run") from None
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def read_checkpoint(path: Path) -> tuple[Checkpoint, ModelInfo]:
+    """Return a checkpoint, and what its parameters are.
+
+    Raises
+    ------
+    CheckpointError
+        If it is missing, damaged, of a newer format or another program's.
+    """
+    found = tensors.read(path, ("checkpoint",))
+    theta, info = from_tensors(found, path)
+    parts: dict[str, dict[str, np.ndarray]] = {"state": {}, "totals": {}}
+    for name, tensor in found.tensors.items():
+        group, _, member = name.partition(".")
+        if member:
+            parts[group][member] = tensor
+    for name in parts["state"]:
+        require_tensors(found.tensors, {f"state.{name}": theta.shape}, theta.dtype.name, path)
+    description = found.description
+    try:
+        checkpoint = Checkpoint(
+            config=read_settings(description["config"], path),
+            layout=info.layout,
+            step=int(description["step"]),
+            epochs=tuple(EpochMetrics(**epoch) for epoch in description["epochs"]),
+            theta=theta,
+            state=parts["state"],
+            totals=parts["totals"],
+            generator=description["generator"],
+            epoch_seconds=float(description["epoch_seconds"]),
+            seconds=float(description["seconds"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: its description is no checkpoint's ({error})") from None
+    return checkpoint, info
+
+
+def _is_left_over(path: Path) -> bool:
+    """Return whether a file is what a run leaves that was killed before it had begun."""
+    return path.name == FolderLock.NAME or (path.name.startswith(".") and path.name.endswith(PART))
+
+
+def _line(metrics: EpochMetrics) -> str:
+    return json.dumps(dataclasses.asdict(metrics), allow_nan=False) + "\n"

@@ -1,0 +1,93 @@
+"""The loop: epochs of steps, whatever they train and whichever library makes them."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from xpmlp.backends.base import Backend
+from xpmlp.math.optimizers import Scalars
+from xpmlp.training.distributed import Strategy
+from xpmlp.training.steps import Carry
+
+
+class Work(Protocol):
+    """What is trained: where its batches come from, and what is done between steps and between epochs."""
+
+    def begin_epoch(self, step: int) -> tuple[Iterator[tuple[Any, Any]], int] | None:
+        """Return the batches, each with its noise, that follow a step in its epoch, and the epoch's last step.
+
+        None: no epoch follows.
+        """
+
+    def scalars(self, step: int) -> Scalars:
+        """Return the numbers of a step, counted from 1 over the whole run."""
+
+    def next_due(self, step: int) -> int:
+        """Return before which later step nothing is to be done between steps."""
+
+    def after_step(self, step: int) -> None:
+        """Do what is due after a step, which may still be queued on the device."""
+
+    def keeps(self, step: int) -> bool:
+        """Return whether what the ranks have after a step within an epoch is to be kept."""
+
+    def keep(self, step: int, carry: Carry) -> None:
+        """Keep it."""
+
+    def end_epoch(self, step: int, carry: Carry) -> Carry:
+        """Do what is due after an epoch, and return with what the next one begins."""
+
+
+class Loop:
+    """Steps of some work by a strategy on a backend, to its end or until the strategy wants to stop.
+
+    Parameters
+    ----------
+    work : Work
+        What is trained.
+    strategy : Strategy
+        What makes its steps.
+    backend : Backend
+        What is handed runs of steps between which nothing is due, so that a library may compile these.
+    carry : Carry
+        What the first step is handed.
+    step : int
+        How many steps were made before.
+
+    Attributes
+    ----------
+    carry, step
+        The same after the last step.
+    is_stopped : bool
+        Whether it was stopped before its end.
+    """
+
+    def __init__(self, work: Work, strategy: Strategy, backend: Backend, carry: Carry, step: int = 0) -> None:
+        self.work, self.strategy, self.backend, self.carry, self.step = work, strategy, backend, carry, step
+        self.is_stopped = False
+
+    def run(self) -> None:
+        """Train."""
+        work, strategy = self.work, self.strategy
+        while not self.is_stopped and (epoch := work.begin_epoch(self.step)) is not None:
+            batches, last = epoch
+            while self.step < last and not self.is_stopped:
+                inputs = self._inputs(batches, min(last, work.next_due(self.step)))
+                self.carry = self.backend.repeat(strategy.step, self.carry, inputs)
+                work.after_step(self.step)
+                self.is_stopped = self.is_stopped or strategy.should_stop()
+                if self.is_stopped or (self.step < last and work.keeps(self.step)):
+                    self.carry = strategy.sync(self.carry)
+                    work.keep(self.step, self.carry)
+            if not self.is_stopped:
+                self.carry = work.end_epoch(self.step, strategy.sync(self.carry))
+
+    def _inputs(self, batches: Iterator[tuple[Any, Any]], due: int) -> Iterator[tuple[Any, Scalars, Any]]:
+        """Yield what each step takes, up to the one behind which something is due, or until a wish to stop."""
+        for batch, noise in batches:
+            self.step += 1
+            yield batch, self.work.scalars(self.step), noise
+            if self.step == due:
+                return
+            if self.strategy.should_stop():
+                self.is_stopped = True
+                return

@@ -1,0 +1,119 @@
+"""What is minimised: functions of the parameters and a batch that return the loss and its gradient."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from xpmlp.data.deformation import Deformation
+from xpmlp.data.dropout import Dropout
+from xpmlp.data.loading import Batch, read_batch
+from xpmlp.data.noise import Noise
+from xpmlp.math.activations import reported_losses
+from xpmlp.math.elements import scaled, weighted
+from xpmlp.math.layout import Layer, Layout, center_gradients, gradient_vector, penalize
+from xpmlp.math.network import backward, forward, score
+from xpmlp.namespaces import Array, array_namespace
+
+Objective: TypeAlias = Callable[..., tuple[Array, Array, Array | None, int]]
+"""From theta, a batch and its noise (or None) to the gradient by theta, the batch's mean loss, how many of its samples
+are classified correctly (None: they are not counted), and how many it has."""
+
+
+@dataclass(frozen=True)
+class ImageObjective:
+    """The mean cross-entropy of images.
+
+    Called with theta, a batch as `DeviceLoader.batches` yields it (or its images, uint8 n × d, and labels, int32 n),
+    the step's `Noise` or None, and what the gradient is multiplied by, or None.
+
+    Parameters
+    ----------
+    layout : Layout
+        The network's widths.
+    max_value : int
+        The grey value that counts as 1.
+    center : float
+        Train as if this were subtracted from all inputs (derivation.md, C1 to C3).
+    deformation : Deformation or None
+        What deforms the images by the step's noise.
+    dropout : Dropout or None
+        What makes masks of the step's noise.
+    """
+
+    layout: Layout
+    max_value: int
+    center: float = 0.0
+    deformation: Deformation | None = None
+    dropout: Dropout | None = None
+
+    def __call__(  # noqa: D102
+        self, theta: Array, batch: Batch, noise: Noise | None = None, share: Any = None
+    ) -> tuple[Array, Array, Array | None, int]:
+        images, labels = read_batch(batch)
+        layers = self.layout.unflatten(theta)
+        drawn, left_out = noise or Noise()
+        if self.deformation and drawn:
+            X = self.deformation(images, drawn)
+        else:
+            X = scaled(images, share=1 / self.max_value, dtype=theta.dtype)
+        masks = self.dropout.masks(theta, X.shape[0], left_out) if self.dropout and left_out else None
+        S, trail = forward(layers, X, masks=masks)
+        delta, loss, correct = score(S, labels)
+        if share is not None:
+            delta *= share  # all gradients are linear in it, and it is the smallest of them
+
+        def compute(into: Sequence[Layer] | None) -> Sequence[Layer]:
+            if not self.center:
+                return backward(layers, trail, delta, masks=masks, into=into)
+            X = trail[0][1]
+            X -= self.center  # C1
+            gradients = backward(layers, [(X, X), *trail[1:]], delta, masks=masks, into=into)
+            return center_gradients(gradients, self.center)
+
+        return gradient_vector(self.layout, theta, compute), loss, correct, S.shape[0]
+
+
+@dataclass(frozen=True)
+class SampleObjective:
+    """The mean loss of samples with a penalty on the weights, as scikit-learn reports it, and its gradient.
+
+    Called with theta and a batch (X, T, weights or None), as `xpmlp.math.network.score` takes X and T.
+
+    Parameters
+    ----------
+    layout : Layout
+        The network's widths.
+    activation, head : str
+        Which of `ACTIVATIONS` and of `HEADS` in `xpmlp.math.activations`.
+    alpha : float
+        The penalty is alpha / 2 times the sum of the squared weights, divided by the number of samples (or by the sum
+        of their weights).
+    """
+
+    layout: Layout
+    activation: str
+    head: str
+    alpha: float
+
+    def __call__(  # noqa: D102
+        self, theta: Array, batch: Batch, noise: None = None
+    ) -> tuple[Array, Array, None, int]:
+        X, T, weights = batch
+        layers = self.layout.unflatten(theta)
+        S, trail = forward(layers, X, self.activation)
+        xp, n = array_namespace(S=S), S.shape[0]
+        share: Any = 1 / n if weights is None else 1 / xp.sum(weights)
+        losses = reported_losses(S, T, self.head)
+        loss = xp.sum(losses if weights is None else losses * weights) * share
+        if self.alpha:
+            squares = [xp.reshape(W, (-1,)) for W, _ in layers]
+            loss = loss + (0.5 * self.alpha) * share * sum((w @ w for w in squares[1:]), squares[0] @ squares[0])
+        delta, _, _ = score(S, T, self.head)
+        if weights is not None:
+            delta = weighted(delta, weights[:, None], share=n * share)
+
+        def compute(into: Sequence[Layer] | None) -> Sequence[Layer]:
+            gradients = backward(layers, trail, delta, self.activation, into=into)
+            return penalize(gradients, layers, self.alpha * share) if self.alpha else gradients
+
+        return gradient_vector(self.layout, theta, compute), loss, None, n

@@ -1,0 +1,160 @@
+"""What a training run sets out to do, what it measures, and from where it can go on."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xpmlp.math.layout import Layout
+from xpmlp.training.config import TrainConfig, resolved
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One epoch's line in the metrics.
+
+    Parameters
+    ----------
+    epoch : int
+        Counted from 1.
+    train_loss, train_accuracy : float
+        Means over the epoch's images, each seen before the update that it caused.
+    val_loss, val_accuracy : float or None
+        Of the held-out images after the epoch; None without any.
+    learning_rate : float
+        Of the epoch's last step.
+    seconds : float
+        For the order, the batches, the steps, and waiting for the last of them.
+    samples_per_second : float
+        Training images by those seconds.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float | None
+    val_accuracy: float | None
+    learning_rate: float
+    seconds: float
+    samples_per_second: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known before the first step.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        With every default resolved.
+    layout : Layout
+        The network's widths.
+    n_train, n_val : int
+        Images trained on and held out.
+    steps_per_epoch : int
+        Batches an epoch, the last short one included.
+    steps_done : int
+        Made before, where a run goes on.
+    """
+
+    config: TrainConfig
+    layout: Layout
+    n_train: int
+    n_val: int
+    steps_per_epoch: int
+    steps_done: int = 0
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training images, unless a target is reached before."""
+        return resolved(self.config.epochs)
+
+    @property
+    def batch_size(self) -> int:
+        """Images a step."""
+        return resolved(self.config.batch_size)
+
+
+@dataclass(frozen=True)
+class History:
+    """What a training run measured.
+
+    Parameters
+    ----------
+    plan : Plan
+        What it set out to do.
+    epochs : tuple of EpochMetrics
+        What came of it.
+    is_complete : bool
+        Whether it came to its end; False where it was asked to stop before.
+    """
+
+    plan: Plan
+    epochs: tuple[EpochMetrics, ...]
+    is_complete: bool = True
+
+    @property
+    def best(self) -> EpochMetrics | None:
+        """The first epoch of the greatest validation accuracy, None without validation data."""
+        validated = [epoch for epoch in self.epochs if epoch.val_accuracy is not None]
+        return max(validated, key=lambda epoch: epoch.val_accuracy or 0.0, default=None)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a run needs to go on exactly, on the host and independent of any array library.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        What the run was begun with, resolved.
+    layout : Layout
+        The network's widths.
+    step : int
+        Steps made over the run.
+    epochs : tuple of EpochMetrics
+        The epochs that are over; the best so far is among them.
+    theta : numpy.ndarray, shape (layout.size,)
+        The parameters.
+    state : mapping of str to numpy.ndarray, shape (layout.size,)
+        The optimizer's vectors.
+    totals : mapping of str to numpy.ndarray, shape ()
+        The running totals of the epoch that is not over.
+    generator : mapping
+        The state of the run's random generator at that epoch's start.
+    epoch_seconds : float
+        What that epoch has taken.
+    seconds : float
+        What the run has taken.
+    """
+
+    config: TrainConfig
+    layout: Layout
+    step: int
+    epochs: tuple[EpochMetrics, ...]
+    theta: np.ndarray
+    state: Mapping[str, np.ndarray]
+    totals: Mapping[str, np.ndarray]
+    generator: Mapping[str, Any]
+    epoch_seconds: float
+    seconds: float
+
+
+class Callback:
+    """What is told how a run goes on. Each method does nothing here; override those that matter."""
+
+    def on_begin(self, plan: Plan) -> None:
+        """Do something before the first step, when data and parameters are on the device."""
+
+    def on_step(self, step: int) -> None:
+        """Do something after a step was queued (the device may still be at it); steps count from 1 over the run."""
+
+    def on_epoch(self, metrics: EpochMetrics) -> None:
+        """Do something after an epoch and its validation."""
+
+    def on_checkpoint(self, take: Callable[[], Checkpoint]) -> None:
+        """Do something where the run could go on: before the first step, after each epoch, every so many steps.
+
+        ``take()`` copies what that needs to the host; it is to be called before this returns, or not at all.
+        """

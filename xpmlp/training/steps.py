@@ -1,0 +1,127 @@
+"""The functions of arrays that train on a batch, or test on one: what a backend compiles."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from xpmlp.backends.base import Backend
+from xpmlp.data.loading import Batch, read_batch
+from xpmlp.data.noise import Noise
+from xpmlp.kernels import are_plain
+from xpmlp.math.elements import accumulate, scaled
+from xpmlp.math.layout import Layout, join
+from xpmlp.math.network import forward, score
+from xpmlp.math.optimizers import Optimizer, Scalars, State
+from xpmlp.namespaces import Array, array_namespace
+from xpmlp.training.objectives import Objective
+
+
+class Totals(NamedTuple):
+    """An epoch's running totals, 0-d arrays on the device."""
+
+    loss: Array
+    """The sum of the samples' losses, of theta's dtype."""
+    correct: Array
+    """How many were classified correctly, int32; 0 where that is not counted."""
+    steps: Array
+    """How many steps were made, int32."""
+    finite: Array
+    """How many were made before the first whose loss was not finite, int32."""
+
+
+class Carry(NamedTuple):
+    """What goes from step to step; each step is handed the arrays, and returns their successors."""
+
+    theta: Array
+    state: State
+    totals: Totals
+
+
+Step: TypeAlias = Callable[..., Carry]
+"""From theta, the optimizer's state, the totals, a batch, the optimizer's scalars and the step's noise to a `Carry`."""
+
+TAIL = 3
+"""What the ranks sum behind the gradient: the losses, the number correct, and the wishes to stop."""
+
+
+def make_step(objective: Objective, optimizer: Optimizer) -> Step:
+    """Return the function of arrays that trains on one batch and waits for nothing."""
+
+    def step(
+        theta: Array, state: State, totals: Totals, batch: Batch, scalars: Scalars, noise: Noise | None = None
+    ) -> Carry:
+        gradient, loss, correct, n = objective(theta, batch, noise)
+        counted = totals.correct if correct is None else correct  # where nothing is counted it is 0, and stays it
+        totals = Totals(*accumulate(*totals, loss, counted, n=n))
+        theta, state = optimizer.update(theta, state, gradient, scalars)
+        return Carry(theta, state, totals)
+
+    return step
+
+
+def make_gradient_step(objective: Objective) -> Callable[..., Array]:
+    """Return the first half of a step of several ranks: what one rank adds to the vector that they sum.
+
+    The function takes theta, the rank's part of a batch, how great a part of it that is (0 to 1), 1.0 where the rank
+    wishes to stop, else 0.0, and the part's noise. The vector is the part's gradient, times its share; the sum of its
+    samples' losses; how many are correct; and the wish. A loss that is not finite makes the sum of losses so.
+    """
+
+    def step(theta: Array, batch: Batch, share: float, wish: float, noise: Noise | None = None) -> Array:
+        gradient, loss, correct, n = objective(theta, batch, noise, share)
+        xp = array_namespace(theta=theta)
+        return join((gradient, loss * n, xp.astype(xp.asarray(correct), theta.dtype), xp.zeros_like(loss) + wish))
+
+    return step
+
+
+def make_update_step(optimizer: Optimizer, n: int) -> Callable[..., Carry]:
+    """Return the second half of a step of several ranks: the update of n parameters by the sum of their vectors.
+
+    The function takes theta, the optimizer's state, the totals, the sum, and the step's scalars.
+    """
+
+    def step(theta: Array, state: State, totals: Totals, summed: Array, scalars: Scalars) -> Carry:
+        xp = array_namespace(summed=summed)
+        loss, correct = (xp.reshape(summed[k : k + 1], ()) for k in (n, n + 1))
+        totals = Totals(*accumulate(*totals, loss, xp.astype(correct, xp.int32), n=1))
+        return Carry(*optimizer.update(theta, state, summed[:n], scalars), totals)
+
+    return step
+
+
+def make_evaluation_step(layout: Layout, max_value: int) -> Callable[[Totals, Array, Batch], Totals]:
+    """Return the function of arrays that adds one batch to the totals, which are handed over."""
+
+    def step(totals: Totals, theta: Array, batch: Batch) -> Totals:
+        images, labels = read_batch(batch)
+        S, _ = forward(layout.unflatten(theta), scaled(images, share=1 / max_value, dtype=theta.dtype))
+        _, loss, correct = score(S, labels)
+        return Totals(*accumulate(*totals, loss, correct, n=S.shape[0]))
+
+    return step
+
+
+def compiled(backend: Backend, step: Any, donate: tuple[int, ...] = ()) -> Any:
+    """Return whatever repeats a step fastest, or the step as it stands where the kernels are plain."""
+    return step if are_plain() else backend.compile(step, donate=donate)
+
+
+@lru_cache(maxsize=64)
+def compiled_step(backend: Backend, objective: Objective, optimizer: Optimizer) -> Step:
+    """Return a compiled step; one of a kind is compiled once in a process."""
+    step: Step = backend.compile(make_step(objective, optimizer), donate=(0, 1, 2))
+    return step
+
+
+@lru_cache(maxsize=64)
+def compiled_gradient(backend: Backend, objective: Objective) -> Objective:
+    """Return a compiled objective; one of a kind is compiled once in a process."""
+    return backend.compile(objective)
+
+
+def zero_totals(backend: Backend, dtype: str) -> Totals:
+    """Return the totals of nothing."""
+    return Totals(*(backend.asarray(np.zeros((), kind), copy=True) for kind in (dtype, "int32", "int32", "int32")))
