@@ -1,4 +1,4 @@
-"""One model on many processes: a rank's way to the others, each kind in a file of its own.
+"""One model on many processes: a rank's way to the others, by MPI and NCCL in a file each, and how they are joined.
 
 The engine is one that exists: MPI for arrays on the host, NCCL for arrays on GPUs; nothing here opens a connection. The
 math, its kernels and the backends know nothing of it. A process that no MPI launcher started is
@@ -8,25 +8,10 @@ alone, and pays nothing: neither mpi4py nor CuPy is imported for it.
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from functools import cached_property
+from typing import Any, NamedTuple
 
-from xpmlp.communication.single import SingleRank
 from xpmlp.errors import ConfigError, JoiningError
-
-__all__ = [
-    "Communicator",
-    "Launch",
-    "SingleRank",
-    "abort",
-    "find_launch",
-    "is_first_of_host",
-    "join",
-    "join_gpus",
-    "leave",
-    "part_of",
-    "those_that_differ",
-    "wait_for_rank_0",
-]
 
 WAYS = ("auto", "off", "mpi")
 """How a process may be joined to others."""
@@ -42,57 +27,46 @@ _GRACE = 1.0
 _TO_FORWARD = 0.2
 """Seconds that the launcher is left to pass on what this process has said, before lines of its own."""
 
-_joined: "Communicator | None" = None
-"""What this process was joined to and has not left, so that its end is that of all."""
 
+class Communicator:
+    """The ranks of one launch, seen from one of them; as it stands, from the only one there is.
 
-class Communicator(Protocol):
-    """The ranks of one launch, seen from one of them. Every method but `abort` is called by all ranks, in one order."""
+    Every method but `abort` is called by all ranks, in one order.
+    """
 
-    @property
-    def rank(self) -> int:
-        """The process's number, from 0."""
+    rank: int = 0
+    """The process's number, from 0."""
+    size: int = 1
+    """How many there are."""
+    local_rank: int = 0
+    """Its number among those of its host."""
+    local_size: int = 1
+    """How many there are on its host."""
+    hosts: int = 1
+    """How many hosts there are."""
+    engine: str | None = None
+    """What moves the numbers, and its version; None where nothing does."""
+    library: str | None = None
+    """The library whose arrays `sum` takes; None where it takes any."""
+    stop_poll_interval: int = 1
+    """After how many steps a sum's numbers are looked at, which on a GPU waits for it."""
 
-    @property
-    def size(self) -> int:
-        """How many there are."""
-
-    @property
-    def local_rank(self) -> int:
-        """Its number among those of its host."""
-
-    @property
-    def local_size(self) -> int:
-        """How many there are on its host."""
-
-    @property
+    @cached_property
     def cores(self) -> int:
         """The processor cores that the ranks of its host may use, all of them together."""
-
-    @property
-    def hosts(self) -> int:
-        """How many hosts there are."""
-
-    @property
-    def engine(self) -> str | None:
-        """What moves the numbers, and its version; None where nothing does."""
-
-    @property
-    def library(self) -> str | None:
-        """The library whose arrays `sum` takes; None where it takes any."""
-
-    @property
-    def stop_poll_interval(self) -> int:
-        """After how many steps a sum's numbers are looked at, which on a GPU waits for it."""
+        return len(usable_cores())
 
     def sum(self, vector: Any) -> Any:
         """Return the sum of the ranks' vectors, the same bits on all; the vector is handed over."""
+        return vector
 
     def broadcast(self, content: Any) -> Any:
         """Return rank 0's content, whatever the others give."""
+        return content
 
     def gather(self, content: Any) -> list[Any]:
         """Return every rank's content, in their order, on all of them."""
+        return [content]
 
     def barrier(self) -> None:
         """Return when all ranks have come here."""
@@ -101,7 +75,18 @@ class Communicator(Protocol):
         """Return when all ranks have come here, and let each go on and end alone."""
 
     def abort(self, code: int) -> None:
-        """End all ranks at once, wherever they are."""
+        """End all ranks at once, wherever they are; one that is alone ends as it would."""
+
+
+class SingleRank(Communicator):
+    """A process that has no others: its sums are what it is given, and nothing is waited for."""
+
+
+def usable_cores() -> set[int]:
+    """Return the processor cores that this process may use, which a launcher may have bound to some."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
 
 
 class Launch(NamedTuple):
@@ -112,6 +97,10 @@ class Launch(NamedTuple):
     """None where it did not say."""
     local_rank: int | None = None
     """The number among the ranks of its host, None where it did not say."""
+
+
+_joined: Communicator | None = None
+"""What this process was joined to and has not left, so that its end is that of all."""
 
 
 def find_launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
@@ -171,13 +160,7 @@ def join(way: str = "auto") -> Communicator:
 
 
 def join_gpus(communicator: Communicator) -> Communicator:
-    """Return the way to the same ranks whose sums are CuPy's, each rank on its current GPU.
-
-    Raises
-    ------
-    CommunicationError
-        If NCCL is missing or cannot start.
-    """
+    """Return the way to the same ranks whose sums are CuPy's, each rank on its current GPU."""
     if communicator.size == 1:
         return communicator
     global _joined

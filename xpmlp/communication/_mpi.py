@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from xpmlp.communication.single import usable_cores
+from xpmlp.communication import Communicator, usable_cores
 from xpmlp.errors import JoiningError
 
 _was_running = "mpi4py.MPI" in sys.modules
@@ -30,11 +30,10 @@ except (ImportError, RuntimeError) as error:
     ) from None
 
 
-class MpiCommunicator:
-    """All ranks that one launcher has started. See `xpmlp.communication.Communicator`."""
+class MpiCommunicator(Communicator):
+    """All ranks that one launcher has started."""
 
-    library: str | None = "numpy"
-    stop_poll_interval = 1
+    library = "numpy"
 
     def __init__(self) -> None:
         self._world = MPI.COMM_WORLD
@@ -45,31 +44,25 @@ class MpiCommunicator:
         self.hosts = self._world.allreduce(int(self.local_rank == 0))
         local.Free()
         name, version = MPI.get_vendor()
-        self.engine: str | None = f"{name} {'.'.join(map(str, version))}, mpi4py {mpi4py.__version__}"
+        self.engine = f"{name} {'.'.join(map(str, version))}, mpi4py {mpi4py.__version__}"
 
     def sum(self, vector: np.ndarray) -> np.ndarray:
-        """Return the sum, in the vector itself."""
         self._world.Allreduce(MPI.IN_PLACE, vector)
         return vector
 
     def broadcast(self, content: Any) -> Any:
-        """Return rank 0's content."""
         return self._world.bcast(content)
 
     def gather(self, content: Any) -> list[Any]:
-        """Return every rank's content."""
         return list(self._world.allgather(content))
 
     def barrier(self) -> None:
-        """Wait for all."""
         self._world.Barrier()
 
     def leave(self) -> None:
-        """Wait for all, and end MPI where it was started here."""
         self._world.Barrier()
         if not _was_running:
             MPI.Finalize()
 
     def abort(self, code: int) -> None:
-        """Let the launcher end all ranks; it says so in lines of its own."""
-        self._world.Abort(code)
+        self._world.Abort(code)  # the launcher says so, in lines of its own

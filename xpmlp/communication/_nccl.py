@@ -4,33 +4,25 @@ It has never been run: where this was written there was no machine with two GPUs
 """
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cupy
 
+from xpmlp.communication import Communicator
 from xpmlp.errors import CommunicationError
 
 with warnings.catch_warnings():  # CuPy's, in many lines, where NCCL is missing; ours is one
     warnings.simplefilter("ignore")
     from cupy.cuda import nccl
 
-if TYPE_CHECKING:
-    from xpmlp.communication import Communicator
 
+class NcclCommunicator(Communicator):
+    """The ranks of an MPI launch, whose sums go from GPU to GPU; all else goes by the host's way to the same ranks."""
 
-class NcclCommunicator:
-    """The ranks of an MPI launch, whose sums go from GPU to GPU. See `xpmlp.communication.Communicator`.
-
-    Parameters
-    ----------
-    host : Communicator
-        The way to the same ranks on the host, by which NCCL's id is sent, and all that is no array on a GPU.
-    """
-
-    library: str | None = "cupy"
+    library = "cupy"
     stop_poll_interval = 16
 
-    def __init__(self, host: "Communicator") -> None:
+    def __init__(self, host: Communicator) -> None:
         if not nccl.available:
             raise CommunicationError(
                 f"{host.size} ranks on GPUs, and NCCL is missing: pip install 'xpmlp[nccl]' "
@@ -45,7 +37,7 @@ class NcclCommunicator:
         except nccl.NcclError as error:
             raise CommunicationError(f"NCCL cannot join rank {host.rank}: {str(error).splitlines()[0]}") from None
         version = nccl.get_version()
-        self.engine: str | None = f"NCCL {version // 10000}.{version // 100 % 100}.{version % 100}, {host.engine}"
+        self.engine = f"NCCL {version // 10000}.{version // 100 % 100}.{version % 100}, {host.engine}"
 
     def sum(self, vector: Any) -> Any:
         """Queue the sum behind what makes the vector, and return that, which holds the sum for what is queued next."""
@@ -55,22 +47,17 @@ class NcclCommunicator:
         return vector
 
     def broadcast(self, content: Any) -> Any:
-        """Return rank 0's content, by MPI."""
         return self._host.broadcast(content)
 
     def gather(self, content: Any) -> list[Any]:
-        """Return every rank's content, by MPI."""
         return self._host.gather(content)
 
     def barrier(self) -> None:
-        """Wait for all, by MPI."""
         self._host.barrier()
 
     def leave(self) -> None:
-        """Wait for all, and end NCCL and MPI."""
         self._ranks.destroy()
         self._host.leave()
 
     def abort(self, code: int) -> None:
-        """Let the launcher end all ranks."""
         self._host.abort(code)
