@@ -141,12 +141,13 @@ def load_dataset(
     DataError
         If the name is unknown, or the data set is not there, cannot be had, is damaged or is another one.
     """
-    if data_dir is not None and (name == "digits" or name.startswith("idx:")):
-        where = "ship with scikit-learn" if name == "digits" else "name their folder themselves"
+    is_digits, is_own = name == "digits", name.startswith("idx:")
+    if data_dir is not None and (is_digits or is_own):
+        where = "ship with scikit-learn" if is_digits else "name their folder themselves"
         raise DataError(f"{name} {where}: leave out the data folder {data_dir}")
-    if name == "digits":
+    if is_digits:
         return _digits()
-    if name.startswith("idx:"):
+    if is_own:
         folder = Path(name.removeprefix("idx:"))
         if not _is_whole(folder):
             raise DataError(_missing(folder))
@@ -196,27 +197,31 @@ def _find_or_download(name: str, data_dir: str | os.PathLike[str] | None, progre
     return cache_folder(name)
 
 
-def _missing(folder: Path) -> str:
-    if not folder.is_dir():
-        return f"{folder} is no folder"
-    missing = [file for file in FILES if _path(folder, file) is None]
-    return f"{folder} has no {', '.join(missing)}, plain or .gz"
-
-
-def _path(folder: Path, file: str) -> Path | None:
-    return next((path for path in (folder / file, folder / f"{file}.gz") if path.is_file()), None)
+def _files_in(folder: Path) -> dict[str, Path]:
+    """Return those of the four files that a folder has, plain or else gzipped."""
+    found = {}
+    for file in FILES:
+        for path in (folder / f"{file}.gz", folder / file):
+            if path.is_file():
+                found[file] = path
+    return found
 
 
 def _is_whole(folder: Path) -> bool:
-    return all(_path(folder, file) for file in FILES)
+    return len(_files_in(folder)) == len(FILES)
+
+
+def _missing(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"{folder} is no folder"
+    return f"{folder} has no {', '.join(file for file in FILES if file not in _files_in(folder))}, plain or .gz"
 
 
 def _read(name: str, folder: Path) -> LoadedData:
-    paths = {file: path for file in FILES if (path := _path(folder, file))}
+    paths = _files_in(folder)
     with ThreadPoolExecutor(len(FILES)) as pool:  # inflating and summing let go of the interpreter's lock
-        found = dict(zip(FILES, pool.map(_read_and_sum, paths.values()), strict=True))
-    arrays = {file: array for file, (array, _) in found.items()}
-    sums = {file: sum_ for file, (_, sum_) in found.items()}
+        arrays = dict(zip(FILES, pool.map(idx.read, paths.values()), strict=True))
+        sums = dict(zip(FILES, pool.map(idx.sum_of_contents, arrays.values()), strict=True))
     warning = ""
     if name in SOURCES:
         class_names = SOURCES[name].class_names
@@ -243,11 +248,6 @@ def _read(name: str, folder: Path) -> LoadedData:
     return LoadedData(name, train, test, warning=warning)
 
 
-def _read_and_sum(path: Path) -> tuple[np.ndarray, str]:
-    array = idx.read(path)
-    return array, idx.sum_of_contents(array)
-
-
 def _counts(labels: np.ndarray, path: Path) -> np.ndarray:
     """Return how many images each class of a user's own labels has; the greatest label says how many classes."""
     if not labels.size or labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.min() < 0:
@@ -258,16 +258,14 @@ def _counts(labels: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _is_published(name: str, file: str, path: Path, sum_: str) -> bool:
-    """Return whether a file is what was published under that name; refuse what was published under another.
-
-    The contents decide, since a file may have been compressed anew; of Fashion-MNIST only the compressed files' sums
-    are known.
-    """
-    contents = {known: (owner, kind) for owner, source in SOURCES.items() for kind, known in source.contents.items()}
-    zipped = {known: (owner, kind) for owner, source in SOURCES.items() for kind, known in source.zipped.items()}
-    found = contents.get(sum_)
-    if found is None and path.suffix == ".gz":
-        found = zipped.get(hashlib.sha256(path.read_bytes()).hexdigest())
+    """Return whether a file is what was published under that name; refuse what was published under another."""
+    published = {}
+    for owner, source in SOURCES.items():
+        for sums in (source.zipped, source.contents):
+            published.update({known: (owner, kind) for kind, known in sums.items()})
+    found = published.get(sum_)  # of the contents: a file may have been compressed anew
+    if found is None and path.suffix == ".gz":  # of Fashion-MNIST only the compressed files' sums are known
+        found = published.get(hashlib.sha256(path.read_bytes()).hexdigest())
     if found not in (None, (name, file)):
         raise DataError(f"{path} is {found[0]}'s {found[1]}, by its SHA-256: expected {name}'s {file}; name its folder")
     return found is not None
@@ -283,14 +281,9 @@ def _digits() -> LoadedData:
     is_test = np.zeros(len(labels), dtype=bool)
     for label in range(10):
         is_test[np.flatnonzero(labels == label)[4::5]] = True
-    train, test = (
-        Dataset(
-            images[rows],
-            labels[rows],
-            tuple("0123456789"),
-            16,
-            f"digits {part} set of scikit-learn {sklearn.__version__}",
-        )
-        for part, rows in (("training", ~is_test), ("test", is_test))
-    )
-    return LoadedData("digits", train, test)
+
+    def part(name: str, rows: np.ndarray) -> Dataset:
+        provenance = f"digits {name} set of scikit-learn {sklearn.__version__}"
+        return Dataset(images[rows], labels[rows], tuple("0123456789"), 16, provenance)
+
+    return LoadedData("digits", part("training", ~is_test), part("test", is_test))

@@ -59,16 +59,7 @@ def basis(image_shape: tuple[int, int]) -> np.ndarray:
 def draw(rng: np.random.Generator, n: int, strength: Any, image_shape: tuple[int, int]) -> np.ndarray:
     """Return the numbers that deform n images, (n, 2, COUNT) of float32: for displacements down and to the right.
 
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        What they are drawn from; it is advanced by as much whatever the strength.
-    n : int
-        How many images.
-    strength : float or array, shape (n,)
-        How much, at least 0; with 0 the numbers are 0.
-    image_shape : (int, int)
-        The images' height and width.
+    The strength is one for all or one for each; with 0 the numbers are 0. `rng` is advanced by as much whatever it is.
     """
     even = rng.random((6, n)) * 2 - 1
     normal = rng.standard_normal((n, 2, KNOTS**2), dtype=np.float32)
@@ -91,25 +82,8 @@ def draw(rng: np.random.Generator, n: int, strength: Any, image_shape: tuple[int
 def deformed(images: Array, numbers: Array, basis: Array, image_shape: tuple[int, int], max_value: int) -> Array:
     """Return bytes as X, deformed: numbers from 0 to 1 of the dtype of the basis, (n, height · width).
 
-    Parameters
-    ----------
-    images : array of uint8, shape (n, height · width)
-        The images; what lies around them is 0.
-    numbers : array, shape (n, 2, COUNT)
-        What `draw` returned, in the dtype of the basis. With zeros X is what `xpmlp.math.elements.scaled` returns.
-    basis : array, shape (COUNT, height · width)
-        What `basis` returned.
-    image_shape : (int, int)
-        The height and width.
-    max_value : int
-        The grey value that counts as 1.
-
-    Raises
-    ------
-    DataError
-        If the images have not height · width pixels.
-    ArrayError
-        If the arrays are of different libraries.
+    The numbers and the basis are what `draw` and `basis` returned, in one dtype. With zeros as numbers X is what
+    `xpmlp.math.elements.scaled` returns.
     """
     xp = array_namespace(images=images, numbers=numbers, basis=basis)
     n, (height, width) = images.shape[0], image_shape
@@ -126,15 +100,8 @@ def deformed(images: Array, numbers: Array, basis: Array, image_shape: tuple[int
 def sampled(images: Array, displacements: Array, max_value: int) -> Array:
     """Return bytes as X, of the displacements' dtype, each pixel taken from another place of its image.
 
-    Parameters
-    ----------
-    images : array of uint8, shape (n, height · width)
-        The images. Between pixels a value is interpolated linearly in both directions; around an image all is 0.
-    displacements : array, shape (n, 2, height, width)
-        How far down and how far to the right each pixel's place is, in pixels. Where both are 0, X is what `scaled`
-        returns.
-    max_value : int
-        The grey value that counts as 1.
+    The displacements, (n, 2, height, width), say how far down and how far to the right that is, in pixels. Between
+    pixels a value is interpolated linearly in both directions; around an image all is 0.
     """
     xp = array_namespace(images=images, displacements=displacements)
     n, _, height, width = displacements.shape
@@ -152,9 +119,8 @@ def sampled(images: Array, displacements: Array, max_value: int) -> Array:
     x -= left
     index = xp.astype(top, xp.int32) * (width + 2)
     index += xp.astype(left, xp.int32)
-    index += xp.arange(0, n * (height + 2) * (width + 2), (height + 2) * (width + 2), dtype=xp.int32, device=device)[
-        :, None, None
-    ]
+    area = (height + 2) * (width + 2)
+    index += xp.arange(0, n * area, area, dtype=xp.int32, device=device)[:, None, None]
     index, around = xp.reshape(index, (-1,)), xp.reshape(around, (-1,))
 
     def at(offset: int) -> Array:
@@ -173,25 +139,7 @@ def sampled(images: Array, displacements: Array, max_value: int) -> Array:
 class Deformation:
     """What deforms a training run's batches: it draws each step's numbers, and applies them on the device.
 
-    Parameters
-    ----------
-    strength : callable
-        How much at a step of the run, counted from 1: at least 0.
-    image_shape : (int, int)
-        The images' height and width.
-    max_value : int
-        The grey value that counts as 1.
-    batch_size : int
-        Images a batch.
-    backend : Backend
-        Whose device the batches are on.
-    dtype : {"float32", "float64"}
-        What X is to be.
-
-    Raises
-    ------
-    DataError
-        If the data are no images: of one row or one column of pixels.
+    `strength` says how much at a step of the run, counted from 1; `dtype` is X's.
     """
 
     def __init__(
@@ -218,17 +166,7 @@ class Deformation:
         return deformed(images, table[line, : images.shape[0], :, :], self._basis, self.image_shape, self.max_value)
 
     def epoch(self, seed: int, start: int = 0, before: int = 0) -> Iterator[Numbers]:
-        """Return an epoch's numbers, a line a batch, as `xpmlp.data.noise.lines` has them.
-
-        Parameters
-        ----------
-        seed : int
-            Of the epoch, at least 0.
-        start : int
-            The batch to begin with.
-        before : int
-            Steps of the run before the epoch.
-        """
+        """Return an epoch's numbers, a line a batch, as `lines` has them, `before` steps into the run."""
         batches = max(1, _BLOCK // self.batch_size)
 
         def numbers(rng: np.random.Generator, first: int) -> np.ndarray:

@@ -28,24 +28,12 @@ def download(name: str, source: Source, folder: Path, progress: Progress | None 
     The mirrors are asked at once, and used in the order in which they answer. Each file is written beside its place,
     checked by its SHA-256 and then moved there, so that a process that is killed, or two at once, leave no file that
     looks whole and is not. Files that are there already are kept.
-
-    Parameters
-    ----------
-    name : str
-        The data set's name, for messages.
-    source : Source
-        Its mirrors and sums.
-    folder : path
-        Where the files go; it is made.
-    progress : callable or None
-        Is told how it goes on.
-
-    Raises
-    ------
-    DataError
-        If the folder cannot be written, or no mirror gave the files: within `ANSWER_WITHIN` seconds where none answers.
     """
-    _require_writable(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise DataError(f"the cache folder {folder} cannot be written ({error.strerror})") from None
     failures = []
     for mirror, problem in _answers(source.mirrors, f"{FILES[-1]}.gz"):
         problem = problem or _download_from(mirror, source, folder, progress)
@@ -53,15 +41,6 @@ def download(name: str, source: Source, folder: Path, progress: Progress | None 
             return
         failures.append(f"{mirror}: {problem}")
     raise DataError(f"{name} cannot be downloaded ({'; '.join(failures) or 'it has no mirror'})")
-
-
-def _require_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise DataError(f"the cache folder {folder} cannot be written ({error.strerror})") from None
 
 
 def _answers(mirrors: tuple[str, ...], file: str) -> Iterator[tuple[str, str | None]]:

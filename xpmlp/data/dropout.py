@@ -17,18 +17,9 @@ _BLOCK = 2**24
 
 
 class Dropout:
-    """What leaves units out: it draws each step's bytes, and makes masks of them on the device.
+    """What leaves a part of the hidden layers' units out: it draws each step's bytes, and makes masks on the device.
 
-    Parameters
-    ----------
-    rate : float
-        Which part of the units, above 0 and below 1; rounded to a 256th.
-    hidden : sequence of int
-        The hidden layers' widths.
-    batch_size : int
-        Images a batch.
-    backend : Backend
-        Whose device the masks are on.
+    The rate, above 0 and below 1, is rounded to a 256th.
     """
 
     def __init__(self, rate: float, hidden: Sequence[int], batch_size: int, backend: Backend) -> None:
@@ -36,18 +27,10 @@ class Dropout:
         self.hidden, self.batch_size, self._backend = tuple(hidden), batch_size, backend
 
     def masks(self, theta: Array, n: int, drawn: tuple[Array, int]) -> list[Array]:
-        """Return a mask for each hidden layer, (n, width) of theta's dtype; a compiled step may call it.
+        """Return a mask for each hidden layer, (n, width) of theta's dtype, of what `epoch` yields.
 
-        It is 0 where a unit is left out, and else so much above 1 that the mean of all is 1.
-
-        Parameters
-        ----------
-        theta : array
-            Whose dtype is meant.
-        n : int
-            Images, at most a batch's.
-        drawn : (array of uint8, shape (batches, batch, units), int)
-            What `epoch` yields.
+        It is 0 where a unit is left out, and else so much above 1 that the mean of all is 1. A compiled step may call
+        this.
         """
         table, line = drawn
         xp = array_namespace(theta=theta, table=table)
@@ -57,15 +40,7 @@ class Dropout:
         return [kept[:, start:stop] for start, stop in itertools.pairwise(stops)]
 
     def epoch(self, seed: int, start: int = 0) -> Iterator[tuple[Array, int]]:
-        """Return an epoch's bytes, a line a batch, as `xpmlp.data.noise.lines` has them.
-
-        Parameters
-        ----------
-        seed : int
-            Of the epoch, at least 0.
-        start : int
-            The batch to begin with.
-        """
+        """Return an epoch's bytes, (batches, batch, units) and a line a batch, as `xpmlp.data.noise.lines` has them."""
         shape = self.batch_size, sum(self.hidden)
         batches = max(1, _BLOCK // (shape[0] * shape[1]))
 

@@ -12,7 +12,6 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import IO, Any, cast
 
 import numpy as np
@@ -37,27 +36,14 @@ _CHUNK = 1 << 20
 
 
 def read(source: str | os.PathLike[str] | IO[bytes]) -> np.ndarray:
-    """Return the array in an IDX file.
+    """Return the array in an IDX file, plain or gzipped, in native byte order and writable.
 
-    Parameters
-    ----------
-    source : path or binary file
-        Plain or gzipped, told apart by its first bytes.
-
-    Returns
-    -------
-    numpy.ndarray
-        In native byte order; writable.
-
-    Raises
-    ------
-    DataError
-        If the file cannot be read, or is anything but one whole IDX array. Nothing is allocated on the word of a
-        header that the file's length contradicts.
+    Nothing is allocated on the word of a header that the file's length contradicts.
     """
-    name = str(source.name) if hasattr(source, "read") and hasattr(source, "name") else str(source)
+    is_open = hasattr(source, "read")
+    name = str(getattr(source, "name", source) if is_open else source)
     try:
-        with _opened(source) as raw:
+        with contextlib.nullcontext(cast(IO[bytes], source)) if is_open else open(cast(str, source), "rb") as raw:
             length = raw.seek(0, os.SEEK_END)
             raw.seek(0)
             zipped = raw.read(2) == _GZIP_MAGIC
@@ -70,10 +56,6 @@ def read(source: str | os.PathLike[str] | IO[bytes]) -> np.ndarray:
         raise DataError(f"{name}: damaged gzip data ({error}): get the file anew") from None
     except OSError as error:
         raise DataError(f"{name}: {error.strerror or error}") from None
-
-
-def _opened(source: Any) -> AbstractContextManager[IO[bytes]]:
-    return nullcontext(source) if hasattr(source, "read") else open(source, "rb")
 
 
 def _parse(file: IO[bytes], name: str, most: int, *, exact: bool) -> np.ndarray:
@@ -90,27 +72,7 @@ def _parse(file: IO[bytes], name: str, most: int, *, exact: bool) -> np.ndarray:
     size_of = f"its header promises {promised:,} bytes ({' × '.join(map(str, shape)) or 'one element'}, {dtype.name})"
     if header + promised > most or (exact and header + promised < most):
         raise DataError(f"{name}: {size_of}, the file's length is for {most - header:,}: get the file anew")
-    array = _whole(file, dtype, promised, name, size_of) if exact else _grown(file, dtype, promised, name, size_of)
-    if not dtype.isnative:
-        array = array.byteswap(inplace=True).view(dtype.newbyteorder("="))
-    return array.reshape(shape)
-
-
-def _whole(file: IO[bytes], dtype: np.dtype, promised: int, name: str, size_of: str) -> np.ndarray:
-    """Return the elements of a file whose length is known to be what its header promises."""
-    array = np.empty(promised // dtype.itemsize, dtype)
-    found = 0
-    view = memoryview(array.view(np.uint8))  # type: ignore[arg-type]
-    while found < promised and (count := file.readinto(view[found:])):  # type: ignore[attr-defined]
-        found += count
-    if found < promised:
-        raise DataError(f"{name}: {size_of}, {found:,} are there: get the file anew")
-    return array
-
-
-def _grown(file: IO[bytes], dtype: np.dtype, promised: int, name: str, size_of: str) -> np.ndarray:
-    """Return the elements of a stream that may hold less than promised: memory grows with what has come."""
-    contents = bytearray()
+    contents = bytearray()  # which grows with what has come: a zipped stream may hold less than it promises
     while len(contents) <= promised:  # one byte more than promised, to see that there is none, and the sum at the end
         chunk = file.read(min(_CHUNK, promised + 1 - len(contents)))
         if not chunk:
@@ -119,17 +81,14 @@ def _grown(file: IO[bytes], dtype: np.dtype, promised: int, name: str, size_of: 
     if len(contents) != promised:
         found = "more follow" if len(contents) > promised else f"{len(contents):,} are there"
         raise DataError(f"{name}: {size_of}, {found}: get the file anew")
-    return np.frombuffer(contents, dtype)
+    array = np.frombuffer(contents, dtype)
+    if not dtype.isnative:
+        array = array.byteswap(inplace=True).view(dtype.newbyteorder("="))
+    return array.reshape(shape)
 
 
 def write(target: str | os.PathLike[str] | IO[bytes], array: np.ndarray) -> None:
-    """Write an array as an IDX file, gzipped where the path ends in ``.gz``.
-
-    Raises
-    ------
-    DataError
-        If the format has no such element type, or the file cannot be written.
-    """
+    """Write an array as an IDX file, gzipped where the path ends in ``.gz``."""
     try:
         if hasattr(target, "write"):
             write_to(cast(IO[bytes], target).write, array)
@@ -142,13 +101,7 @@ def write(target: str | os.PathLike[str] | IO[bytes], array: np.ndarray) -> None
 
 
 def write_to(sink: Callable[[Any], object], array: np.ndarray) -> None:
-    """Hand an array's IDX file to a function, header and elements; it may be a file's write or a sum's update.
-
-    Raises
-    ------
-    DataError
-        If the format has no such element type.
-    """
+    """Hand an array's IDX file to a function, header and elements; it may be a file's write or a sum's update."""
     array = np.asarray(array)
     code = _CODES.get(array.dtype.newbyteorder("="))
     if code is None or array.ndim > 255 or max(array.shape, default=0) >= 2**32:
@@ -164,11 +117,6 @@ def sum_of_contents(array: np.ndarray) -> str:
     """Return the SHA-256 of an array's IDX file, uncompressed, in hexadecimal.
 
     An array has but one such file, so this is the sum of the file that it was read from.
-
-    Raises
-    ------
-    DataError
-        If the format has no such element type.
     """
     sum_ = hashlib.sha256()
     write_to(sum_.update, array)

@@ -76,12 +76,8 @@ class DeviceLoader:
             raise ConfigError(f"prefetch {prefetch}: expected at least 1")
         if transfer not in TRANSFERS:
             raise ConfigError(f"unknown transfer {transfer!r}: expected auto, resident or stream")
-        self.batch_size, self.drop_last, self.prefetch, self.reuse_buffers = (
-            batch_size,
-            drop_last,
-            prefetch,
-            reuse_buffers,
-        )
+        self.batch_size, self.drop_last = batch_size, drop_last
+        self.prefetch, self.reuse_buffers = prefetch, reuse_buffers
         self.transfer = _choose(dataset, backend) if transfer == "auto" else transfer
         self._backend, self._n = backend, len(dataset)
         self._open: weakref.WeakSet[Generator[Batch]] = weakref.WeakSet()
@@ -90,7 +86,9 @@ class DeviceLoader:
             self._images = backend.asarray(images)
             self._labels = backend.asarray(dataset.labels.astype(np.int32))
         else:
-            _expect_random_rows(images)
+            mapping = _mapping(images)
+            if mapping is not None and hasattr(mmap, "MADV_RANDOM"):
+                mapping.madvise(mmap.MADV_RANDOM)  # else the system reads 64 kB of the file for a row of 784 bytes
             self._images, self._labels = images, dataset.labels
 
     def epoch(self, permutation: np.ndarray, start: int = 0) -> Iterator[tuple[Array, Array]]:
@@ -229,19 +227,7 @@ class Slot:
 
 
 class Staging:
-    """The order in which a slot's buffers are filled, copied, used and filled again.
-
-    Parameters
-    ----------
-    images : numpy.ndarray of uint8, shape (n, d)
-        All images, on the host.
-    labels : numpy.ndarray of any integer dtype, shape (n,)
-        Their labels.
-    batch_size : int
-        The most images that a slot holds.
-    copier : Copier
-        What moves them.
-    """
+    """The order in which a slot's buffers are filled, copied, used and filled again."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int, copier: Copier) -> None:
         self._images, self._labels, self._batch_size, self.copier = images, labels, batch_size, copier
@@ -311,10 +297,3 @@ def _mapping(array: Any) -> mmap.mmap | None:
     while array is not None and not isinstance(array, mmap.mmap):
         array = getattr(array, "base", None)
     return array
-
-
-def _expect_random_rows(images: np.ndarray) -> None:
-    """Keep the system from reading a file's neighbourhood with each row: 64 kB for 784 bytes."""
-    mapping = _mapping(images)
-    if mapping is not None and hasattr(mmap, "MADV_RANDOM"):
-        mapping.madvise(mmap.MADV_RANDOM)

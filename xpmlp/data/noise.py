@@ -23,22 +23,10 @@ class Noise(NamedTuple):
 def lines(
     seed: int, start: int, batches: int, draw: Callable[[np.random.Generator, int], np.ndarray], backend: Backend
 ) -> Iterator[tuple[Array, int]]:
-    """Yield an epoch's drawn tables on the device, a line a batch, without an end.
+    """Yield an epoch's drawn tables on the device, a line a batch from batch `start` on, without an end.
 
-    The seed decides them alone, and a batch has the same wherever the epoch is taken up.
-
-    Parameters
-    ----------
-    seed : int
-        Of the epoch, at least 0.
-    start : int
-        The batch to begin with.
-    batches : int
-        Lines that are drawn and brought to the device at once.
-    draw : callable
-        From a generator and the first line's batch to the lines, (batches, …).
-    backend : Backend
-        Whose device.
+    The epoch's seed decides them alone, and a batch has the same wherever the epoch is taken up. `draw` makes the
+    lines of so many `batches` at once, (batches, …), from a generator and the first one's number.
     """
     block, line = divmod(start, batches)
     while True:

@@ -40,23 +40,10 @@ _NO_INK = "no ink found: expected one character, dark on light or light on dark"
 
 
 def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
-    """Return the grey values of a picture file.
+    """Return the grey values of a PNG, JPEG, PGM (PPM, PBM), BMP, GIF, TIFF or WebP file, from 0, black, to 255, white.
 
-    Parameters
-    ----------
-    path : path
-        A PNG, JPEG, PGM (PPM, PBM), BMP, GIF, TIFF or WebP file. It is turned as its EXIF data say; what is transparent
-        is white, or black under light ink; of several pictures the first is taken.
-
-    Returns
-    -------
-    numpy.ndarray of uint8, shape (height, width)
-        From 0, black, to 255, white.
-
-    Raises
-    ------
-    DataError
-        If the file cannot be read, is no such picture, is damaged, or has more than 100 million pixels.
+    It is turned as its EXIF data say; what is transparent is white, or black under light ink; of several pictures the
+    first is taken.
     """
     try:
         with open(path, "rb") as file:
@@ -68,28 +55,15 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
 def normalise(picture: np.ndarray, image_shape: tuple[int, int], max_value: int = 255) -> np.ndarray:
     """Return the image that a network trained on MNIST expects of a picture of one character.
 
-    Parameters
-    ----------
-    picture : numpy.ndarray of uint8, shape (height, width)
-        Dark ink on light paper or light on dark. One that has the shape `image_shape` already, and a dark background,
-        is taken as it is.
-    image_shape : tuple of int
-        The height and width of the network's images.
-    max_value : int
-        The grey value that counts as 1 in them.
-
-    Returns
-    -------
-    numpy.ndarray of uint8, shape image_shape
-        The character alone, light on 0, of the size and in the place that MNIST's have.
-
-    Raises
-    ------
-    DataError
-        If there is no ink. The message does not name the picture.
+    It shows the character alone, light on 0, of the size and in the place that MNIST's have. A picture (uint8, dark ink
+    on light paper or light on dark) that has the shape already, and a dark background, is taken as it is. The error
+    where there is no ink does not name the picture.
     """
-    if _is_ready(picture, image_shape):
-        image = _as_it_is(picture, max_value)
+    if picture.shape == tuple(image_shape) and np.median(_border(picture)) < 32:
+        # Its greatest value tells whether it counts to 255 or, as the model, less far.
+        image = picture / (max_value if picture.max() <= max_value else 255)
+        if np.ptp(image) < _FAINTEST:
+            raise DataError(_NO_INK)
     else:
         image = _centred(_fitted(_thickened(_ink_of(picture)), image_shape), image_shape)
     return np.round(image * max_value).astype(np.uint8)
@@ -100,6 +74,7 @@ def _decoded(file: IO[bytes], name: str) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
 
     expected = "expected a picture (PNG, JPEG, PGM, BMP, GIF, TIFF or WebP)"
+    fewer = f"expected at most {_MOST_PIXELS:,} in all: scale it down"
     beginning = file.read(8)
     file.seek(0)
     if not beginning:
@@ -110,16 +85,14 @@ def _decoded(file: IO[bytes], name: str) -> np.ndarray:
             with Image.open(file, formats=_FORMATS) as image:
                 width, height = image.size
                 if width * height > _MOST_PIXELS:
-                    raise DataError(
-                        f"{name}: {width} × {height} pixels: expected at most {_MOST_PIXELS:,} in all: scale it down"
-                    )
+                    raise DataError(f"{name}: {width} × {height} pixels: {fewer}")
                 return _grey(image)
     except DataError:
         raise
     except UnidentifiedImageError:
         raise DataError(f"{name}: begins with {beginning.hex(' ')}: {expected}") from None
     except Image.DecompressionBombError:
-        raise DataError(f"{name}: too many pixels: expected at most {_MOST_PIXELS:,} in all: scale it down") from None
+        raise DataError(f"{name}: too many pixels: {fewer}") from None
     except Exception as error:  # a damaged file can make Pillow's decoders raise nearly anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{name}: damaged picture ({reason}): get the file anew") from None
@@ -154,18 +127,6 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
     return np.round(values * (255 / white)).astype(np.uint8)
 
 
-def _is_ready(picture: np.ndarray, image_shape: tuple[int, int]) -> bool:
-    return picture.shape == tuple(image_shape) and bool(np.median(_border(picture)) < 32)
-
-
-def _as_it_is(picture: np.ndarray, max_value: int) -> np.ndarray:
-    """Return a picture's values from 0 to 1. Its greatest tells whether it counts to 255 or, as the model, less far."""
-    image = picture / (max_value if picture.max() <= max_value else 255)
-    if np.ptp(image) < _FAINTEST:
-        raise DataError(_NO_INK)
-    return image
-
-
 def _border(picture: np.ndarray) -> np.ndarray:
     return np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
 
@@ -181,19 +142,27 @@ def _ink_of(picture: np.ndarray) -> np.ndarray:
         scale = max(picture.shape) / max(small.shape)
         if scale == 1 or max(ink[box].shape) >= _LARGE_ENOUGH * max(ink.shape):
             return ink[box]
-        picture = picture[_widened(box, scale)]
+        margin = max(ink[box].shape) / 2  # so that enough paper is left around it
+        rows, columns = (
+            slice(max(0, int((side.start - margin) * scale)), int((side.stop + margin) * scale) + 1) for side in box
+        )
+        picture = picture[rows, columns]
         small = _shrunk(picture)
 
 
 def _shrunk(picture: np.ndarray) -> np.ndarray:
     from PIL import Image
 
-    height, width = picture.shape
-    scale = _WORKING_SIZE / max(height, width)
+    scale = _WORKING_SIZE / max(picture.shape)
     if scale >= 1:
         return picture
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
+    return np.asarray(Image.fromarray(picture).resize(_scaled(picture, scale), Image.Resampling.BOX))
+
+
+def _scaled(picture: np.ndarray, scale: float) -> tuple[int, int]:
+    """Return a picture's width and height, in Pillow's order, once it is scaled."""
+    height, width = picture.shape
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _is_light_on_dark(picture: np.ndarray) -> bool:
@@ -219,8 +188,7 @@ def _character(picture: np.ndarray) -> np.ndarray:
     if level < max(8 * noise, _FAINTEST):
         raise DataError(_NO_INK)
     # As in a scan in black and white the ink's edge is where half of it is; ruled lines are well below.
-    ink = np.clip((contrast / level - 0.3) / 0.4, 0, 1)
-    return _without_specks(ink)
+    return _without_specks(np.clip((contrast / level - 0.3) / 0.4, 0, 1))
 
 
 def _contrast(picture: np.ndarray) -> tuple[np.ndarray, float]:
@@ -283,15 +251,6 @@ def _box_around(ink: np.ndarray) -> tuple[slice, slice]:
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
-def _widened(box: tuple[slice, slice], scale: float) -> tuple[slice, slice]:
-    """Return the place of a shrunk picture's box in the picture, with a margin of half its size."""
-    margin = max(side.stop - side.start for side in box) / 2
-    rows, columns = (
-        slice(max(0, int((side.start - margin) * scale)), int((side.stop + margin) * scale) + 1) for side in box
-    )
-    return rows, columns
-
-
 def _thickened(ink: np.ndarray) -> np.ndarray:
     """Return the ink with strokes of at least MNIST's width: a thin pen's would be faint or broken once scaled down."""
     from scipy import ndimage
@@ -313,8 +272,7 @@ def _fitted(ink: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
 
     height, width = ink.shape
     scale = min(round(_BOX * image_shape[0]) / height, round(_BOX * image_shape[1]) / width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    fitted = Image.fromarray(ink.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
+    fitted = Image.fromarray(ink.astype(np.float32)).resize(_scaled(ink, scale), Image.Resampling.BICUBIC)
     values: np.ndarray = np.clip(np.asarray(fitted), 0, 1)
     values /= values.max()
     return values
