@@ -11,21 +11,7 @@ from xpmlp.storage.figures import new_figure, save
 def plot_samples(
     images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], path: str | os.PathLike[str], title: str
 ) -> None:
-    """Draw the first images of each class, at most twelve, a row a class.
-
-    Parameters
-    ----------
-    images : numpy.ndarray of uint8, shape (n, height, width)
-        The images.
-    labels : numpy.ndarray of any integer dtype, shape (n,)
-        Their classes.
-    class_names : sequence of str
-        What the classes are called; at most the first twenty are drawn.
-    path : path
-        The PNG file.
-    title : str
-        What stands above.
-    """
+    """Draw the first images of each class, at most twelve, a row a class, of at most the first twenty classes."""
     class_names = class_names[:20]
     most = max(np.count_nonzero(labels == k) for k in range(len(class_names)))
     n_columns, gap = min(12, most), max(1, images.shape[1] // 14)
@@ -49,17 +35,6 @@ def plot_confusion(confusion: np.ndarray, class_names: Sequence[str], path: str 
     """Draw a confusion matrix: how often each class (a row) was taken for each (a column).
 
     Its colours are of the mistakes alone, by which the greatest stands out; the diagonal has none.
-
-    Parameters
-    ----------
-    confusion : numpy.ndarray of integers, shape (classes, classes)
-        Counts, a row a true class.
-    class_names : sequence of str
-        What the classes are called.
-    path : path
-        The PNG file.
-    title : str
-        What stands above.
     """
     n_classes = len(class_names)
     is_small = n_classes <= 30  # beyond, figures and names would cover each other
@@ -87,21 +62,7 @@ def plot_confusion(confusion: np.ndarray, class_names: Sequence[str], path: str 
 def plot_mistakes(
     images: np.ndarray, captions: Sequence[str], path: str | os.PathLike[str], title: str, max_value: int
 ) -> None:
-    """Draw images with a caption each.
-
-    Parameters
-    ----------
-    images : numpy.ndarray of uint8, shape (n, height, width)
-        The images, at most thirty of which are drawn.
-    captions : sequence of str
-        What stands above each.
-    path : path
-        The PNG file.
-    title : str
-        What stands above all; without images that there are none.
-    max_value : int
-        The grey value that is drawn black.
-    """
+    """Draw at most thirty images with a caption above each; `max_value` is drawn black."""
     n_columns = 6
     images = images[:30]
     n_rows = max(1, -(-len(images) // n_columns))

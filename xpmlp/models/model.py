@@ -29,32 +29,16 @@ BATCH_SIZE = 1024
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What must be known of a network to use its parameters.
-
-    Parameters
-    ----------
-    layout : Layout
-        Its widths.
-    image_shape : tuple of int
-        The height and width of its images, in pixels.
-    max_value : int
-        The grey value that counts as 1.
-    class_names : tuple of str
-        What its classes are called.
-    dataset : str
-        The name of the data set that it was trained on.
-
-    Raises
-    ------
-    ConfigError
-        If they contradict each other.
-    """
+    """What must be known of a network to use its parameters."""
 
     layout: Layout
     image_shape: tuple[int, int]
+    """The height and width of its images, in pixels."""
     max_value: int
+    """The grey value that counts as 1."""
     class_names: tuple[str, ...]
     dataset: str
+    """The name of the data set that it was trained on."""
 
     def __post_init__(self) -> None:
         (height, width), sizes = self.image_shape, self.layout.sizes
@@ -67,22 +51,7 @@ class ModelInfo:
 
 
 def write_model(path: str | os.PathLike[str], theta: np.ndarray, info: ModelInfo) -> None:
-    """Write the parameters and all that is needed to use them: the tensors W1, b1, … and a description.
-
-    Parameters
-    ----------
-    path : path
-        The file.
-    theta : numpy.ndarray, shape (info.layout.size,)
-        The parameters.
-    info : ModelInfo
-        What they are.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written.
-    """
+    """Write the parameters and all that is needed to use them: the tensors W1, b1, … and a description."""
     tensors.write(path, "model", to_tensors(theta, info.layout), describe(info, theta.dtype))
 
 
@@ -119,13 +88,7 @@ def load(path: str | os.PathLike[str], backend: str | Backend = "auto") -> "Mode
 
 
 def find_model(path: str | os.PathLike[str]) -> Path:
-    """Return the file of a model, given that or the folder of a run.
-
-    Raises
-    ------
-    CheckpointError
-        If there is nothing, or a folder that holds neither a model nor a checkpoint.
-    """
+    """Return the file of a model, given that or the folder of a run: its model, or else its last checkpoint."""
     if not os.fspath(path):
         raise CheckpointError("the model has no name: expected a model's file or a run's folder")
     path = Path(path)
@@ -234,15 +197,15 @@ class Model:
             raise ShapeError(
                 f"images have shape {tuple(images.shape)}: expected (n, {height}, {width}) or (n, {n_pixels})"
             )
-        rows = xp.reshape(images, (images.shape[0], n_pixels))
-        dtype = self.theta.dtype
+        n = images.shape[0]
+        rows = xp.reshape(images, (n, n_pixels))
         parts = []
         with computing(self.backend, batch_size):
             layers = self.layers
-            n = rows.shape[0]
             for first in range(0, max(1, n), batch_size):
                 batch = rows[first : min(first + batch_size, n), :]
-                X = array_namespace(theta=self.theta).astype(self.backend.asarray(batch) if is_host else batch, dtype)
+                batch = self.backend.asarray(batch) if is_host else batch
+                X = array_namespace(theta=self.theta).astype(batch, self.theta.dtype)
                 X *= 1 / self.max_value
                 S, _ = forward(layers, X)
                 parts.append(self.backend.to_numpy(S) if is_host else S)
@@ -271,13 +234,7 @@ def describe(info: ModelInfo, dtype: np.dtype) -> dict[str, Any]:
 
 
 def from_tensors(found: tensors.Contents, path: Path) -> tuple[np.ndarray, ModelInfo]:
-    """Return the parameters in a file, and what they are.
-
-    Raises
-    ------
-    CheckpointError
-        If the file's description is not a network's, or its tensors are others than that describes.
-    """
+    """Return the parameters in a file, and what they are; refuse a file that is not as its description says."""
     try:
         info, dtype = _read_description(found.description)
     except (KeyError, TypeError, ValueError) as error:
@@ -288,20 +245,15 @@ def from_tensors(found: tensors.Contents, path: Path) -> tuple[np.ndarray, Model
         expected = {f"W{k}": (fan_in, fan_out), f"b{k}": (1, fan_out)}
         require_tensors(found.tensors, expected, dtype, path)
         layers.append((found.tensors[f"W{k}"], found.tensors[f"b{k}"]))
-    require_intact(found, path)
+    if not found.is_intact:
+        raise CheckpointError(f"{path} is damaged: its contents have not the SHA-256 sum that they were written with")
     return info.layout.flatten(layers), info
 
 
 def require_tensors(
     found: Mapping[str, np.ndarray], expected: Mapping[str, Sequence[int]], dtype: str, path: Path
 ) -> None:
-    """Refuse a file that lacks a tensor, or has one of another shape or dtype.
-
-    Raises
-    ------
-    CheckpointError
-        If it is so.
-    """
+    """Refuse a file that lacks a tensor, or has one of another shape or dtype."""
     for name, shape in expected.items():
         if name not in found:
             raise CheckpointError(f"{path}: tensor {name} is missing: expected {dtype} {tuple(shape)}")
@@ -312,22 +264,8 @@ def require_tensors(
             )
 
 
-def require_intact(found: tensors.Contents, path: Path) -> None:
-    """Refuse a file whose contents are not those that were written.
-
-    Raises
-    ------
-    CheckpointError
-        If it is so.
-    """
-    if not found.is_intact:
-        raise CheckpointError(f"{path} is damaged: its contents have not the SHA-256 sum that they were written with")
-
-
 def _read_description(description: Mapping[str, Any]) -> tuple[ModelInfo, str]:
-    height, width = description["image_shape"]
-    names = description["class_names"]
-    dtype = description["dtype"]
+    (height, width), names, dtype = (description[key] for key in ("image_shape", "class_names", "dtype"))
     if dtype not in ("float32", "float64") or not all(isinstance(name, str) for name in names):
         raise ValueError(f"dtype {dtype}, classes {names}")
     info = ModelInfo(

@@ -26,19 +26,8 @@ class Mistake(NamedTuple):
 def score(S: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
     """Return loss, accuracy, calibration error, each class's precision, recall and F1, and the confusion matrix.
 
-    Parameters
-    ----------
-    S : numpy.ndarray, shape (n, classes)
-        The logits.
-    labels : numpy.ndarray of any integer dtype, shape (n,)
-        The images' classes.
-    class_names : sequence of str
-        What the classes are called.
-
-    Returns
-    -------
-    dict
-        What JSON can hold. A figure that is 0 / 0, such as the recall of a class without images, is None.
+    S are the logits, (n, classes). What is returned JSON can hold. A figure that is 0 / 0, such as the recall of a
+    class without images, is None.
     """
     S = S.astype(np.float64)
     n_classes = len(class_names)
@@ -67,13 +56,7 @@ def score(S: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict
 
 
 def vote(logits: Sequence[np.ndarray]) -> np.ndarray:
-    """Return logits whose softmax is the mean of several networks' probabilities, (n, classes) of float64.
-
-    Parameters
-    ----------
-    logits : sequence of numpy.ndarray, shape (n, classes)
-        Each network's.
-    """
+    """Return logits whose softmax is the mean of several networks' probabilities, (n, classes) of float64."""
     S: np.ndarray = np.logaddexp.reduce([log_softmax(S.astype(np.float64)) for S in logits])
     S -= np.log(len(logits))
     return S
@@ -85,13 +68,6 @@ def calibration_error(P: np.ndarray, labels: np.ndarray) -> float:
     The expected calibration error of Guo, Pleiss, Sun & Weinberger 2017, "On Calibration of Modern Neural Networks",
     eq. 3: in each of 15 equal intervals of the greatest probability the mean of it less the accuracy, and of these
     differences' sizes the mean, weighted by the intervals' images.
-
-    Parameters
-    ----------
-    P : numpy.ndarray, shape (n, classes)
-        Probabilities.
-    labels : numpy.ndarray of any integer dtype, shape (n,)
-        The images' classes.
     """
     confidence, right = P.max(axis=1), P.argmax(axis=1) == labels
     bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)  # (0, 1/15], (1/15, 2/15], …
@@ -100,17 +76,7 @@ def calibration_error(P: np.ndarray, labels: np.ndarray) -> float:
 
 
 def worst_mistakes(S: np.ndarray, labels: np.ndarray, count: int) -> list[Mistake]:
-    """Return the mistakes that were made with the greatest probability, greatest first.
-
-    Parameters
-    ----------
-    S : numpy.ndarray, shape (n, classes)
-        The logits.
-    labels : numpy.ndarray of any integer dtype, shape (n,)
-        The images' classes.
-    count : int
-        How many at most.
-    """
+    """Return at most so many of the mistakes, those made with the greatest probability, greatest first."""
     P = softmax(S.astype(np.float64))
     predictions, confidence = P.argmax(axis=1), P.max(axis=1)
     wrong = np.flatnonzero(predictions != labels)

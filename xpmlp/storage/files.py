@@ -17,12 +17,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file such that a reader, now or after a crash, finds the old one or the new one.
 
     The bytes go to a file beside it and are on the disk before that takes the name; the name is on the disk when this
-    returns.
-
-    Raises
-    ------
-    OSError
-        If that fails, with the file's name; the old file is then still there, and nothing is beside it.
+    returns. Where that fails the old file is still there, and nothing beside it; the error names the file.
     """
     named, path = Path(path), Path(os.path.realpath(path))  # a link stays one
     temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")  # another process may write the same file
@@ -71,15 +66,7 @@ def naming(path: Path) -> Iterator[None]:
 class FolderLock:
     """The operating system's lock on a file in a folder: held until `release`, or until this process dies.
 
-    Parameters
-    ----------
-    folder : path
-        Which folder; the file in it is called ``.lock`` and holds the process's number.
-
-    Raises
-    ------
-    CheckpointError
-        If another process holds it.
+    The file holds the process's number.
     """
 
     NAME = ".lock"

@@ -33,27 +33,11 @@ class Contents(NamedTuple):
 def write(
     path: str | os.PathLike[str], kind: str, tensors: Mapping[str, np.ndarray], description: Mapping[str, Any]
 ) -> None:
-    """Write arrays and their description to a file, which is there as a whole or not at all.
-
-    Parameters
-    ----------
-    path : path
-        The file.
-    kind : str
-        What it is, such as ``model``.
-    tensors : mapping of str to numpy.ndarray
-        The arrays, of any byte order and strides.
-    description : mapping
-        What JSON can hold.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written.
-    """
+    """Write arrays, of any byte order and strides, and what JSON can hold of them, as a whole or not at all."""
     from safetensors.numpy import save  # 60 ms that a plain `import xpmlp` need not pay
 
-    ordinary = {name: _ordinary(array) for name, array in tensors.items()}
+    # Arrays of another order or byte order it would write wrongly.
+    ordinary = {name: np.asarray(a, a.dtype.newbyteorder("="), order="C") for name, a in tensors.items()}
     described = {**description, "kind": kind, "format_version": FORMAT_VERSION}
     described = json.loads(json.dumps(described, allow_nan=False))  # as a reader will see it
     described["sum"] = _sum(described, ordinary)
@@ -61,20 +45,7 @@ def write(
 
 
 def read(path: str | os.PathLike[str], kinds: tuple[str, ...]) -> Contents:
-    """Return the arrays and the description in a file.
-
-    Parameters
-    ----------
-    path : path
-        The file.
-    kinds : tuple of str
-        What it may be.
-
-    Raises
-    ------
-    CheckpointError
-        If there is no such file, or it is not whole, another program's, of a newer format or of another kind.
-    """
+    """Return the arrays and the description in a file, which must be of one of these kinds."""
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
@@ -108,11 +79,6 @@ def read(path: str | os.PathLike[str], kinds: tuple[str, ...]) -> Contents:
     if kind not in kinds:
         raise CheckpointError(f"{path} is a {kind}: {expected}")
     return Contents(description, tensors, sum_ == _sum(description, tensors))
-
-
-def _ordinary(array: np.ndarray) -> np.ndarray:
-    """Return an array as safetensors must be given it: of another order or byte order it is written wrongly."""
-    return np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
 def _sum(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
