@@ -213,7 +213,7 @@ class TestTheCommand:
             (["--ranks", "2,256"], "256 ranks for batches of 128 images: each needs at least one"),
             pytest.param(
                 ["--ranks", "2", "--batch-size", "70000"],
-                "batch size 70000: there are 600 training images; make it",
+                "--batch-size 70000: there are 600 training images; make it",
                 marks=pytest.mark.needs(module="mpi4py"),
             ),
             (["--ranks", "2", "--backend", "numpy,jax"], "--backend numpy,jax with --ranks: expected one of numpy"),

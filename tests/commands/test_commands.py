@@ -258,16 +258,16 @@ def test_what_makes_a_run_harder_is_said_and_recorded(train, at_home, capsys):
 BAD = {
     "an unknown backend": (["--backend", "cudy"], "unknown backend 'cudy': did you mean"),
     "an unknown data set": (["--dataset", "minst"], "unknown data set 'minst': did you mean mnist?"),
-    "an unknown optimizer": (["--optimizer", "adamm"], "unknown optimizer 'adamm': expected sgd, adam or adamw"),
-    "an unknown schedule": (["--schedule", "linear"], "unknown schedule 'linear'"),
+    "an unknown optimizer": (["--optimizer", "adamm"], "--optimizer 'adamm': expected sgd, adam or adamw"),
+    "an unknown schedule": (["--schedule", "linear"], "--schedule 'linear'"),
     "an unknown recipe": (["--recipe", "slow"], "unknown recipe 'slow': expected quick, best, record or default"),
     "a negative deformation": (["--deform", "-1"], "deform -1.0: expected a strength of at least 0 (off), at most 10"),
     "a deformation that is no number": (["--deform", "nan"], "deform nan: expected a strength of at least 0 (off)"),
     "a dropout of everything": (["--dropout", "1"], "dropout 1.0: expected at least 0 (off) and below 1"),
     "an unknown precision": (["--precision", "half"], "precision 'half': expected float32 or tf32"),
     "TF32 on a CPU": (["--precision", "tf32"], "numpy on cpu has no TF32, a precision of NVIDIA's GPUs"),
-    "unknown kernels": (["--kernels", "fast"], "unknown kernels 'fast': expected auto, plain, inplace or compiled"),
-    "an unknown dtype": (["--dtype", "half"], "unknown dtype 'half'"),
+    "unknown kernels": (["--kernels", "fast"], "--kernels 'fast': expected auto, plain, inplace or compiled"),
+    "an unknown dtype": (["--dtype", "half"], "--dtype 'half'"),
     "an unknown flag": (["--epoch", "3"], "No such option"),
     "an argument too many": (["fast"], "unexpected extra argument"),
     "a flag without its value": (["--epochs"], "requires an argument"),
@@ -275,16 +275,16 @@ BAD = {
     "words for widths": (["--hidden", "wide"], "'wide' is not whole numbers with commas between them, such as 256,128"),
     "no width": (["--hidden", "0"], "expected widths of at least 1"),
     "a negative width": (["--hidden", "256,-128"], "expected widths of at least 1"),
-    "a huge width": (["--hidden", "100000000,100000000"], "hidden layers 100000000,100000000 with batch size 16 need"),
+    "a huge width": (["--hidden", "100000000,100000000"], "--hidden 100000000,100000000 with --batch-size 16 need"),
     "no epochs": (["--epochs", "0"], "epochs 0: expected a whole number of at least 1"),
-    "no batch": (["--batch-size", "0"], "batch size 0"),
-    "a batch larger than the data": (["--batch-size", "201"], "batch size 201: there are 200 training images"),
-    "a negative rate": (["--learning-rate", "-0.1"], "learning rate -0.1: expected a finite number above 0"),
-    "a rate that is no number": (["--learning-rate", "nan"], "learning rate nan"),
+    "no batch": (["--batch-size", "0"], "--batch-size 0"),
+    "a batch larger than the data": (["--batch-size", "201"], "--batch-size 201: there are 200 training images"),
+    "a negative rate": (["--learning-rate", "-0.1"], "--learning-rate -0.1: expected a finite number above 0"),
+    "a rate that is no number": (["--learning-rate", "nan"], "--learning-rate nan"),
     "a target without validation": (["--target-accuracy", "0.9", "--val-size", "0"], "without validation data"),
     "a target in percent": (["--target-accuracy", "98"], "expected a fraction above 0, at most 1"),
     "more validation than data": (["--val-size", "240"], "the training set has 240 images"),
-    "an unknown transfer": (["--transfer", "fax"], "unknown transfer 'fax': expected auto, resident or stream"),
+    "an unknown transfer": (["--transfer", "fax"], "--transfer 'fax': expected auto, resident or stream"),
     "no threads": (["--threads", "0"], "0 is not in the range 1<=x<=1024"),
     "momentum for adam": (["--optimizer", "adam", "--momentum", "0.9"], "momentum and nesterov are for sgd"),
     "a data folder that is none": (["--dataset", "mnist", "--data-dir", "nowhere"], "nowhere is no folder"),
@@ -444,7 +444,7 @@ class TestAsAProgram:
     def test_the_scripts_errors_bear_its_name(self):
         done = run_python(str(ROOT / "scripts" / "train.py"), "--epochs", "0")
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr == "train.py: epochs 0: expected a whole number of at least 1\n"
+        assert done.stderr == "train.py: --epochs 0: expected a whole number of at least 1\n"
 
     def test_a_clone_that_was_not_installed_says_so_in_one_line(self):
         done = subprocess.run(

@@ -362,7 +362,7 @@ class TestLocalSGD:
 
     def test_of_no_steps_are_refused_once(self, launch, data):
         done = launch(2, *TRAIN, *data, "--average-every", "0")
-        assert ours(done.stderr) == ["xpmlp: average every 0: expected a whole number of at least 1"]
+        assert ours(done.stderr) == ["xpmlp: --average-every 0: expected a whole number of at least 1"]
         assert done.returncode != 0
 
     @pytest.mark.slow
@@ -435,12 +435,12 @@ class TestTheCommand:
     @pytest.mark.parametrize(
         ("n", "options", "message"),
         [
-            (3, ("--batch-size", "2"), "batch size 2: 3 ranks share each batch; make it at least 3, or start fewer"),
+            (3, ("--batch-size", "2"), "--batch-size 2: 3 ranks share each batch; make it at least 3, or start fewer"),
             (2, ("--frobnicate",), "No such option '--frobnicate'; see xpmlp train --help"),
             *(
                 pytest.param(2, *rest, marks=pytest.mark.slow)
                 for rest in (
-                    (("--dtype", "float16"), "unknown dtype 'float16': expected float32 or float64"),
+                    (("--dtype", "float16"), "--dtype 'float16': expected float32 or float64"),
                     (("--learning-rate", "nan"), "learning rate nan: expected a finite number above 0"),
                     (("--distributed", "on"), "unknown distributed 'on': expected auto, off or mpi"),
                     (("--resume", "nowhere"), "nowhere is not there: expected the folder of a run"),

@@ -74,7 +74,7 @@ def test_a_run_that_crashed_goes_on_to_the_same_end(train, at_home, stop_after, 
 
 def test_a_run_that_went_on_draws_all_its_epochs(train, at_home, stop_after, monkeypatch):
     drawn = []
-    monkeypatch.setattr("xpmlp.commands._run.plot_history", lambda epochs, *rest: drawn.extend(epochs))
+    monkeypatch.setattr("xpmlp.commands._recording.plot_history", lambda epochs, *rest: drawn.extend(epochs))
     stop_after(30)
     assert train("--out", "run") == 2
     stop_after(None)
@@ -222,14 +222,14 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (("--hidden", "16,9"), "hidden 16,9: the run was begun with 16,8; leave it out, or start a new run"),
-            (("--dtype", "float64"), "dtype float64: the run was begun with float32; leave it out, or start a new run"),
-            (("--optimizer", "adam"), "optimizer adam: the run was begun with sgd; leave it out, or start a new run"),
-            (("--learning-rate", "0.3"), "learning rate 0.3: the run was begun with 0.0707"),
-            (("--val-size", "0.25"), "val size 60: the run was begun with 40; leave it out, or start a new run"),
-            (("--seed", "1"), "seed 1: the run was begun with 0; leave it out, or start a new run"),
-            (("--epochs", "5"), "epochs 5: the run's one-cycle learning rate was laid out for 4, and only a constant"),
-            (("--target-accuracy", "7"), "target accuracy 7.0: expected a fraction above 0, at most 1"),
+            (("--hidden", "16,9"), "--hidden 16,9: the run was begun with 16,8; leave it out, or start a new run"),
+            (("--dtype", "float64"), "--dtype float64: the run was begun with float32; leave it out, or start a new"),
+            (("--optimizer", "adam"), "--optimizer adam: the run was begun with sgd; leave it out, or start a new run"),
+            (("--learning-rate", "0.3"), "--learning-rate 0.3: the run was begun with 0.0707"),
+            (("--val-size", "0.25"), "--val-size 60: the run was begun with 40; leave it out, or start a new run"),
+            (("--seed", "1"), "--seed 1: the run was begun with 0; leave it out, or start a new run"),
+            (("--epochs", "5"), "--epochs 5: the run's one-cycle learning rate was laid out for 4"),
+            (("--target-accuracy", "7"), "--target-accuracy 7.0: expected a fraction above 0, at most 1"),
             (("--dataset", "digits"), "run was begun on idx:"),
             (("--backend", "cudy"), "unknown backend 'cudy'"),
             (("--out", "other"), "--out other: a run that goes on stays in its folder run; leave it out"),
@@ -268,7 +268,7 @@ class TestRefusals:
             ({"format_version": 9}, "run/config.json has format version 9: this xpmlp reads up to 1; update xpmlp"),
             ({"format_version": None}, "run/config.json has no format version: expected the config.json of a run"),
             ({"n_val": None}, "run/config.json: n_val is None: expected a whole number"),
-            ({"batch_size": 0}, "run/config.json: batch size 0: expected a whole number of at least 1"),
+            ({"batch_size": 0}, "run/config.json: batch_size 0: expected a whole number of at least 1"),
         ):
             path.write_text(json.dumps({**content, **changes}))
             assert refused() == message

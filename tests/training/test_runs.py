@@ -282,7 +282,7 @@ class TestReading:
         del content["seed"]
         with pytest.raises(CheckpointError, match="config.json has no 'seed': expected every setting of a run"):
             read_settings(content, "config.json")
-        with pytest.raises(CheckpointError, match="config.json: batch size 0: expected"):
+        with pytest.raises(CheckpointError, match="config.json: batch_size 0: expected"):
             read_settings({**content, "seed": 0, "batch_size": 0}, "config.json")
         with pytest.raises(CheckpointError, match="config.json: "):
             read_settings({**content, "seed": 0, "hidden": None}, "config.json")

@@ -68,37 +68,37 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"hidden": (0,)}, "hidden layers .*: expected widths of at least 1"),
-            ({"hidden": 5}, "hidden layers 5: expected widths of at least 1"),
+            ({"hidden": (0,)}, "hidden .*: expected widths of at least 1"),
+            ({"hidden": 5}, "hidden 5: expected widths of at least 1"),
             ({"hidden": (-5,)}, "expected widths of at least 1"),
             ({"epochs": 0}, "epochs 0: expected a whole number of at least 1"),
-            ({"batch_size": 0}, "batch size 0"),
-            ({"batch_size": 2.5}, "batch size 2.5"),
+            ({"batch_size": 0}, "batch_size 0"),
+            ({"batch_size": 2.5}, "batch_size 2.5"),
             ({"seed": -1}, "seed -1: expected a whole number of at least 0"),
-            ({"optimizer": "sdg"}, "unknown optimizer 'sdg': expected sgd, adam or adamw"),
-            ({"schedule": "step"}, "unknown schedule 'step': expected constant, cosine or one-cycle"),
-            ({"dtype": "float16"}, "unknown dtype 'float16': expected float32 or float64"),
-            ({"learning_rate": 0}, "learning rate 0: expected a finite number above 0"),
-            ({"learning_rate": -1}, "learning rate -1"),
-            ({"learning_rate": math.nan}, "learning rate nan"),
-            ({"learning_rate": math.inf}, "learning rate inf"),
+            ({"optimizer": "sdg"}, "optimizer 'sdg': expected sgd, adam or adamw"),
+            ({"schedule": "step"}, "schedule 'step': expected constant, cosine or one-cycle"),
+            ({"dtype": "float16"}, "dtype 'float16': expected float32 or float64"),
+            ({"learning_rate": 0}, "learning_rate 0: expected a finite number above 0"),
+            ({"learning_rate": -1}, "learning_rate -1"),
+            ({"learning_rate": math.nan}, "learning_rate nan"),
+            ({"learning_rate": math.inf}, "learning_rate inf"),
             ({"momentum": 1.0}, "momentum 1.0: expected at least 0 and below 1"),
             ({"momentum": math.nan}, "momentum nan"),
             ({"momentum": 0.0, "nesterov": True}, "nesterov with momentum 0"),
             ({"optimizer": "adam", "momentum": 0.9}, "momentum and nesterov are for sgd"),
             ({"optimizer": "adamw", "nesterov": True}, "momentum and nesterov are for sgd"),
             ({"deform": -0.5}, r"deform -0.5: expected a strength of at least 0 \(off\), at most 10"),
-            ({"deform": 1.0, "deform_fade": 1.5}, "deform fade 1.5: expected a part of the run, 0 to 1"),
-            ({"deform_fade": 0.5}, "deform fade 0.5 without a deformation"),
+            ({"deform": 1.0, "deform_fade": 1.5}, "deform_fade 1.5: expected a part of the run, 0 to 1"),
+            ({"deform_fade": 0.5}, "deform_fade 0.5 without a deformation"),
             ({"weight_decay": -1.0}, "weight decay -1.0"),
             ({"weight_decay": math.nan}, "weight decay nan"),
-            ({"val_size": -1}, "validation size -1"),
-            ({"val_size": 1.5}, "validation size 1.5"),
-            ({"val_size": math.nan}, "validation size nan"),
-            ({"target_accuracy": 0}, "target accuracy 0: expected a fraction above 0, at most 1"),
-            ({"target_accuracy": 98}, "target accuracy 98"),
-            ({"target_accuracy": math.nan}, "target accuracy nan"),
-            ({"target_accuracy": 0.9, "val_size": 0}, "target accuracy 0.9 without validation data"),
+            ({"val_size": -1}, "val_size -1"),
+            ({"val_size": 1.5}, "val_size 1.5"),
+            ({"val_size": math.nan}, "val_size nan"),
+            ({"target_accuracy": 0}, "target_accuracy 0: expected a fraction above 0, at most 1"),
+            ({"target_accuracy": 98}, "target_accuracy 98"),
+            ({"target_accuracy": math.nan}, "target_accuracy nan"),
+            ({"target_accuracy": 0.9, "val_size": 0}, "target_accuracy 0.9 without validation data"),
         ],
     )
     def test_refuses_a_setting_outside_its_range(self, settings, message):
@@ -108,8 +108,8 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"batch_size": 201}, "batch size 201: there are 200 training images"),
-            ({"val_size": 240}, "validation size 240: the training set has 240 images"),
+            ({"batch_size": 201}, "batch_size 201: there are 200 training images"),
+            ({"val_size": 240}, "val_size 240: the training set has 240 images"),
             ({"val_size": 0.001, "target_accuracy": 0.5}, "no image is left for validation"),
         ],
     )
@@ -403,8 +403,8 @@ class TestGoingOn:
             ({"hidden": (16, 9)}, r"of a network \(20, 16, 8, 3\): the config and the data set make \(20, 16, 9, 3\)"),
             ({"dtype": "float64"}, "dtype float64: the run was begun with float32; leave it out, or start a new run"),
             ({"seed": 1}, "seed 1: the run was begun with 0"),
-            ({"batch_size": 17}, "batch size 17: the run was begun with 16"),
-            ({"val_size": 30}, "val size 30: the run was begun with 40"),
+            ({"batch_size": 17}, "batch_size 17: the run was begun with 16"),
+            ({"val_size": 30}, "val_size 30: the run was begun with 40"),
             ({"optimizer": "adam", "momentum": None}, "optimizer adam: the run was begun with"),
             ({"epochs": 5}, "epochs 5: the run's cosine learning rate was laid out for 4, and only a constant one"),
             ({"epochs": 1}, "epochs 1: the run's cosine learning rate was laid out for 4"),
@@ -465,7 +465,7 @@ class TestFailure:
             evaluate(np.full(layout.size, np.float32(3e38)), layout, tiny, NumpyBackend())
 
     def test_a_network_that_memory_cannot_hold_is_refused_before_it_is_made(self, backend, tiny):
-        with pytest.raises(ConfigError, match=r"hidden layers 10000000,10000000 .* need about 2 PB: .* free"):
+        with pytest.raises(ConfigError, match=r"hidden 10000000,10000000 .* need about 2 PB: .* free"):
             train(dataclasses.replace(SMALL, hidden=(10_000_000, 10_000_000)), tiny, backend)
 
     def test_a_device_out_of_memory_suggests_a_smaller_batch(self, tiny):

@@ -16,9 +16,9 @@ from xpmlp.commands.compare import compare
 from xpmlp.commands.data import data
 from xpmlp.commands.evaluate import evaluate
 from xpmlp.commands.predict import predict
-from xpmlp.commands.train import train
+from xpmlp.commands.train import as_flags, train
 from xpmlp.communication import abort, find_launch, is_first_of_host, wait_for_rank_0
-from xpmlp.errors import JoiningError, XpmlpError
+from xpmlp.errors import ConfigError, JoiningError, XpmlpError
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None, *, command: click.Command = cli
         if isinstance(error, JoiningError) and not is_first_of_host():
             wait_for_rank_0()
             return 2
-        return _fail(program, str(error))
+        return _fail(program, as_flags(str(error)) if isinstance(error, ConfigError) else str(error))
     except Interrupted as interrupted:
         return _fail(program, str(interrupted), interrupted.exit_code)
     except (KeyboardInterrupt, click.Abort):  # where no handler could be set

@@ -1,8 +1,14 @@
 """``xpmlp train``: from a data set's name to a trained model with its curves."""
 
+import dataclasses
+import re
+import typing
+from collections.abc import Callable
 from typing import Any
 
 import click
+
+from xpmlp.training.config import TrainConfig
 
 
 def widths(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
@@ -16,6 +22,43 @@ def widths(context: click.Context, parameter: click.Parameter, value: str) -> tu
         ) from None
 
 
+def flag(name: str) -> str:
+    """Return a setting's name as the command line has it."""
+    return f"--{name.replace('_', '-')}"
+
+
+def as_flags(message: str) -> str:
+    """Return a message with the names of settings as flags: those that are no words, and one that it begins with."""
+    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    for pattern in (
+        rf"\b({'|'.join(name for name in names if '_' in name)})\b",
+        rf"^({'|'.join(names)})\b(?= \S+(:| with)| is for| and )",
+    ):
+        message = re.sub(pattern, lambda found: flag(found[1]), message)
+    return message
+
+
+def settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command an option for each field of `TrainConfig`."""
+    kinds = typing.get_type_hints(TrainConfig)
+    for field in reversed(dataclasses.fields(TrainConfig)):
+        kind, name = kinds[field.name], flag(field.name)
+        options: dict[str, Any] = {"default": field.default, "help": field.metadata["about"]}
+        if otherwise := field.metadata["otherwise"]:
+            options["help"] += f" [{otherwise}]"
+        else:
+            options["show_default"] = True
+        if typing.get_args(kind) == (int, ...):
+            options |= {"callback": widths, "default": ",".join(map(str, field.default))}
+        elif bool in typing.get_args(kind):
+            name += f"/--no-{name[2:]}"
+        else:
+            kinds_of_numbers = {*typing.get_args(kind), kind} & {int, float}
+            options["type"] = float if float in kinds_of_numbers else int if int in kinds_of_numbers else str
+        command = click.option(name, **options)(command)
+    return command
+
+
 @click.command()
 @click.option("--backend", default="auto", show_default=True, help="numpy, cupy, torch, jax, … and a device: cupy:1.")
 @click.option("--dataset", default="auto", show_default=True, help="mnist, fashion-mnist, digits, idx:FOLDER or auto.")
@@ -26,38 +69,9 @@ def widths(context: click.Context, parameter: click.Parameter, value: str) -> tu
     show_default=True,
     help="Settings: quick (98 % of MNIST in seconds), best (minutes), record (GPU), default. Given options beat them.",
 )
-@click.option("--hidden", callback=widths, default="256,128", show_default=True, help="Widths of the hidden layers.")
-@click.option("--epochs", type=int, help="Passes over the training images. [5, more for small data sets]")
-@click.option("--batch-size", type=int, help="Images a step. [128, or 32 below 10,000 images]")
-@click.option("--optimizer", default="sgd", show_default=True, help="sgd, adam or adamw.")
-@click.option("--learning-rate", type=float, help="The schedule's greatest. [what suits the optimizer]")
-@click.option("--schedule", default="one-cycle", show_default=True, help="constant, cosine or one-cycle.")
-@click.option("--momentum", type=float, help="For sgd. [0.9]")
-@click.option("--nesterov/--no-nesterov", default=None, help="For sgd. [with momentum]")
-@click.option("--weight-decay", type=float, help="[0; 0.01 for adamw]")
-@click.option("--val-size", type=float, help="Held out: a count, a fraction below 1, or 0. [a sixth]")
-@click.option("--center", type=float, default=0.0, help="For sgd: train as if this were subtracted of all inputs. [0]")
-@click.option(
-    "--deform", type=float, default=0.0, help="Deform each training image anew in every epoch: 1 is much. [0]"
-)
-@click.option(
-    "--deform-fade",
-    type=float,
-    default=0.0,
-    help="Over how much of the run, 0 to 1, --deform fades out at its end. [0]",
-)
-@click.option(
-    "--dropout", type=float, default=0.0, help="Part of the hidden units that each step leaves out, in 256ths. [0]"
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn.")
-@click.option("--dtype", default="float32", show_default=True, help="float32 or float64.")
+@settings
 @click.option(
     "--precision", default="float32", show_default=True, help="Of float32's products: float32, or tf32 on GPUs."
-)
-@click.option("--target-accuracy", type=float, help="Stop after the epoch whose validation accuracy reaches it.")
-@click.option("--transfer", default="auto", show_default=True, help="Images to the device: auto, resident or stream.")
-@click.option(
-    "--kernels", default="auto", show_default=True, help="plain: the lines as they stand; inplace; compiled; or auto."
 )
 @click.option(
     "--threads", type=click.IntRange(1, 1024), help="Of the BLAS library (PyTorch and JAX have their own). [its choice]"
@@ -67,13 +81,6 @@ def widths(context: click.Context, parameter: click.Parameter, value: str) -> tu
     default="auto",
     show_default=True,
     help="One model on the processes that mpiexec has started: auto, off (each trains its own) or mpi.",
-)
-@click.option(
-    "--average-every",
-    type=int,
-    default=1,
-    show_default=True,
-    help="Steps that each rank makes alone before an average of all, for slow links.",
 )
 @click.option("--resume", type=click.Path(), metavar="RUN", help="Go on with the run in that folder, where it stopped.")
 @click.option("--checkpoint-steps", type=click.IntRange(1), help="Also write a checkpoint every so many steps.")

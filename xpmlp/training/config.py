@@ -1,22 +1,28 @@
-"""The settings that decide a training run, and what they stand for."""
+"""The settings that decide a training run, what they stand for, and recipes of them."""
 
 import dataclasses
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from xpmlp.data.loading import TRANSFERS
 from xpmlp.errors import ConfigError
 from xpmlp.kernels import KERNELS, resolve_kernels
 from xpmlp.math.layout import Layout
 from xpmlp.math.optimizers import Optimizer, adam, adamw, sgd
 from xpmlp.math.schedules import Schedule, constant, cosine, one_cycle
 
-OPTIMIZERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("constant", "cosine", "one-cycle")
-DTYPES = ("float32", "float64")
+_ONE_OF = {
+    "optimizer": ("sgd", "adam", "adamw"),
+    "schedule": ("constant", "cosine", "one-cycle"),
+    "dtype": ("float32", "float64"),
+    "transfer": ("auto", "resident", "stream"),
+    "kernels": KERNELS,
+}
+
+_LEAST = {"epochs": 1, "batch_size": 1, "seed": 0, "average_every": 1}
+"""Settings that are whole numbers, and the least that each may be."""
 
 _LEAST_STEPS, _MOST_EPOCHS = 1500, 100
 """Where the number of epochs is left to us, a small data set gets more than five: so many steps, or so many epochs."""
@@ -64,60 +70,17 @@ RECIPES: dict[str, dict[str, Any]] = {
 cores, the widths of 2010 for a GPU (never run whole: there was none), and `TrainConfig`'s own defaults."""
 
 
+def _setting(default: Any, about: str, otherwise: str = "") -> Any:
+    """Return a field of `TrainConfig`: its default, what it is, and what takes its place where it is None.
+
+    The class's docstring and the command line's help are made of these.
+    """
+    return dataclasses.field(default=default, metadata={"about": about, "otherwise": otherwise})
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """What decides a training run, data and backend aside. None stands for a default that `resolve` fills in.
-
-    Parameters
-    ----------
-    hidden : tuple of int
-        The widths of the hidden layers.
-    epochs : int or None
-        Passes over the training images; None: 5, or where that would make fewer than 1,500 steps more, up to 100.
-    batch_size : int or None
-        Images a step; None: 128, or 32 where there are fewer than 10,000 training images.
-    optimizer : {"sgd", "adam", "adamw"}
-        The update rule.
-    learning_rate : float or None
-        The schedule's greatest rate; None: what suits the optimizer.
-    schedule : {"constant", "cosine", "one-cycle"}
-        How the rate changes over the run.
-    momentum : float or None
-        For sgd alone; None: 0.9.
-    nesterov : bool or None
-        For sgd alone; None: where there is momentum.
-    weight_decay : float or None
-        None: 0, or 0.01 for adamw.
-    val_size : int, float or None
-        How much of the training set is held out for validation: a count if at least 1, a fraction if below, 0 for
-        none; None: a sixth.
-    center : float
-        For sgd alone: train as if this had been subtracted of all inputs, which go from 0 to 1 (derivation.md, "Centred
-        inputs"); the network itself takes them as they are.
-    deform : float
-        How much each training image is deformed, anew in every epoch, as `xpmlp.data.deformation` has it; 0: not at
-        all. The training loss and accuracy are then of deformed images.
-    deform_fade : float
-        Over which last part of all steps the deformation fades out, 0 to 1.
-    dropout : float
-        Which part of the hidden units each step leaves out, at least 0 and below 1; rounded to a 256th.
-    seed : int
-        Of the one generator that draws the initial weights, the held-out images, each epoch's order and the seeds of
-        its deformations and its dropout.
-    dtype : {"float32", "float64"}
-        What is computed in.
-    target_accuracy : float or None
-        Stop after the first epoch whose validation accuracy, in (0, 1], reaches it.
-    transfer : {"auto", "resident", "stream"}
-        How images come to the device, as `DeviceLoader` has it; the results are the same.
-    average_every : int
-        Steps that each of several ranks makes alone before their parameters are averaged, which is for slow links; 1:
-        they make every step together, as one process would.
-    kernels : {"auto", "plain", "inplace", "compiled"}
-        What the library makes of the lines between the matrix products. ``plain``: the lines as they stand, without
-        jit. ``compiled``: loops that numba compiles on NumPy, generated kernels on CuPy, jit on JAX, PyTorch's fused
-        operations. ``inplace``: NumPy's own functions in place; elsewhere as compiled. ``auto``: compiled, but
-        inplace where numba is not installed. The results differ in their last bits.
 
     Raises
     ------
@@ -125,71 +88,104 @@ class TrainConfig:
         If a value is outside its range, or contradicts another.
     """
 
-    hidden: tuple[int, ...] = (256, 128)
-    epochs: int | None = None
-    batch_size: int | None = None
-    optimizer: str = "sgd"
-    learning_rate: float | None = None
-    schedule: str = "one-cycle"
-    momentum: float | None = None
-    nesterov: bool | None = None
-    weight_decay: float | None = None
-    val_size: int | float | None = None
-    center: float = 0.0
-    deform: float = 0.0
-    deform_fade: float = 0.0
-    dropout: float = 0.0
-    seed: int = 0
-    dtype: str = "float32"
-    target_accuracy: float | None = None
-    transfer: str = "auto"
-    average_every: int = 1
-    kernels: str = "auto"
+    hidden: tuple[int, ...] = _setting((256, 128), "Widths of the hidden layers.")
+    epochs: int | None = _setting(None, "Passes over the training images.", "5, more for small data sets")
+    batch_size: int | None = _setting(None, "Images a step.", "128, or 32 below 10,000 images")
+    optimizer: str = _setting("sgd", "sgd, adam or adamw.")
+    learning_rate: float | None = _setting(None, "The schedule's peak learning rate.", "what suits the optimizer")
+    schedule: str = _setting("one-cycle", "How the rate changes over the run: constant, cosine or one-cycle.")
+    momentum: float | None = _setting(None, "For sgd.", "0.9")
+    nesterov: bool | None = _setting(None, "Nesterov's momentum, for sgd.", "with momentum")
+    weight_decay: float | None = _setting(None, "L2 penalty, or decoupled decay for adamw.", "0; 0.01 for adamw")
+    val_size: int | float | None = _setting(
+        None, "Held out for validation: a count, a fraction below 1, or 0.", "a sixth"
+    )
+    center: float = _setting(
+        0.0,
+        "For sgd: train as if this had been subtracted from all inputs, which go from 0 to 1 (derivation.md, "
+        '"Centred inputs"); the network itself takes them as they are.',
+    )
+    deform: float = _setting(
+        0.0,
+        "Deform each training image at random, again in every epoch: 1 is much. Training figures are then of these.",
+    )
+    deform_fade: float = _setting(0.0, "Over how much of the run, 0 to 1, deform fades out at its end.")
+    dropout: float = _setting(0.0, "Part of the hidden units that each step leaves out, rounded to a 256th.")
+    seed: int = _setting(0, "Of everything that is drawn.")
+    dtype: str = _setting("float32", "What is computed in: float32 or float64.")
+    target_accuracy: float | None = _setting(
+        None, "Stop after the first epoch whose validation accuracy, in (0, 1], reaches it.", "all epochs are made"
+    )
+    transfer: str = _setting(
+        "auto", "How images come to the device, with the same results: auto, resident (all at once) or stream."
+    )
+    average_every: int = _setting(
+        1, "Steps that each of several ranks makes alone before an average of all, for slow links; 1: none."
+    )
+    kernels: str = _setting(
+        "auto",
+        "What runs between the matrix products. plain: the lines as they stand, without jit. compiled: numba's loops "
+        "on NumPy, generated kernels on CuPy, jit on JAX, PyTorch's fused operations. inplace: NumPy's own functions "
+        "in place, elsewhere as compiled. auto: compiled, but inplace without numba. The last bits differ.",
+    )
 
     def __post_init__(self) -> None:
         try:
             Layout((1, *self.hidden, 1))
         except (ConfigError, TypeError):
-            raise ConfigError(f"hidden layers {self.hidden!r}: expected widths of at least 1, whole numbers") from None
-        _require_one_of("optimizer", self.optimizer, OPTIMIZERS)
-        _require_one_of("schedule", self.schedule, SCHEDULES)
-        _require_one_of("dtype", self.dtype, DTYPES)
-        _require_one_of("transfer", self.transfer, TRANSFERS)
-        _require_one_of("kernels", self.kernels, KERNELS)
-        _require_count("epochs", self.epochs, least=1)
-        _require_count("batch size", self.batch_size, least=1)
-        _require_count("seed", self.seed, least=0)
-        _require_count("average every", self.average_every, least=1)
-        rate, share, target = self.learning_rate, self.val_size, self.target_accuracy
-        if rate is not None and not 0 < rate < math.inf:
-            raise ConfigError(f"learning rate {rate}: expected a finite number above 0")
-        if share is not None and not (0 <= share < 1 or (1 <= share < math.inf and share == int(share))):
-            raise ConfigError(f"validation size {share}: expected a whole number of images, a fraction below 1, or 0")
-        if target is not None and not 0 < target <= 1:
-            raise ConfigError(f"target accuracy {target}: expected a fraction above 0, at most 1")
-        if target is not None and share == 0:
-            raise ConfigError(f"target accuracy {target} without validation data: give a validation size above 0")
-        if not 0 <= self.center < 1:
-            raise ConfigError(f"center {self.center}: expected a grey of at least 0 and below 1")
-        if self.optimizer != "sgd" and self.center:
-            raise ConfigError(
-                f"center is for sgd, whose step is linear in the gradient: leave it out with {self.optimizer}"
-            )
-        if self.optimizer != "sgd" and (self.momentum is not None or self.nesterov):
-            raise ConfigError(f"momentum and nesterov are for sgd: leave them out with {self.optimizer}")
-        if not 0 <= self.deform <= _MOST_DEFORMED:
-            raise ConfigError(
-                f"deform {self.deform}: expected a strength of at least 0 (off), at most {_MOST_DEFORMED}"
-            )
-        if not 0 <= self.deform_fade <= 1:
-            raise ConfigError(f"deform fade {self.deform_fade}: expected a part of the run, 0 to 1")
-        if self.deform_fade and not self.deform:
-            raise ConfigError(f"deform fade {self.deform_fade} without a deformation: give its strength, such as 1")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout {self.dropout}: expected at least 0 (off) and below 1")
-        if self.dropout and not self.hidden:
-            raise ConfigError(f"dropout {self.dropout} without hidden layers: there is nothing to leave out")
+            raise ConfigError(f"hidden {self.hidden!r}: expected widths of at least 1, whole numbers") from None
+        for name, known in _ONE_OF.items():
+            if getattr(self, name) not in known:
+                expected = f"{', '.join(known[:-1])} or {known[-1]}"
+                raise ConfigError(f"{name} {getattr(self, name)!r}: expected {expected}")
+        for name, least in _LEAST.items():
+            _require_count(name, getattr(self, name), least)
+        self._require_ranges()
+        self._require_accord()
         make_optimizer(self)  # refuses what does not fit it
+
+    def _require_ranges(self) -> None:
+        rate, share, target = self.learning_rate, self.val_size, self.target_accuracy
+        is_share = share is None or 0 <= share < 1 or (1 <= share < math.inf and share == int(share))
+        for name, fits, expected in (
+            ("learning_rate", rate is None or 0 < rate < math.inf, "a finite number above 0"),
+            ("val_size", is_share, "a whole number of images, a fraction below 1, or 0"),
+            ("target_accuracy", target is None or 0 < target <= 1, "a fraction above 0, at most 1"),
+            ("center", 0 <= self.center < 1, "a grey of at least 0 and below 1"),
+            ("deform", 0 <= self.deform <= _MOST_DEFORMED, f"a strength of at least 0 (off), at most {_MOST_DEFORMED}"),
+            ("deform_fade", 0 <= self.deform_fade <= 1, "a part of the run, 0 to 1"),
+            ("dropout", 0 <= self.dropout < 1, "at least 0 (off) and below 1"),
+        ):
+            if not fits:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected {expected}")
+
+    def _require_accord(self) -> None:
+        """Refuse settings that contradict each other."""
+        is_sgd = self.optimizer == "sgd"
+        for contradicts, problem in (
+            (
+                self.target_accuracy is not None and self.val_size == 0,
+                f"target_accuracy {self.target_accuracy} without validation data: give a val_size above 0",
+            ),
+            (
+                not is_sgd and self.center,
+                f"center is for sgd, whose step is linear in the gradient: leave it out with {self.optimizer}",
+            ),
+            (
+                not is_sgd and (self.momentum is not None or self.nesterov),
+                f"momentum and nesterov are for sgd: leave them out with {self.optimizer}",
+            ),
+            (
+                self.deform_fade and not self.deform,
+                f"deform_fade {self.deform_fade} without a deformation: give deform too, such as 1",
+            ),
+            (
+                self.dropout and not self.hidden,
+                f"dropout {self.dropout} without hidden layers: there is nothing to leave out",
+            ),
+        ):
+            if contradicts:
+                raise ConfigError(problem)
 
     def resolve(self, n_images: int) -> "TrainConfig":
         """Return the same with every None replaced by what it stands for, for a training set of n images.
@@ -205,12 +201,12 @@ class TrainConfig:
         n_val = round(n_val * n_images) if n_val < 1 else int(n_val)
         n_train = n_images - n_val
         if n_train < 1:
-            raise ConfigError(f"validation size {n_val}: the training set has {n_images} images; hold out fewer")
+            raise ConfigError(f"val_size {n_val}: the training set has {n_images} images; hold out fewer")
         if self.target_accuracy is not None and n_val == 0:
-            raise ConfigError(f"target accuracy {self.target_accuracy}: no image is left for validation")
+            raise ConfigError(f"target_accuracy {self.target_accuracy}: no image is left for validation")
         batch_size = min(n_train, 128 if n_train >= 10_000 else 32) if self.batch_size is None else self.batch_size
         if batch_size > n_train:
-            raise ConfigError(f"batch size {batch_size}: there are {n_train} training images; make it smaller")
+            raise ConfigError(f"batch_size {batch_size}: there are {n_train} training images; make it smaller")
         steps = math.ceil(n_train / batch_size)
         epochs = self.epochs or min(max(5, math.ceil(_LEAST_STEPS / steps)), _MOST_EPOCHS)
         filled: dict[str, Any] = {"val_size": n_val, "batch_size": batch_size, "epochs": epochs}
@@ -223,6 +219,19 @@ class TrainConfig:
         if self.weight_decay is None:
             filled["weight_decay"] = 0.01 if self.optimizer == "adamw" else 0.0
         return dataclasses.replace(self, **filled)
+
+
+def _parameters() -> str:
+    """Return the section of `TrainConfig`'s docstring that its fields make."""
+    lines = ["Parameters", "----------"]
+    for field in dataclasses.fields(TrainConfig):
+        about, otherwise = field.metadata["about"], field.metadata["otherwise"]
+        kind = getattr(field.type, "__name__", field.type)
+        lines += [f"{field.name} : {kind}", f"    {about}{f' None: {otherwise}.' if otherwise else ''}"]
+    return "".join(f"    {line}\n" for line in lines)
+
+
+TrainConfig.__doc__ = (TrainConfig.__doc__ or "").replace("    Raises\n", f"{_parameters()}\n    Raises\n")
 
 
 def make_optimizer(config: TrainConfig) -> Optimizer:
@@ -267,8 +276,7 @@ def continued(begun: TrainConfig, changes: Mapping[str, Any], n_images: int) -> 
         value = round(value * n_images) if name == "val_size" and value < 1 else value
         if name not in _MAY_CHANGE and value != was:
             raise ConfigError(
-                f"{name.replace('_', ' ')} {_shown(value)}: the run was begun with {_shown(was)}; "
-                "leave it out, or start a new run"
+                f"{name} {_shown(value)}: the run was begun with {_shown(was)}; leave it out, or start a new run"
             )
     config = dataclasses.replace(begun, **{name: wanted[name] for name in _MAY_CHANGE if name in wanted})
     if config.epochs != begun.epochs and begun.schedule != "constant":
@@ -301,11 +309,6 @@ def resolved_rate(config: TrainConfig) -> float:
 
 def _shown(value: Any) -> str:
     return (",".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
-
-
-def _require_one_of(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ConfigError(f"unknown {name} {value!r}: expected {', '.join(known[:-1])} or {known[-1]}")
 
 
 def _require_count(name: str, value: int | None, least: int) -> None:

@@ -304,7 +304,7 @@ def require_rows_for_all(communicator: Communicator, batch_size: int) -> None:
     """Refuse more ranks than a batch has rows."""
     if batch_size < communicator.size:
         raise ConfigError(
-            f"batch size {batch_size}: {communicator.size} ranks share each batch; "
+            f"batch_size {batch_size}: {communicator.size} ranks share each batch; "
             f"make it at least {communicator.size}, or start fewer ranks"
         )
 

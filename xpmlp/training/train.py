@@ -353,6 +353,6 @@ def _require_memory(plan: Plan, backend: Backend, ranks: Communicator) -> None:
         if free is not None and share * bytes_ > free:
             by, widths = f" in each of {share} ranks" if share > 1 else "", ",".join(map(str, config.hidden)) or "none"
             raise ConfigError(
-                f"hidden layers {widths} with batch size {config.batch_size} need about "
+                f"hidden {widths} with batch_size {config.batch_size} need about "
                 f"{format_bytes(bytes_)}{by}: {where} has {format_bytes(free)} free; make them smaller"
             )
