@@ -100,9 +100,8 @@ class TestInPlace:
         """Adam needs one vector beside its own; each other would be a pass over memory more."""
         from xpmlp.math.elements import adam_step
 
-        dtypes = dict.fromkeys(adam_step.arrays, np.dtype("float32"))
-        program = Program(adam_step.function, dtypes, adam_step.scalars, {}, adam_step.overwrites)
-        code = buffers.source("adam_step", program, adam_step.keywords)
+        program = Program(adam_step, [np.dtype("float32")] * len(adam_step.arrays), {})
+        code = buffers.source(program)
         assert code.count("scratch(") == 1
         assert code.count("np.empty(") == code.count("np.copyto(") == 0
 
@@ -171,7 +170,8 @@ def test_cupys_kernels_are_the_function(text, dtype):
 
 class TestTracing:
     def trace(self, code, **dtypes):
-        return Program(lambda_of(", ".join(dtypes), code), {name: np.dtype(kind) for name, kind in dtypes.items()})
+        function = Elements(lambda_of(", ".join(dtypes), code), (), ())
+        return Program(function, [np.dtype(kind) for kind in dtypes.values()], {})
 
     def test_what_is_computed_twice_is_computed_once(self):
         assert len(self.trace("(a + b) * (a + b)", a="f4", b="f4").steps) == 2
@@ -214,13 +214,12 @@ def all_of(expressions):
 def require_loop(function, dtype):
     """Run the loop that numba would compile, as it is written."""
     given = values(dtype)
-    program = Program(function, {name: array.dtype for name, array in given.items()}, SCALARS)
+    program = Program(Elements(function, (), ()), [array.dtype for array in given.values()], {})
     patterns, flat = loops.merged([array.shape for array in given.values()])
     assert flat == [array.shape for array in given.values()]
-    outputs = [f"r{k}" for k in range(len(program.outputs))]
     space = {}
-    exec(loops.source("f", program, patterns, [""] * len(program.scalars), outputs), space)
-    new = [np.empty(SHAPES["a"], dtype) for _ in outputs]
+    exec(loops.source(program, patterns, [""] * len(program.scalars)), space)
+    new = [np.empty(SHAPES["a"], dtype) for _ in program.outputs]
     numbers = [np.dtype(dtype).type(eval(x.operands[0], {"s": 0.3, "t": -2.0})) for x in program.scalars]
     with np.errstate(all="ignore"):
         space["f"](*given.values(), *new, *numbers)

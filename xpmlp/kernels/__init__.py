@@ -34,20 +34,7 @@ _kernels: ContextVar[str] = ContextVar("kernels", default="inplace")
 
 
 def resolve_kernels(name: str, library: str | None = None) -> str:
-    """Return what one of `KERNELS` is on this machine.
-
-    Parameters
-    ----------
-    name : str
-        One of `KERNELS`.
-    library : str or None
-        The backend's name, where it is known.
-
-    Raises
-    ------
-    ConfigError
-        If the name is unknown, or the library has no such kernels here.
-    """
+    """Return what one of `KERNELS` is on this machine, for a library where it is known; refuse what it is not."""
     if name not in KERNELS:
         raise ConfigError(f"unknown kernels {name!r}: expected {', '.join(KERNELS[:-1])} or {KERNELS[-1]}")
     has_numba = importlib.util.find_spec("numba") is not None
@@ -60,20 +47,7 @@ def resolve_kernels(name: str, library: str | None = None) -> str:
 
 @contextmanager
 def kernels(name: str, library: str | None = None) -> Iterator[None]:
-    """Let these versions run in this thread; outside of it, those called ``inplace``.
-
-    Parameters
-    ----------
-    name : {"auto", "plain", "inplace", "compiled"}
-        Which.
-    library : str or None
-        The backend's name, where it is known.
-
-    Raises
-    ------
-    ConfigError
-        If the name is unknown, or the library has no such kernels here.
-    """
+    """Let one of `KERNELS` run in this thread while the context is entered; outside of it, it is ``inplace``."""
     token = _kernels.set(resolve_kernels(name, library))
     try:
         yield
@@ -87,13 +61,7 @@ def are_plain() -> bool:
 
 
 def operation(decisive: int = 0) -> Callable[[Operation], Operation]:
-    """Let a function run in the version of its name that an argument's library has, where there is one.
-
-    Parameters
-    ----------
-    decisive : int
-        Which argument that is: an array, or a tuple of arrays.
-    """
+    """Let a function run in the version of the library of one argument, the decisive: an array, or a tuple of them."""
 
     def decorate(plain: Operation) -> Operation:
         found: dict[tuple[type, str], Callable[..., Any]] = {}
@@ -104,7 +72,7 @@ def operation(decisive: int = 0) -> Callable[[Operation], Operation]:
             key = type(array[0] if type(array) is tuple else array), _kernels.get()
             version = found.get(key)
             if version is None:
-                version = found[key] = _by_hand(*key, plain.__name__) or plain
+                version = found[key] = _find(*key, plain.__name__) or plain
             return version(*arguments)
 
         chosen: Any = choose
@@ -116,16 +84,10 @@ def operation(decisive: int = 0) -> Callable[[Operation], Operation]:
 class Elements:
     """A function of elements: written once, compiled for the library whose arrays it is called with.
 
-    Parameters
-    ----------
-    function : callable
-        From a namespace, arrays that broadcast, and scalars by keyword, to an array or a tuple of arrays. A scalar is
-        a Python number, or an array that broadcasts.
-    overwrites : tuple of str
-        The arrays that its outputs overwrite where the library's arrays can be written, in the outputs' order: they
-        are handed over. Outputs beyond these are new arrays.
-    fixed : tuple of str
-        Keywords that are no numbers but switches or dtypes, for each of which it is compiled.
+    It goes from a namespace, arrays that broadcast, and keywords to an array or a tuple of arrays. A keyword is a
+    scalar (a number, or an array that broadcasts), unless it is `fixed`: a switch or dtype, for each value of which
+    the function is compiled. Its first outputs overwrite the arrays that `overwrites` names, which are handed over,
+    where the library's arrays can be written; the others are new arrays.
     """
 
     def __init__(self, function: Callable[..., Any], overwrites: tuple[str, ...], fixed: tuple[str, ...]) -> None:
@@ -135,13 +97,16 @@ class Elements:
         self.arrays = list(code.co_varnames[1 : code.co_argcount])  # behind the namespace
         self.keywords = list(code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount])
         self.scalars = [name for name in self.keywords if name not in fixed]
+        self.parameters = ", ".join([*self.arrays, *(["*", *self.keywords] if self.keywords else [])])
         self._versions: dict[tuple[type, str], Callable[..., Any]] = {}
 
     def __call__(self, *arrays: Any, **keywords: Any) -> Any:  # noqa: D102
         key = type(arrays[0]), _kernels.get()
         version = self._versions.get(key)
         if version is None:
-            version = self._versions[key] = _by_hand(*key, self.name) or _compiled(*key, self) or self.plain
+            compiler = _find(*key, "compile_elements")
+            version = _find(*key, self.name) or (compiler(self) if compiler else self.plain)
+            self._versions[key] = version
         return version(*arrays, **keywords)
 
     def plain(self, *arrays: Any, **keywords: Any) -> Any:
@@ -154,24 +119,10 @@ def elements(*overwrites: str, fixed: tuple[str, ...] = ()) -> Callable[[Callabl
     return lambda function: Elements(function, overwrites, fixed)
 
 
-def _by_hand(kind: type, kernels: str, name: str) -> Callable[..., Any] | None:
-    """Return the version of that name that is written by hand for a type of arrays."""
+def _find(kind: type, kernels: str, name: str) -> Callable[..., Any] | None:
+    """Return what the best file for a type of arrays has under a name; None where none of them has it."""
     for file in _FILES.get((library_of(kind), kernels), ()):
-        version: Callable[..., Any] | None = getattr(_file(file), name, None)
-        if version is not None:
-            return version
+        found: Callable[..., Any] | None = getattr(importlib.import_module(f"{__name__}.{file}"), name, None)
+        if found is not None:
+            return found
     return None
-
-
-def _compiled(kind: type, kernels: str, function: Elements) -> Callable[..., Any] | None:
-    """Return a function of elements, compiled for a type of arrays."""
-    for file in _FILES.get((library_of(kind), kernels), ()):
-        compile_ = getattr(_file(file), "compile_elements", None)
-        if compile_ is not None:
-            version: Callable[..., Any] = compile_(function)
-            return version
-    return None
-
-
-def _file(name: str) -> Any:
-    return importlib.import_module(f"{__name__}.{name}")

@@ -31,31 +31,27 @@ def compile_elements(function: Elements) -> Callable[..., Any]:
     return call
 
 
-def kernel(function: Elements, dtypes: Any, switches: dict[str, Any]) -> tuple[Any, Program]:
+def kernel(function: Elements, dtypes: list[Any], keywords: dict[str, Any]) -> tuple[Any, Program]:
     """Return the kernel of a function of elements for arrays of these dtypes, and the program that it was written from.
 
     Its inputs are the arrays that are not overwritten and the scalars; its outputs those that are, and new ones.
     """
-    named = dict(zip(function.arrays, dtypes, strict=True))
-    program = Program(function.function, named, function.scalars, switches, function.overwrites)
-    outputs = [output.place or f"r{k}" for k, output in enumerate(program.outputs)]
-    inputs = [f"{dtype} {name}" for name, dtype in named.items() if name not in outputs]
+    program = Program(function, dtypes, keywords)
+    inputs = [f"{symbol.dtype} {name}" for name, symbol in program.arrays.items() if name not in program.outputs]
     inputs += [f"{symbol.dtype} s{k}" for k, symbol in enumerate(program.scalars)]
-    results = [f"{output.value.dtype} {name}" for name, output in zip(outputs, program.outputs, strict=True)]
-    code = cpp.body(program, outputs)
-    return cupy.ElementwiseKernel(", ".join(inputs), ", ".join(results), code, f"xpmlp_{function.name}"), program
+    outputs = [f"{value.dtype} {name}" for name, value in program.outputs.items()]
+    code = cpp.body(program)
+    return cupy.ElementwiseKernel(", ".join(inputs), ", ".join(outputs), code, f"xpmlp_{function.name}"), program
 
 
 def _version(function: Elements, dtypes: list[Any], keywords: dict[str, Any]) -> Callable[..., Any]:
-    made, program = kernel(function, dtypes, {name: keywords[name] for name in function.fixed})
-    places = [output.place for output in program.outputs]
-    assert all(places) or not any(places), "CuPy is given all outputs, or makes all"
-    given = [name for name in function.arrays if name not in places]
+    made, program = kernel(function, dtypes, keywords)
+    assert not (function.overwrites and program.new), "CuPy is given all outputs, or makes all"
+    given = [name for name in function.arrays if name not in function.overwrites]
     given += [symbol.operands[0] for symbol in program.scalars]
-    given += [place for place in places if place]
-    parameters = [*function.arrays, *(["*", *function.keywords] if function.keywords else [])]
+    given += function.overwrites
     space: dict[str, Any] = {"kernel": made}
-    exec(f"def call({', '.join(parameters)}):\n    return kernel({', '.join(given)})", space)
+    exec(f"def call({function.parameters}):\n    return kernel({', '.join(given)})", space)
     call: Callable[..., Any] = space["call"]
     return call
 
@@ -185,7 +181,6 @@ _MOST_BLOCKS = 512
 
 
 def new_gradient(theta: Any) -> Any:
-    """Return memory of theta's kind."""
     return cupy.empty_like(theta)
 
 
@@ -201,12 +196,10 @@ def sampled(images: Any, displacements: Any, max_value: int) -> Any:
 
 
 def product(A: Any, B: Any, place: Any) -> Any:
-    """Return A B, written where it stays; cuBLAS transposes without a copy."""
-    return A @ B if place is None else cupy.matmul(A, B, out=place)
+    return A @ B if place is None else cupy.matmul(A, B, out=place)  # cuBLAS transposes without a copy
 
 
 def column_sums(delta: Any, place: Any) -> Any:
-    """Return the sums over the rows, written where they stay."""
     return delta.sum(axis=-2, keepdims=True, out=place)
 
 

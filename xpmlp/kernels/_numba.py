@@ -9,6 +9,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,60 +53,50 @@ def compile_elements(function: Elements) -> Callable[..., Any]:
 
 def _version(function: Elements, arrays: tuple[Any, ...], keywords: dict[str, Any]) -> Callable[..., Any]:
     """Return a function of elements for arrays of these dtypes and shapes: a loop, and what hands arrays to it."""
-    dtypes = dict(zip(function.arrays, (array.dtype for array in arrays), strict=True))
-    switches = {name: keywords[name] for name in function.fixed}
-    program = Program(function.function, dtypes, function.scalars, switches, function.overwrites)
+    program = Program(function, [array.dtype for array in arrays], keywords)
     values = [eval(symbol.operands[0], {}, keywords) for symbol in program.scalars]  # expressions of the trace's own
     shapes = [array.shape for array in arrays] + [np.shape(value) for value in values if np.ndim(value)]
     patterns, reshaped = loops.merged(shapes)
-    places = [output.place or f"r{k}" for k, output in enumerate(program.outputs)]
     of_scalars = iter(zip(patterns[len(arrays) :], reshaped[len(arrays) :], strict=True))
     scalars = [next(of_scalars) if np.ndim(value) else ("", ()) for value in values]
-    source = loops.source(function.name, program, patterns[: len(arrays)], [pattern for pattern, _ in scalars], places)
+    loop = _loop(function.name, loops.source(program, patterns[: len(arrays)], [pattern for pattern, _ in scalars]))
 
     shape = np.broadcast_shapes(*shapes)
+    whole = max(reshaped, key=lambda lengths: int(np.prod(lengths, dtype=int)))
     given = []
     for name, flat, array in zip(program.arrays, reshaped, arrays, strict=False):
         given.append(name if array.shape == flat else f"{name}.reshape({flat})")
-    whole = max(reshaped, key=lambda lengths: int(np.prod(lengths, dtype=int)))
-    new = [
-        (place, output.value.dtype) for place, output in zip(places, program.outputs, strict=True) if not output.place
-    ]
-    given += [place if shape == whole else f"{place}.reshape({whole})" for place, _ in new]
+    given += [name if shape == whole else f"{name}.reshape({whole})" for name in program.new]
     for symbol, (pattern, flat) in zip(program.scalars, scalars, strict=True):
         number = f"np.{symbol.dtype}({symbol.operands[0]})"
         given.append(f"np.reshape({number}, {flat})" if pattern else number)
     lines = [
-        f"def call({', '.join([*program.arrays, *(['*', *function.keywords] if function.keywords else [])])}):",
+        f"def call({function.parameters}):",
         *(f"{name} = {name} if {name}.flags.c_contiguous else {name}.copy()" for name in function.overwrites),
-        *(f"{place} = np.empty({shape}, np.{dtype})" for place, dtype in new),
+        *(f"{name} = np.empty({shape}, np.{value.dtype})" for name, value in program.new.items()),
         f"loop({', '.join(given)})",
-        f"return {', '.join(places)}",
+        f"return {', '.join(program.outputs)}",
     ]
-    space: dict[str, Any] = {"np": np, "loop": _loop(function.name, source)}
+    space: dict[str, Any] = {"np": np, "loop": loop}
     exec("\n    ".join(lines), space)
     call: Callable[..., Any] = space["call"]
     return call
 
 
-_loops: dict[str, Any] = {}
-
-
+@cache
 def _loop(name: str, source: str) -> Any:
     """Return a loop, compiled, whose source lies in the user's cache: there numba keeps what it made."""
-    if source not in _loops:
-        digest = hashlib.sha256(source.encode()).hexdigest()[:16]
-        file = Path(platformdirs.user_cache_path("xpmlp")) / "kernels" / f"{name}_{digest}.py"
-        with contextlib.suppress(OSError):  # then it is compiled for this process alone
-            if not file.exists():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, suffix=".part") as part:
-                    part.write(source)
-                os.replace(part.name, file)
-        space: dict[str, Any] = {"__name__": __name__}  # numba imports it with what it has kept
-        exec(compile(source, str(file), "exec"), space)
-        _loops[source] = _compiled(space[name])
-    return _loops[source]
+    digest = hashlib.sha256(source.encode()).hexdigest()[:16]
+    file = Path(platformdirs.user_cache_path("xpmlp")) / "kernels" / f"{name}_{digest}.py"
+    with contextlib.suppress(OSError):  # then it is compiled for this process alone
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, suffix=".part") as part:
+                part.write(source)
+            os.replace(part.name, file)
+    space: dict[str, Any] = {"__name__": __name__}  # numba imports it with what it has kept
+    exec(compile(source, str(file), "exec"), space)
+    return _compiled(space[name])
 
 
 def sampled(images: np.ndarray, displacements: np.ndarray, max_value: int) -> np.ndarray:

@@ -24,11 +24,8 @@ def compile_elements(function: Elements) -> Callable[..., Any]:
         key = tuple([array.dtype for array in arrays] + [keywords[name] for name in fixed])
         version = versions.get(key)
         if version is None:
-            dtypes = dict(zip(function.arrays, (array.dtype for array in arrays), strict=True))
-            switches = {name: keywords[name] for name in fixed}
-            program = Program(function.function, dtypes, function.scalars, switches, function.overwrites)
+            code = buffers.source(Program(function, [array.dtype for array in arrays], keywords))
             space: dict[str, Any] = {"np": np, "scratch": scratch}
-            code = buffers.source(function.name, program, function.keywords)
             exec(compile(code, f"<{function.name} in place>", "exec"), space)
             version = versions[key] = space[function.name]
         return version(*arrays, **keywords)
@@ -53,21 +50,18 @@ def scratch(index: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def new_gradient(theta: np.ndarray) -> np.ndarray:
-    """Return memory of theta's kind."""
     return np.empty_like(theta)
 
 
 def product(A: Any, B: np.ndarray, place: np.ndarray | None) -> Any:
-    """Return A B, written where it stays; A may be a SciPy sparse matrix."""
     if place is None:
         return A @ B
     if isinstance(A, np.ndarray):
         return np.matmul(A, B, out=place)
-    place[...] = A @ B
+    place[...] = A @ B  # SciPy's sparse matrices have no out=
     return place
 
 
 def column_sums(delta: np.ndarray, place: np.ndarray | None) -> np.ndarray:
-    """Return the sums over the rows, written where they stay."""
     sums: np.ndarray = np.add.reduce(delta, axis=-2, keepdims=True, out=place)
     return sums

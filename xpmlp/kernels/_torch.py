@@ -6,22 +6,18 @@ import torch
 
 
 def new_gradient(theta: Any) -> Any:
-    """Return memory of theta's kind."""
     return torch.empty_like(theta)
 
 
 def product(A: Any, B: Any, place: Any) -> Any:
-    """Return A B, written where it stays."""
     return A @ B if place is None else torch.matmul(A, B, out=place)
 
 
 def column_sums(delta: Any, place: Any) -> Any:
-    """Return the sums over the rows, written where they stay."""
     return torch.sum(delta, dim=-2, keepdim=True, out=place)
 
 
 def bias_relu(Z: Any, b: Any) -> Any:
-    """Return max(Z + b, 0), in Z."""
     return Z.add_(b).relu_()
 
 

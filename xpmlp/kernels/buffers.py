@@ -1,6 +1,6 @@
 """A program as calls of NumPy's functions, each with ``out=``: in place, and in as little other memory as can be."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -13,15 +13,15 @@ FUNCTIONS = {"abs": "absolute"}
 class _Memory:
     """Where each value of a program lies: in an array that is overwritten, in a new one, or in a scratch vector."""
 
-    def __init__(self, program: Program, places: Sequence[str | None]) -> None:
+    def __init__(self, program: Program) -> None:
         self._last = {id(symbol): k for k, step in enumerate(program.steps) for symbol in step.operands}
-        self._last |= {id(output.value): len(program.steps) for output in program.outputs}
+        self._last |= {id(value): len(program.steps) for value in program.outputs.values()}
+        self._wanted = {id(value): name for name, value in program.outputs.items()}
+        self._new = program.new
+        self._holders = {name: program.arrays[name] for name in program.function.overwrites}
+        self._kinds = {name: symbol.dtype for name, symbol in self._holders.items()}
         self.of = {id(symbol): name for name, symbol in program.arrays.items()}
-        self._wanted = {id(o.value): place for o, place in zip(program.outputs, places, strict=True) if place}
-        self._kinds = {place: program.arrays[place].dtype for place in places if place in program.arrays}
-        self._holders = {name: symbol for name, symbol in program.arrays.items() if name in self._kinds}
         self.scratch: list[tuple[str, np.dtype]] = []
-        self._new = [place for place in places if place not in program.arrays]
 
     def take(self, symbol: Symbol, step: int) -> str:
         """Return where the result of a step goes."""
@@ -51,14 +51,13 @@ class _Memory:
         return name
 
 
-def source(name: str, program: Program, keywords: Sequence[str]) -> str:
-    """Return a module with a function of a program's arrays and, by keyword, scalars and what was fixed.
+def source(program: Program) -> str:
+    """Return a module that defines a program's function again.
 
     The module's namespace must have ``scratch(index, shape, dtype)``, which returns memory that nothing else uses
     meanwhile.
     """
-    places = [output.place or f"r{k}" for k, output in enumerate(program.outputs)]
-    memory = _Memory(program, places)
+    memory = _Memory(program)
     values = {id(symbol): f"s{k}" for k, symbol in enumerate(program.scalars)}
 
     def code(symbol: Symbol) -> str:
@@ -83,23 +82,20 @@ def source(name: str, program: Program, keywords: Sequence[str]) -> str:
             else:
                 function = FUNCTIONS.get(symbol.operation, symbol.operation)
                 yield f"np.{function}({', '.join(operands)}, out={out})"
-        found = [code(output.value) for output in program.outputs]
-        moved = [(place, value) for place, value in zip(places, found, strict=True) if place != value]
+        found = {place: code(value) for place, value in program.outputs.items()}
+        moved = [(place, value) for place, value in found.items() if place != value]
         for k, (_, value) in enumerate(moved):
-            if value in places:  # where another output may be copied to first
+            if value in program.outputs:  # where another output may be copied to first
                 yield f"y{k} = {value}.copy()"
         for k, (place, value) in enumerate(moved):
-            yield f"np.copyto({place}, {f'y{k}' if value in places else value})"
+            yield f"np.copyto({place}, {f'y{k}' if value in program.outputs else value})"
 
     body = list(lines())
-    first = next((output.place for output in program.outputs if output.place), None)
-    arrays = list(program.arrays)
-    shape = f"{first}.shape" if first else f"np.broadcast_shapes({', '.join(f'np.shape({a})' for a in arrays)})"
-    head = [f"def {name}({', '.join([*arrays, *(['*', *keywords] if keywords else [])])}):", f"shape = {shape}"]
+    arrays, overwritten = list(program.arrays), program.function.overwrites
+    shapes = ", ".join(f"np.shape({array})" for array in arrays)
+    shape = f"{overwritten[0]}.shape" if overwritten else f"np.broadcast_shapes({shapes})"
+    head = [f"def {program.function.name}({program.function.parameters}):", f"shape = {shape}"]
     head += [f"s{k} = {symbol.operands[0]}" for k, symbol in enumerate(program.scalars)]
     head += [f"{x} = scratch({k}, shape, np.{dtype})" for k, (x, dtype) in enumerate(memory.scratch)]
-    fresh = [
-        (place, output.value.dtype) for place, output in zip(places, program.outputs, strict=True) if not output.place
-    ]
-    head += [f"{place} = np.empty(shape, np.{dtype})" for place, dtype in fresh]
-    return "\n    ".join([*head, *body, f"return {', '.join(places)}"]) + "\n"
+    head += [f"{place} = np.empty(shape, np.{value.dtype})" for place, value in program.new.items()]
+    return "\n    ".join([*head, *body, f"return {', '.join(program.outputs)}"]) + "\n"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from xpmlp.kernels.trace import Program, Symbol
+from xpmlp.kernels.trace import INFIX, Program, Symbol
 
 TYPES = {
     "bool": "bool",
@@ -14,15 +14,7 @@ TYPES = {
 }
 
 EXPRESSIONS = {
-    "add": "{0} + {1}",
-    "subtract": "{0} - {1}",
-    "multiply": "{0} * {1}",
-    "divide": "{0} / {1}",
-    "negative": "-{0}",
-    "less": "{0} < {1}",
-    "less_equal": "{0} <= {1}",
-    "greater": "{0} > {1}",
-    "greater_equal": "{0} >= {1}",
+    **INFIX,
     "maximum": "{0} >= {1} || {0} != {0} ? {0} : {1}",  # in this order a NaN on either side stays one
     "minimum": "{0} <= {1} || {0} != {0} ? {0} : {1}",
     "where": "{0} ? {1} : {2}",
@@ -31,8 +23,8 @@ EXPRESSIONS = {
 }
 
 
-def body(program: Program, outputs: list[str]) -> str:
-    """Return the statements that compute a program's outputs, and store them under these names."""
+def body(program: Program) -> str:
+    """Return the statements that compute a program's outputs, and store them under their names."""
     names = {id(symbol): name for name, symbol in program.arrays.items()}
     names |= {id(symbol): f"s{k}" for k, symbol in enumerate(program.scalars)}
     lines = []
@@ -44,7 +36,7 @@ def body(program: Program, outputs: list[str]) -> str:
         kind, names[id(symbol)] = TYPES[symbol.dtype.name], f"t{k}"
         expression = f"({kind}){{0}}" if symbol.operation == "astype" else EXPRESSIONS[symbol.operation]
         lines.append(f"const {kind} t{k} = {expression.format(*map(code, symbol.operands))};")
-    lines += [f"{name} = {code(output.value)};" for name, output in zip(outputs, program.outputs, strict=True)]
+    lines += [f"{name} = {code(value)};" for name, value in program.outputs.items()]
     return "\n".join(lines)
 
 

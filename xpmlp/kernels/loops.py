@@ -1,22 +1,13 @@
 """A program as a loop in Python, for numba to compile: a line an operation, one pass over all arrays."""
 
-import keyword
 from collections.abc import Sequence
 
 import numpy as np
 
-from xpmlp.kernels.trace import Program, Symbol
+from xpmlp.kernels.trace import INFIX, Program, Symbol
 
 EXPRESSIONS = {
-    "add": "{0} + {1}",
-    "subtract": "{0} - {1}",
-    "multiply": "{0} * {1}",
-    "divide": "{0} / {1}",
-    "negative": "-{0}",
-    "less": "{0} < {1}",
-    "less_equal": "{0} <= {1}",
-    "greater": "{0} > {1}",
-    "greater_equal": "{0} >= {1}",
+    **INFIX,
     "maximum": "{0} if {0} >= {1} or {0} != {0} else {1}",  # in this order a NaN on either side stays one
     "minimum": "{0} if {0} <= {1} or {0} != {0} else {1}",
     "where": "{1} if {0} else {2}",
@@ -27,32 +18,17 @@ EXPRESSIONS = {
 AGAINST_A_NUMBER = {"maximum": "{1} if {0} < {1} else {0}", "minimum": "{1} if {0} > {1} else {0}"}
 
 
-def source(name: str, program: Program, patterns: Sequence[str], scalars: Sequence[str], outputs: Sequence[str]) -> str:
-    """Return a module that defines the loop.
+def source(program: Program, patterns: Sequence[str], scalars: Sequence[str]) -> str:
+    """Return a module that defines the loop, of a program's arrays, its new outputs and its scalars.
 
-    Parameters
-    ----------
-    name : str
-        What the loop is called.
-    program : Program
-        What it computes. Its parameters are the program's arrays, then those of its outputs that are new, then its
-        scalars.
-    patterns : sequence of str
-        How the program's arrays lie in the loop's axes: a letter an axis, ``i`` where the array has it, ``1`` where
-        it has one element there, which counts for all. New outputs have all axes.
-    scalars : sequence of str
-        The same of the program's scalars; empty for a number.
-    outputs : sequence of str
-        Where each output is stored: one of the program's arrays, or the name of a new one.
+    Patterns say how the arrays and the scalars lie in the loop's axes: a letter an axis, ``i`` where the array has it,
+    ``1`` where it has one element there, which counts for all. A scalar's is empty where it is one number; new outputs
+    have all axes.
     """
+    pattern_of = dict(zip(program.arrays, patterns, strict=True))
     axes = max((len(pattern) for pattern in patterns), default=1)
     whole = "i" * axes
-    new = [name for name in outputs if name not in program.arrays]
-    shaped = next(
-        (f"_{array}" for array, pattern in zip(program.arrays, patterns, strict=True) if pattern == whole), ""
-    )
-    shaped = shaped or f"_{new[0]}"
-    at = {array: _index(pattern) for array, pattern in zip(program.arrays, patterns, strict=True)}
+    shaped = next(name for name in (*program.arrays, *program.new) if pattern_of.get(name, whole) == whole)
     names = {id(symbol): f"_e_{array}" for array, symbol in program.arrays.items()}
     for k, (symbol, pattern) in enumerate(zip(program.scalars, scalars, strict=True)):
         names[id(symbol)] = f"s{k}[{_index(pattern)}]" if pattern else f"s{k}"
@@ -65,8 +41,9 @@ def source(name: str, program: Program, patterns: Sequence[str], scalars: Sequen
             constants.append(f"c{len(constants)} = np.{symbol.dtype.name}({symbol.operands[0]!r})")
         return names[id(symbol)]
 
-    read = [array for array, symbol in program.arrays.items() if _is_read(symbol, program)]
-    lines += [f"_e_{array} = _{array}[{at[array]}]" for array in read]
+    used = [*program.outputs.values(), *(operand for step in program.steps for operand in step.operands)]
+    read = [array for array, symbol in program.arrays.items() if any(symbol is other for other in used)]
+    lines += [f"_e_{array} = _{array}[{_index(pattern_of[array])}]" for array in read]
     for k, symbol in enumerate(program.steps):
         operands = [code(operand) for operand in symbol.operands]
         if symbol.operation == "astype":
@@ -77,14 +54,13 @@ def source(name: str, program: Program, patterns: Sequence[str], scalars: Sequen
             expression = EXPRESSIONS[symbol.operation]
         names[id(symbol)] = f"t{k}"
         lines.append(f"t{k} = {expression.format(*operands)}")
-    stores = zip(outputs, program.outputs, strict=True)
-    lines += [f"_{place}[{at.get(place, _index(whole))}] = {code(output.value)}" for place, output in stores]
-    parameters = [f"_{array}" for array in (*program.arrays, *new)] + [f"s{k}" for k in range(len(program.scalars))]
-    head = [f"def {name}({', '.join(parameters)}):"]
-    for axis in range(axes):
-        head.append(f"{'    ' * (axis + 1)}for i{axis} in range({shaped}.shape[{axis}]):")
+    for name, value in program.outputs.items():
+        lines.append(f"_{name}[{_index(pattern_of.get(name, whole))}] = {code(value)}")
+    parameters = [f"_{array}" for array in (*program.arrays, *program.new)]
+    parameters += [f"s{k}" for k in range(len(program.scalars))]
+    head = [f"def {program.function.name}({', '.join(parameters)}):"]
+    head += [f"{'    ' * (axis + 1)}for i{axis} in range(_{shaped}.shape[{axis}]):" for axis in range(axes)]
     inner = "    " * (axes + 1)
-    assert not keyword.iskeyword(name)
     return "\n".join(["import numpy as np", *constants, "", *head, *(inner + line for line in lines), ""])
 
 
@@ -119,7 +95,3 @@ def merged(shapes: Sequence[tuple[int, ...]]) -> tuple[list[str], list[tuple[int
 
 def _index(pattern: str) -> str:
     return ", ".join(f"i{axis}" if letter == "i" else "0" for axis, letter in enumerate(pattern))
-
-
-def _is_read(symbol: Symbol, program: Program) -> bool:
-    return any(symbol in step.operands for step in program.steps) or any(o.value is symbol for o in program.outputs)

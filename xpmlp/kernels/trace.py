@@ -6,10 +6,11 @@ digit.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
+
+from xpmlp.kernels import Elements
 
 UNARY = ("abs", "exp", "log", "log1p", "negative", "sqrt", "tanh")
 ARITHMETIC = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
@@ -26,6 +27,19 @@ OPERATORS = {
 }
 """Python's names of the operators that a symbol has, and the standard's."""
 
+INFIX = {
+    "add": "{0} + {1}",
+    "subtract": "{0} - {1}",
+    "multiply": "{0} * {1}",
+    "divide": "{0} / {1}",
+    "negative": "-{0}",
+    "less": "{0} < {1}",
+    "less_equal": "{0} <= {1}",
+    "greater": "{0} > {1}",
+    "greater_equal": "{0} >= {1}",
+}
+"""What Python and C++ write alike."""
+
 
 class Scalar:
     """A number that the host computes before each call: an expression in Python of the function's scalars."""
@@ -38,19 +52,11 @@ class Scalar:
 
 
 class Symbol:
-    """An element that is not there yet.
+    """An element that is not there yet, noted in a program.
 
-    Parameters
-    ----------
-    program : Program
-        Where it is noted.
-    dtype : numpy.dtype
-        Its type.
-    operation : str
-        A function of the standard; or ``array``, a parameter of the traced function; ``scalar``, an argument that the
-        host computes; ``number``, a constant.
-    operands : tuple
-        The symbols that it is computed of; or the parameter's name, the scalar's expression, the number.
+    Its operation is a function of the standard, and its operands the symbols that it is computed of; or it is an
+    ``array``, a parameter of the traced function, by its name; a ``scalar``, by the expression that the host computes;
+    or a ``number``, a constant.
     """
 
     __array_ufunc__ = None  # a NumPy number on the left leaves the operator to the symbol
@@ -68,53 +74,32 @@ class Symbol:
         raise TypeError("a function of elements cannot ask whether an element is true: use where")
 
 
-@dataclass
-class Output:
-    """What a traced function returns.
-
-    Parameters
-    ----------
-    value : Symbol
-        It.
-    place : str or None
-        The array that it overwrites; None: a new one.
-    """
-
-    value: Symbol
-    place: str | None
-
-
 class Program:
     """The namespace that a function of elements is traced with, and what was noted.
 
     Parameters
     ----------
-    function : callable
-        From a namespace, arrays, and scalars by keyword, to an array or a tuple of arrays.
-    dtypes : mapping of str to numpy.dtype
-        The arrays, by the names of the function's parameters.
-    scalars : sequence of str
-        The scalars.
-    fixed : mapping
-        Arguments that the trace is for: switches and dtypes.
-    places : sequence of str
-        Which arrays the outputs overwrite, in their order; outputs behind these are new arrays.
+    function : Elements
+        What is traced.
+    dtypes : sequence of numpy.dtype
+        Its arrays'.
+    keywords : mapping
+        What it is called with; of these, the trace is for the fixed ones.
     """
 
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        dtypes: Mapping[str, np.dtype],
-        scalars: Sequence[str] = (),
-        fixed: Mapping[str, Any] | None = None,
-        places: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, function: Elements, dtypes: Sequence[np.dtype], keywords: Mapping[str, Any]) -> None:
+        self.function = function
         self._noted: dict[tuple[Any, ...], Symbol] = {}
-        self.arrays = {name: self._note(dtype, "array", name) for name, dtype in dtypes.items()}
-        returned = function(self, *self.arrays.values(), **{name: Scalar(name) for name in scalars}, **(fixed or {}))
+        named = zip(function.arrays, dtypes, strict=True)
+        self.arrays = {name: self._note(dtype, "array", name) for name, dtype in named}
+        scalars = {name: Scalar(name) for name in function.scalars}
+        fixed = {name: keywords[name] for name in function.fixed}
+        returned = function.function(self, *self.arrays.values(), **scalars, **fixed)
         values = returned if isinstance(returned, tuple) else (returned,)
-        names = [*places, *[None] * (len(values) - len(places))]
-        self.outputs = [Output(*pair) for pair in zip(values, names, strict=True)]
+        names = [*function.overwrites, *(f"r{k}" for k in range(len(function.overwrites), len(values)))]
+        self.outputs: dict[str, Symbol] = dict(zip(names, values, strict=True))
+        """By the arrays that they overwrite, or the names of new ones."""
+        self.new = {name: value for name, value in self.outputs.items() if name not in self.arrays}
         used: set[int] = set()
         waiting = list(values)
         while waiting:
@@ -180,11 +165,8 @@ class Program:
         return self._noted[key]
 
 
-Operand: TypeAlias = Symbol | Scalar | float | int
-
-
 def _operator(name: str, swapped: bool) -> Callable[[Any, Any], Any]:
-    """Return the method of `Symbol` or `Scalar` for an operator; swapped: the one for its right-hand side."""
+    """Return the method of `Symbol` for an operator; swapped: the one for its right-hand side."""
 
     def method(self: Any, other: Any) -> Any:
         one, another = (other, self) if swapped else (self, other)
