@@ -33,7 +33,7 @@ def test_every_contestant_learns(name, optimizer, mnist_like, monkeypatch):
     for _ in range(10):
         contestant.epoch()
     assert contestant.test_accuracy() > 0.9
-    assert {"library", "version", "products"} <= set(contestant.describe())
+    assert {"library", "version", "products"} <= set(contestant.description)
 
 
 def test_the_floor_is_the_steps_products(mnist_like, monkeypatch):

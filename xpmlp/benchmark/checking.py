@@ -1,15 +1,16 @@
 """How far a backend is from NumPy in float64, on the machine that it runs on."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 
 from xpmlp.backends import Backend, get_backend
 from xpmlp.kernels import kernels, resolve_kernels
-from xpmlp.math.layout import Layout, init
+from xpmlp.math.layout import Layer, Layout, init
 from xpmlp.math.network import backward, forward, score
 from xpmlp.math.optimizers import Optimizer, adam, adamw, sgd
 from xpmlp.training.objectives import ImageObjective
@@ -40,28 +41,13 @@ float32's relative error is large whatever the library."""
 
 @dataclass(frozen=True)
 class Measurement:
-    """One figure beside its bound.
-
-    Parameters
-    ----------
-    what : str
-        What was compared.
-    dtype : str
-        What it was computed in.
-    error : float
-        ‖a − b‖₂ / ‖b‖₂ of the whole array, b being NumPy's in float64; for the round trip, the number of arrays that
-        came back different.
-    bound : float
-        The greatest error that is allowed.
-    kernels : str
-        What computed, as `xpmlp.kernels.KERNELS` has it.
-    """
+    """One figure beside its bound."""
 
     what: str
-    dtype: str
-    error: float
+    dtype: str  # what it was computed in
+    error: float  # relative to NumPy's in float64; for the round trip, how many arrays came back different
     bound: float
-    kernels: str = ""
+    kernels: str = ""  # what computed, as `xpmlp.kernels.KERNELS` has it
 
     @property
     def is_within(self) -> bool:
@@ -71,24 +57,12 @@ class Measurement:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A network and a batch on the host, no pre-activation nearer to 0 than `MARGIN`.
-
-    Parameters
-    ----------
-    layout : Layout
-        The network's widths.
-    theta : numpy.ndarray of float64
-        Its parameters, each of them a float32 number, so that both precisions begin at the same point.
-    images : numpy.ndarray of uint8, shape (n, d)
-        The samples.
-    labels : numpy.ndarray of int32, shape (n,)
-        Their classes.
-    """
+    """A network and a batch on the host, no pre-activation nearer to 0 than `MARGIN`."""
 
     layout: Layout
-    theta: np.ndarray
-    images: np.ndarray
-    labels: np.ndarray
+    theta: np.ndarray  # float64, each a float32 number, so that both precisions begin at the same point
+    images: np.ndarray  # uint8
+    labels: np.ndarray  # int32
 
     @property
     def X(self) -> np.ndarray:
@@ -108,8 +82,7 @@ def make_problem(sizes: tuple[int, ...] = (784, 256, 128, 10), n: int = 128, see
     while len(rows) < n:
         row = rng.integers(0, 256, (1, sizes[0]), dtype=np.uint8)
         _, activations = forward(layers, row * (1 / 255))
-        pairs = zip(layers[:-1], activations, strict=False)
-        if all(np.min(np.abs(A @ W + b)) >= MARGIN for (W, b), A in pairs):
+        if all(np.min(np.abs(A @ W + b)) >= MARGIN for (W, b), A in zip(layers[:-1], activations, strict=False)):
             rows.append(row)
     labels = rng.integers(0, sizes[-1], n, dtype=np.int32)
     return Problem(layout, theta, np.concatenate(rows), labels)
@@ -122,13 +95,7 @@ def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def check_backend(spec: str) -> Iterator[Measurement]:
-    """Yield every measurement of a backend, float32 first.
-
-    Raises
-    ------
-    BackendError
-        If the backend cannot run.
-    """
+    """Yield every measurement of a backend, float32 first."""
     problem = make_problem()
     for dtype in ("float32", "float64"):
         backend = get_backend(spec, dtype)
@@ -170,20 +137,23 @@ def check_round_trip(backend: Backend, dtype: str) -> Measurement:
 
 def check_one_pass(backend: Backend, problem: Problem, dtype: str) -> Iterator[Measurement]:
     """Yield the errors of the logits, the loss, and the gradient by every weight and bias."""
-    layout, labels = problem.layout, problem.labels
-    layers = layout.unflatten(problem.theta)
-    S, trail = forward(layers, problem.X)
-    delta, loss, _ = score(S, labels)
-    expected = {"logits S": S, "loss L": loss} | _named(backward(layers, trail, delta))
-
+    layout = problem.layout
+    expected = _one_pass(layout.unflatten(problem.theta), problem.X, problem.labels)
     with backend.context():
         layers = layout.unflatten(backend.asarray(problem.theta.astype(dtype), copy=True))
-        X, device_labels = backend.asarray(problem.X.astype(dtype)), backend.asarray(labels)
-        S, trail = forward(layers, X)
-        delta, loss, _ = score(S, device_labels)
-        found = {"logits S": S, "loss L": loss} | _named(backward(layers, trail, delta))
+        X, labels = backend.asarray(problem.X.astype(dtype)), backend.asarray(problem.labels)
+        found = _one_pass(layers, X, labels)
     for what, array in found.items():
         yield Measurement(what, dtype, relative_error(backend.to_numpy(array), expected[what]), ONE_PASS[dtype])
+
+
+def _one_pass(layers: Sequence[Layer], X: Any, labels: Any) -> dict[str, Any]:
+    S, trail = forward(layers, X)
+    delta, loss, _ = score(S, labels)
+    found = {"logits S": S, "loss L": loss}
+    for k, (dW, db) in enumerate(backward(layers, trail, delta), start=1):
+        found |= {f"gradient W{k}": dW, f"gradient b{k}": db}
+    return found
 
 
 def check_training(backend: Backend, problem: Problem, dtype: str, name: str) -> Measurement:
@@ -219,11 +189,3 @@ def train_steps(backend: Backend, problem: Problem, dtype: str, name: str) -> tu
 def _expected(problem: Problem, name: str) -> tuple[np.ndarray, float]:
     with kernels("plain"):
         return train_steps(get_backend("numpy"), problem, "float64", name)
-
-
-def _named(gradients: tuple[tuple[np.ndarray, np.ndarray], ...]) -> dict[str, np.ndarray]:
-    return {
-        f"gradient {kind}{k}": array
-        for k, layer in enumerate(gradients, start=1)
-        for kind, array in zip("Wb", layer, strict=True)
-    }

@@ -1,11 +1,10 @@
-"""One contestant in a process of its own: told what to do in JSON, it answers in JSON, a line as each thing is done."""
+"""One contestant in a process of its own."""
 
 import json
 import sys
 import time
-from typing import Any
 
-from xpmlp.benchmark.rounds import peak_memory
+from xpmlp.benchmark.processes import answer, peak_memory
 from xpmlp.benchmark.work import Work, make
 
 
@@ -14,7 +13,7 @@ def main() -> None:
     task = json.loads(sys.argv[1])
     work = Work(**{**task["work"], "hidden": tuple(task["work"]["hidden"])})
     contestant = make(task["contestant"], work)
-    answer(ready=True, **contestant.describe())
+    answer(description=contestant.description)
     if task["what"] == "steady":
         contestant.epoch()  # it compiles, and fills the caches
         for _ in range(task["epochs"]):
@@ -24,8 +23,7 @@ def main() -> None:
         if task["contestant"] == "cupy":
             from xpmlp.benchmark.gpu import measure_gpu
 
-            ours: Any = contestant
-            answer(gpu=measure_gpu(ours.epoch, ours.layout.sizes, ours.n, work.batch_size))
+            answer(description={"gpu": measure_gpu(contestant.epoch, work)})
     else:
         for _ in range(task["epochs"]):
             contestant.epoch()
@@ -34,11 +32,6 @@ def main() -> None:
             if accuracy >= task["target"]:
                 break
     answer(peak_bytes=peak_memory())
-
-
-def answer(**what: Any) -> None:
-    """Print a line of JSON at once, with the time."""
-    print(json.dumps({"at": time.time(), **what}), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -12,37 +12,24 @@ import cupy
 import cupyx
 import numpy as np
 
+from xpmlp.benchmark.work import Work
 from xpmlp.errors import BackendError
 
 COPIED = 2**28
-"""Bytes that are copied to measure throughput: far more than a GPU's caches hold."""
+"""Bytes that are copied: far more than a GPU's caches hold."""
 
 WIDTH = 8192
 """Of the large product's matrices."""
 
 
-def measure_gpu(epoch: Callable[[], object], sizes: tuple[int, ...], n_images: int, batch_size: int) -> dict[str, Any]:
+def measure_gpu(epoch: Callable[[], object], work: Work) -> dict[str, Any]:
     """Return the current GPU's name, its ceilings in float32, and a step's time and share of the ceiling of products.
 
-    Parameters
-    ----------
-    epoch : callable
-        Trains on every image once; it is run twice.
-    sizes, n_images, batch_size
-        The network's widths, and the images of an epoch and of a step.
-
-    Returns
-    -------
-    dict
-        ``name``; ``step_seconds``, an epoch's time between two events by its steps, waits for the host included;
-        ``host_to_device`` and ``copy``, bytes a second, a copy within the GPU counted twice, read and written;
-        ``products`` and ``step_products``, operations a second of one large product and of the step's products over
-        all of its time; ``share``, the latter by the former.
-
-    Raises
-    ------
-    BackendError
-        If a result is wrong, or a step is faster than its products can be: then nothing was measured.
+    An epoch is run twice. ``step_seconds`` is its time between two events by its steps, waits for the host included;
+    ``host_to_device`` and ``copy`` are bytes a second, a copy within the GPU counted twice, read and written;
+    ``products`` and ``step_products`` are operations a second of one large product and of the step's products over all
+    of its time; ``share`` is the latter by the former. A wrong result, or a step that is faster than its products can
+    be, is a BackendError: then nothing was measured.
     """
     device = cupy.cuda.runtime.getDevice()
     pinned = cupyx.empty_pinned((COPIED,), np.uint8)
@@ -57,24 +44,20 @@ def measure_gpu(epoch: Callable[[], object], sizes: tuple[int, ...], n_images: i
     if not bool((WIDTH / 4 == C).all()):
         raise BackendError(f"GPU {device}: a product of {WIDTH} x {WIDTH} matrices is wrong")
     epoch_seconds = seconds(epoch, 1)
-    step_products = n_images * operations_per_image(sizes) / epoch_seconds
+    weights = [fan_in * fan_out for fan_in, fan_out in itertools.pairwise(work.sizes)]
+    per_image = 6 * sum(weights) - 2 * weights[0]  # A W, Aᵀ delta and delta Wᵀ, which last the first layer does without
+    step_products = work.n_images * per_image / epoch_seconds
     if not 0 < step_products < products:
         raise BackendError(f"GPU {device}: steps of {step_products:.3g} FLOP/s where {products:.3g} is the most")
     return {
         "name": cupy.cuda.runtime.getDeviceProperties(device)["name"].decode(),
-        "step_seconds": epoch_seconds / -(-n_images // batch_size),
+        "step_seconds": epoch_seconds / work.steps_per_epoch,
         "host_to_device": host_to_device,
         "copy": copy,
         "products": products,
         "step_products": step_products,
         "share": step_products / products,
     }
-
-
-def operations_per_image(sizes: tuple[int, ...]) -> int:
-    """Return two operations for each weight in A W, Aᵀ delta and delta Wᵀ, which last the first layer does without."""
-    weights = [fan_in * fan_out for fan_in, fan_out in itertools.pairwise(sizes)]
-    return 6 * sum(weights) - 2 * weights[0]
 
 
 def seconds(work: Callable[[], object], repeats: int) -> float:

@@ -1,4 +1,4 @@
-"""One of the ranks that are timed together: told what to do in JSON, rank 0 answers in JSON, a line as each is done."""
+"""One of the ranks that are timed together; rank 0 answers for all."""
 
 import dataclasses
 import json
@@ -10,9 +10,9 @@ import numpy as np
 import threadpoolctl
 
 from xpmlp.backends import Backend, get_backend
-from xpmlp.benchmark.child import answer
+from xpmlp.benchmark.processes import answer
 from xpmlp.communication import Communicator, join, join_gpus, leave
-from xpmlp.data import Dataset, load_dataset
+from xpmlp.data import load_dataset
 from xpmlp.math.layout import Layout
 from xpmlp.training.config import TrainConfig
 from xpmlp.training.steps import TAIL
@@ -28,17 +28,15 @@ _PATIENCE = 0.3
 def main() -> None:
     """Do what the first argument says."""
     task = json.loads(sys.argv[1])
-    ranks = join()
-    backend = get_backend(
-        f"cupy:{ranks.local_rank}" if task["backend"] == "cupy" and ranks.size > 1 else task["backend"], "float32"
-    )
+    ranks, spec = join(), task["backend"]
+    backend = get_backend(f"cupy:{ranks.local_rank}" if spec == "cupy" and ranks.size > 1 else spec, "float32")
     ranks = join_gpus(ranks) if backend.name == "cupy" else ranks
     data = load_dataset("mnist", task["data_dir"]).train
-    layout = Layout((784, *task["hidden"], 10))
+    n_summed = Layout((784, *task["hidden"], 10)).size + TAIL
     threadpoolctl.threadpool_limits(task["threads"])  # on another host the environment, which says so too, is its own
     if ranks.rank == 0:
         about = {name: getattr(ranks, name) for name in ("engine", "hosts", "local_size", "cores")}
-        answer(bytes_a_step=4 * (layout.size + TAIL), **about, **backend.describe())
+        answer(bytes_a_step=4 * n_summed, **about, **backend.describe())
     for batch_size in (size for size in task["batch_sizes"] if size <= len(data)):
         config = TrainConfig(
             hidden=tuple(task["hidden"]),
@@ -50,26 +48,18 @@ def main() -> None:
             val_size=0,
             kernels=task["kernels"],
         )
-        n_images = min(task["steps"], len(data) // batch_size) * batch_size  # whole batches
-        seconds = step_seconds(config, first_images(data, n_images), backend, ranks)
+        n = min(task["steps"], len(data) // batch_size) * batch_size  # whole batches
+        part = dataclasses.replace(data, images=data.images[:n], labels=data.labels[:n])
+        _, history = train(config, part, backend, communicator=ranks)
+        timed = history.epochs[1:]  # the first compiles and fills the caches
         if ranks.rank == 0:
+            seconds = [metrics.seconds / history.plan.steps_per_epoch for metrics in timed]
             answer(batch_size=batch_size, seconds=seconds)
-    for n in sorted({*SUMMED, layout.size + TAIL}) if ranks.size > 1 else ():
+    for n in sorted({*SUMMED, n_summed}) if ranks.size > 1 else ():
         seconds = sum_seconds(n, backend, ranks)
         if ranks.rank == 0:
             answer(bytes=4 * n, seconds=seconds)
     leave()
-
-
-def first_images(data: Dataset, n: int) -> Dataset:
-    """Return the first n images."""
-    return dataclasses.replace(data, images=data.images[:n], labels=data.labels[:n])
-
-
-def step_seconds(config: TrainConfig, data: Dataset, backend: Backend, ranks: Communicator) -> list[float]:
-    """Return what a step takes in each epoch but the first, which compiles and fills the caches."""
-    _, history = train(config, data, backend, communicator=ranks)
-    return [metrics.seconds / history.plan.steps_per_epoch for metrics in history.epochs[1:]]
 
 
 def sum_seconds(n: int, backend: Backend, ranks: Communicator) -> list[float]:

@@ -30,10 +30,8 @@ class Link(NamedTuple):
     """What joins two ranks."""
 
     name: str
-    latency: float
-    """Seconds from one rank's sending to the other's having it, whatever the length."""
-    bandwidth: float
-    """Bytes a second in one direction."""
+    latency: float  # seconds from one rank's sending to the other's having it, whatever the length
+    bandwidth: float  # bytes a second in one direction
 
 
 LINKS = (
@@ -48,14 +46,8 @@ LINKS = (
 class Line(NamedTuple):
     """Seconds as a line over bytes."""
 
-    start: float
-    """Seconds, α."""
-    slope: float
-    """Seconds a byte, β."""
-
-    def at(self, n_bytes: float) -> float:
-        """Return the line's seconds for so many bytes."""
-        return self.start + self.slope * n_bytes
+    start: float  # α
+    slope: float  # β
 
 
 def fit_line(n_bytes: Sequence[float], seconds: Sequence[float]) -> Line:
@@ -74,31 +66,31 @@ def fit_line(n_bytes: Sequence[float], seconds: Sequence[float]) -> Line:
 
 def sum_seconds(n_ranks: int, n_bytes: float, link: Link) -> float:
     """Return how long an all-reduce takes (S2)."""
-    if n_ranks == 1:
-        return 0.0
-    rounds, share = math.ceil(math.log2(n_ranks)), (n_ranks - 1) / n_ranks
-    return 2 * rounds * link.latency + 2 * share * n_bytes / link.bandwidth
+    messages, share = _messages(n_ranks)
+    return messages * link.latency + share * n_bytes / link.bandwidth
 
 
 def link_behind(line: Line, n_ranks: int, name: str) -> Link:
     """Return the link by which (S2) gives the line that was measured with so many ranks."""
-    rounds, share = math.ceil(math.log2(n_ranks)), (n_ranks - 1) / n_ranks
-    return Link(name, line.start / (2 * rounds), 2 * share / line.slope if line.slope else math.inf)
+    messages, share = _messages(n_ranks)
+    return Link(name, line.start / messages, share / line.slope if line.slope else math.inf)
+
+
+def _messages(n_ranks: int) -> tuple[int, float]:
+    """Return how many follow each other, and how much of the vector they are all together (S2)."""
+    return 2 * math.ceil(math.log2(n_ranks)), 2 * (n_ranks - 1) / n_ranks
 
 
 class Computing(NamedTuple):
     """What steps of one rank alone take, c(b)."""
 
-    batch_sizes: tuple[int, ...]
-    """Ascending."""
+    batch_sizes: tuple[int, ...]  # ascending
     seconds: tuple[float, ...]
 
     def at(self, batch_size: float) -> float:
         """Return a step's seconds: on a line between the sizes that were measured, in proportion above them."""
-        last = self.batch_sizes[-1]
-        if batch_size > last:
-            return self.seconds[-1] * batch_size / last
-        return float(np.interp(batch_size, self.batch_sizes, self.seconds))
+        above = max(1.0, batch_size / self.batch_sizes[-1])
+        return above * float(np.interp(batch_size, self.batch_sizes, self.seconds))
 
 
 def efficiency(
@@ -107,6 +99,5 @@ def efficiency(
     """Return the efficiency of so many ranks (S1, S3), None where there are more of them than rows in a batch."""
     if n_ranks > batch_size:
         return None
-    own = math.ceil(batch_size / n_ranks)
-    step = computing.at(own) + sum_seconds(n_ranks, n_bytes, link) / average_every
+    step = computing.at(math.ceil(batch_size / n_ranks)) + sum_seconds(n_ranks, n_bytes, link) / average_every
     return computing.at(batch_size) / (n_ranks * step)

@@ -1,19 +1,20 @@
-"""One ``xpmlp bench``: what is measured, written and said, in order."""
+"""One ``xpmlp bench``: what is measured, written and said, in order; and the frame that ``--ranks`` shares with it."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 import xpmlp
 from xpmlp.benchmark.drawing import plot_benchmark
-from xpmlp.benchmark.rounds import Result, installed, run_rounds, summarise
+from xpmlp.benchmark.rounds import installed, summarise, turns
 from xpmlp.benchmark.work import CONTESTANTS, OURS, PEERS, Work
 from xpmlp.commands._progress import make_download_progress, say
 from xpmlp.data import load_dataset
@@ -22,64 +23,60 @@ from xpmlp.errors import ConfigError
 from xpmlp.storage.files import write_whole
 from xpmlp.training.config import RECIPES
 
+Measured = TypeVar("Measured")
 
-def run(
-    *,
-    data_dir: str | None,
-    hidden: tuple[int, ...],
-    batch_size: tuple[int, ...],
-    backend: tuple[str, ...],
-    peers: tuple[str, ...] | None,
-    optimizer: str,
-    rounds: int,
-    epochs: int,
-    cold: bool,
-    out: str,
-) -> None:
-    """Measure as the command line says; the arguments are its options."""
-    require_counts(batch_size=batch_size, hidden=hidden)
-    unknown = [name for name in backend if name not in OURS]
-    if unknown:
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    data_dir: str | None
+    hidden: tuple[int, ...]
+    batch_size: tuple[int, ...]
+    backend: tuple[str, ...]
+    peers: tuple[str, ...] | None
+    optimizer: str
+    rounds: int
+    epochs: int
+    cold: bool
+    ranks: tuple[int, ...] | None
+    launcher: str
+    out: str
+
+    def require_counts(self) -> None:
+        """Refuse options that hold a number below 1."""
+        for option, values in {"ranks": self.ranks, "batch-size": self.batch_size, "hidden": self.hidden}.items():
+            if values and min(values) < 1:
+                raise ConfigError(f"--{option} {','.join(map(str, values))}: expected whole numbers of at least 1")
+
+
+def run(options: Options) -> None:
+    """Measure as the command line says."""
+    options.require_counts()
+    if unknown := [name for name in options.backend if name not in OURS]:
         raise ConfigError(f"unknown backend {', '.join(unknown)}: expected {', '.join(OURS)}")
-    wanted = PEERS if peers is None else tuple(name for name in peers if name != "none")
-    here, missing = installed(["floor", *backend, *wanted])
-    files, _ = folder_of_mnist(data_dir)
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    peers = PEERS if options.peers is None else tuple(name for name in options.peers if name != "none")
+    here, missing = installed(["floor", *options.backend, *peers])
+    files, n_images = folder_of_mnist(options.data_dir)
     if missing:
         say("left out", f"{', '.join(missing)}: not installed")
-    rate = 0.001 if optimizer == "adam" else 0.1
-    works = [Work(hidden, size, optimizer, rate, epochs, files) for size in batch_size]
-    quick = RECIPES["quick"]
-    names = ("hidden", "batch_size", "learning_rate", "epochs", "center")
-    start = Work(**{name: quick[name] for name in names}, optimizer="sgd", data_dir=files) if cold else None
-    say("machine", f"{os.cpu_count()} cores, {processor()}, Python {platform.python_version()}")
-
-    results: list[Result] = []
-    with (folder / "results.jsonl").open("a", encoding="utf-8") as file:
-        for result in run_rounds(here, works, rounds, epochs, start, lambda what: say("measure", what)):
-            results.append(result)
-            file.write(json.dumps(dataclasses.asdict(result)) + "\n")
-            file.flush()
-            if result.problem:
-                say("problem", f"{result.contestant}: {result.problem}")
-            if "gpu" in result.description:
-                say("gpu", _gpu(result.description["gpu"]))
+    rate = 0.001 if options.optimizer == "adam" else 0.1
+    settings = (options.optimizer, rate, options.epochs, files, n_images)
+    works = [Work(options.hidden, size, *settings) for size in options.batch_size]
+    recipe = {name: RECIPES["quick"][name] for name in ("hidden", "batch_size", "learning_rate", "epochs", "center")}
+    cold = Work(**recipe, optimizer="sgd", data_dir=files, n_images=n_images) if options.cold else None
+    machine = describe_machine(os.cpu_count() or 1)
+    results = []
+    for result in measure(turns(here, works, options.epochs, cold), options, "results.jsonl"):
+        results.append(result)
+        if result.problem:
+            say("problem", f"{result.contestant}: {result.problem}")
+        if "gpu" in result.description:
+            say("gpu", _gpu(result.description["gpu"]))
     rows = summarise(results)
-    record = {
-        "xpmlp": xpmlp.__version__,
-        "date": time.strftime("%Y-%m-%d %H:%M"),
-        "machine": f"{os.cpu_count()} cores, {processor()}, {platform.platform()}, Python {platform.python_version()}",
-        "hidden": hidden,
-        "optimizer": optimizer,
-        "rounds": rounds,
-        "epochs": epochs,
-        "rows": rows,
-    }
-    write_whole(folder / "bench.json", (json.dumps(record, indent=1) + "\n").encode())
-    click.echo(_table(rows))
-    title = f"784-{'-'.join(map(str, hidden))}-10, {optimizer}, float32, {os.cpu_count()} cores"
-    plot_benchmark(rows, folder / "bench.png", title, set(OURS))
+    folder = write_record(options, "bench.json", machine=machine, rows=rows)
+    click.echo(_tables(rows))
+    plot_benchmark(rows, folder / "bench.png", make_title(options, "float32", machine))
     say("written", f"results.jsonl, bench.json, bench.png in {folder}")
 
 
@@ -92,6 +89,34 @@ def _gpu(found: dict[str, Any]) -> str:
     )
 
 
+def _tables(rows: Sequence[dict[str, Any]]) -> str:
+    """Return a table in Markdown for each batch size, and one for cold starts, the fastest first."""
+    lines = []
+    for what, batch_size in dict.fromkeys((row["what"], row["batch_size"]) for row in rows):
+        group = [row for row in rows if (row["what"], row["batch_size"]) == (what, batch_size)]
+        group.sort(key=lambda row: row["seconds"] or float("inf"))
+        head = f"batch {batch_size}, s/epoch" if what == "steady" else "cold start to 98 % test accuracy, s"
+        heads = (head, "median", "least–most", "by the fastest peer", "share of the floor", "peak MB")
+        lines += ["", *markdown(heads, map(_cells, group))]
+    return "\n".join(lines)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    about = CONTESTANTS[row["contestant"]][2]
+    if row["seconds"] is None:
+        return [about, "–", row["problem"] or f"not reached: {row['accuracy']}", "", "", ""]
+    spread = f"{row['least']:.2f}–{row['most']:.2f}"
+    ratio = f"{row['by_fastest_peer']:.2f}" if row["by_fastest_peer"] else ""
+    share = f"{row['share_of_floor']:.0%}" if row["share_of_floor"] else ""
+    peak = f"{row['peak_bytes'] / 1e6:.0f}" if row["peak_bytes"] else ""
+    return [about, f"{row['seconds']:.2f}", spread, ratio, share, peak]
+
+
+def markdown(heads: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    """Return a table's lines."""
+    return [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads), *(f"| {' | '.join(row)} |" for row in rows)]
+
+
 def folder_of_mnist(data_dir: str | None) -> tuple[str, int]:
     """Return the folder with MNIST's files, where they are or once downloaded, and the number of training images."""
     found = load_dataset("mnist", data_dir, progress=make_download_progress())
@@ -100,44 +125,48 @@ def folder_of_mnist(data_dir: str | None) -> tuple[str, int]:
     return str(folder.absolute()), len(found.train)
 
 
-def require_counts(**options: Sequence[int]) -> None:
-    """Refuse options that hold a number below 1."""
-    for name, values in options.items():
-        if min(values, default=1) < 1:
-            option = f"--{name.replace('_', '-')} {','.join(map(str, values))}"
-            raise ConfigError(f"{option}: expected whole numbers of at least 1")
+def describe_machine(n_cores: int) -> str:
+    """Return what the benchmark runs on, and say it; the processor as the machine calls it."""
+    processor = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        models = (line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+        processor = next(models, processor)
+    power = f"{n_cores} core{'' if n_cores == 1 else 's'}"
+    machine = f"{power}, {processor}, {platform.platform()}, Python {platform.python_version()}"
+    say("machine", machine)
+    return machine
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the rows as a table in Markdown, the fastest first."""
-    lines = []
-    for what, batch_size in dict.fromkeys((row["what"], row["batch_size"]) for row in rows):
-        group = [row for row in rows if (row["what"], row["batch_size"]) == (what, batch_size)]
-        group.sort(key=lambda row: row["seconds"] or float("inf"))
-        head = f"batch {batch_size}, s/epoch" if what == "steady" else "cold start to 98 % test accuracy, s"
-        lines += ["", f"| {head} | median | least–most | by the fastest peer | share of the floor | peak MB |"]
-        lines.append("|---|---|---|---|---|---|")
-        for row in group:
-            about = CONTESTANTS[row["contestant"]][2]
-            if row["seconds"] is None:
-                why = row["problem"] or f"not reached: {row['accuracy']}"
-                lines.append(f"| {about} | – | {why} | | | |")
-                continue
-            spread = f"{row['least']:.2f}–{row['most']:.2f}"
-            ratio = f"{row['by_fastest_peer']:.2f}" if row["by_fastest_peer"] else ""
-            share = f"{row['share_of_floor']:.0%}" if row["share_of_floor"] else ""
-            peak = f"{row['peak_bytes'] / 1e6:.0f}" if row["peak_bytes"] else ""
-            lines.append(f"| {about} | {row['seconds']:.2f} | {spread} | {ratio} | {share} | {peak} |")
-    return "\n".join(lines)
+def make_title(options: Options, what: str, machine: str) -> str:
+    """Return what stands above a picture."""
+    return f"784-{'-'.join(map(str, options.hidden))}-10, {options.optimizer}, {what}, {machine.partition(',')[0]}"
 
 
-def processor() -> str:
-    """Return what the machine calls its processor."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+def measure(turns: Mapping[str, Callable[[int], Measured]], options: Options, name: str) -> Iterator[Measured]:
+    """Yield what every turn measures in each round, as it comes, once it is a line of JSON in the file of that name."""
+    path = Path(options.out) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        for k in range(1, options.rounds + 1):
+            for what, turn in turns.items():
+                say("measure", f"round {k}/{options.rounds}{what}")
+                result: Any = turn(k)
+                file.write(json.dumps(dataclasses.asdict(result)) + "\n")
+                file.flush()
+                yield result
+
+
+def write_record(options: Options, name: str, **found: Any) -> Path:
+    """Write what was measured, when and how; return its folder."""
+    record = {
+        "xpmlp": xpmlp.__version__,
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "hidden": options.hidden,
+        "optimizer": options.optimizer,
+        "rounds": options.rounds,
+        "epochs": options.epochs,
+        **found,
+    }
+    folder = Path(options.out)
+    write_whole(folder / name, (json.dumps(record, indent=1) + "\n").encode())
+    return folder

@@ -8,8 +8,6 @@ from click.core import ParameterSource
 from xpmlp.commands.train import widths
 from xpmlp.errors import ConfigError
 
-COMMANDLINE = ParameterSource.COMMANDLINE
-
 
 def names(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     """Return names that stand with commas between them."""
@@ -30,41 +28,30 @@ def counts(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--optimizer", type=click.Choice(["adam", "sgd"]), default="adam", show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Turns of each.")
 @click.option("--epochs", type=click.IntRange(1), default=3, show_default=True, help="Steady epochs a turn.")
-@click.option(
-    "--cold/--no-cold", default=True, help="Also from the start of the process to 98 % test accuracy. [--cold]"
-)
+@click.option("--cold/--no-cold", default=True, help="Also a cold start, to 98 % test accuracy. [--cold]")
 @click.option("--ranks", callback=counts, help="Time these numbers of ranks instead, with commas: 1,2,4.")
 @click.option("--launcher", default="mpiexec", show_default=True, help="What starts them, with options of its own.")
-@click.option(
-    "--out", type=click.Path(), default="benchmark", show_default=True, help="The folder for what is measured."
-)
+@click.option("--out", type=click.Path(), default="benchmark", show_default=True, help="The folder for the results.")
 @click.pass_context
-def bench(
-    context: click.Context,
-    /,
-    ranks: tuple[int, ...] | None,
-    launcher: str,
-    peers: tuple[str, ...] | None,
-    cold: bool,
-    **options: Any,
-) -> None:
+def bench(context: click.Context, /, **values: Any) -> None:
     """Time an epoch, a cold start and the memory of xpmlp, PyTorch, JAX, Keras, scikit-learn and Thinc on MNIST.
 
     Each runs in a process of its own, in turn, in float32; medians count. Writes results.jsonl as they come, bench.json
     and bench.png. With --ranks, xpmlp alone: strong and weak scaling over processes, the sums between them, and what
     that predicts for more of them and other links, in ranks.jsonl, ranks.json and ranks.png.
     """
-    given = {name for name in options | context.params if context.get_parameter_source(name) is COMMANDLINE}
-    if ranks is None:
-        if "launcher" in given:
-            raise ConfigError(f"--launcher {launcher} starts --ranks, which are missing: add them, as --ranks 1,2,4")
-        from xpmlp.commands._benchmark import run
+    from xpmlp.commands import _benchmark, _ranks
 
-        run(peers=peers, cold=cold, **options)
+    options = _benchmark.Options(**values)
+    given = {name for name in values if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if options.ranks is None:
+        if "launcher" in given:
+            raise ConfigError(
+                f"--launcher {options.launcher} starts --ranks, which are missing: add them, as --ranks 1,2,4"
+            )
+        _benchmark.run(options)
         return
     if alien := sorted(given & {"peers", "cold"}):
-        name = {"peers": "--peers", "cold": "--cold" if cold else "--no-cold"}[alien[0]]
+        name = {"peers": "--peers", "cold": "--cold" if options.cold else "--no-cold"}[alien[0]]
         raise ConfigError(f"{name} is not for --ranks, which times xpmlp alone: leave one of them out")
-    from xpmlp.commands._ranks import run as run_ranks
-
-    run_ranks(ranks=ranks, launcher=launcher, **options)
+    _ranks.run(options, options.ranks)

@@ -25,10 +25,9 @@ def check(context: click.Context, backend: str) -> None:
     for measured in check_backend(backend):
         total += 1
         outside += not measured.is_within
+        error, bound = (".2g", ".0e") if measured.bound else (".0f", ".0f")
+        figures = f"{format(measured.error, error):>9}  {format(measured.bound, bound):>7}"
         verdict = "" if measured.is_within else "  OUTSIDE"
-        figures = (
-            f"{measured.error:>9.2g}  {measured.bound:>7.0e}" if measured.bound else f"{measured.error:>9.0f}  {0:>7}"
-        )
         click.echo(f"{measured.what:<42}{measured.kernels:<10}{measured.dtype:<9}{figures}{verdict}")
     if outside:
         click.echo(f"{chosen.name}: {outside} of {total} figures are outside their bounds")

@@ -14,42 +14,31 @@ from xpmlp.training.objectives import ImageObjective
 from xpmlp.training.steps import make_step, zero_totals
 
 
-class Entry(Contestant):
-    """xpmlp's own training step and loader."""
+def enter(work: Work, name: str) -> Contestant:
+    """Return xpmlp's own training step and loader."""
+    library, way = ("numpy", "compiled") if name == "numba" else (name, "inplace")
+    backend, layout, rng = get_backend(library, "float32"), Layout(work.sizes), np.random.default_rng(0)
+    data = load_dataset("mnist", work.data_dir)
+    optimizer = make_optimizer(TrainConfig(hidden=work.hidden, optimizer=work.optimizer, batch_size=work.batch_size))
+    with computing(backend, work.batch_size):
+        theta = backend.asarray(init(layout, rng, "float32"), copy=True)
+        state = optimizer.init(theta)
+        loader = DeviceLoader(data.train, backend, work.batch_size, reuse_buffers=True)
+        objective = ImageObjective(layout, data.train.max_value)
+        train_step = backend.compile(make_step(objective, optimizer), donate=(0, 1, 2))
+    step = 0
 
-    def __init__(self, work: Work, backend: str) -> None:
-        self.work, self.kernels = work, "compiled" if backend == "numba" else "inplace"
-        self.backend = get_backend("numpy" if backend == "numba" else backend, "float32")
-        data = load_dataset("mnist", work.data_dir)
-        self.n = min(work.n_images, len(data.train))
-        self.test = data.test
-        self.layout = Layout(work.sizes)
-        config = TrainConfig(hidden=work.hidden, optimizer=work.optimizer, batch_size=work.batch_size)
-        self.optimizer = make_optimizer(config)
-        self.rng = np.random.default_rng(0)
-        with computing(self.backend, work.batch_size):
-            self.theta = self.backend.asarray(init(self.layout, self.rng, "float32"), copy=True)
-            self.state = self.optimizer.init(self.theta)
-            self.loader = DeviceLoader(data.train, self.backend, work.batch_size, reuse_buffers=True)
-            train_step = make_step(ImageObjective(self.layout, data.train.max_value), self.optimizer)
-            self.train_step = self.backend.compile(train_step, donate=(0, 1, 2))
-        self.step = 0
+    def epoch() -> None:
+        nonlocal theta, state, step
+        with computing(backend, work.batch_size), kernels(way):
+            totals = zero_totals(backend, "float32")
+            for batch in loader.batches(rng.permutation(work.n_images)):
+                step += 1
+                scalars = optimizer.scalars(step, work.rate(step))
+                theta, state, totals = train_step(theta, state, totals, batch, scalars)
+            backend.to_numpy(totals.loss)
 
-    def epoch(self) -> None:
-        """Train on every image once."""
-        n_steps = -(-self.n // self.work.batch_size) * self.work.epochs
-        with computing(self.backend, self.work.batch_size), kernels(self.kernels):
-            totals = zero_totals(self.backend, "float32")
-            for batch in self.loader.batches(self.rng.permutation(self.n)):
-                self.step += 1
-                scalars = self.optimizer.scalars(self.step, self.work.rate(self.step, n_steps))
-                self.theta, self.state, totals = self.train_step(self.theta, self.state, totals, batch, scalars)
-            self.backend.to_numpy(totals.loss)
+    def test_accuracy() -> float:
+        return evaluate(theta, layout, data.test, backend).accuracy
 
-    def test_accuracy(self) -> float:
-        """Return the accuracy over the test images."""
-        return evaluate(self.theta, self.layout, self.test, self.backend).accuracy
-
-    def describe(self) -> dict[str, str]:
-        """Return the backend's description."""
-        return {"library": self.backend.name, "kernels": self.kernels, **self.backend.describe()}
+    return Contestant(epoch, test_accuracy, {"library": backend.name, "kernels": way, **backend.describe()})

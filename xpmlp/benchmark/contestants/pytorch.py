@@ -1,67 +1,57 @@
-"""PyTorch as its users tune it on small data: tensors that are indexed, no loader, a fused optimizer."""
+"""PyTorch as its users tune it on small data, as its tutorials write it with a DataLoader, and with torch.compile."""
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from xpmlp.benchmark.work import Contestant, Work, read_mnist
 
 
-class Entry(Contestant):
-    """An nn.Sequential, trained by hand."""
+def enter(work: Work, name: str) -> Contestant:
+    """Return an nn.Sequential with a fused optimizer, trained by hand."""
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    X, y, X_test, y_test = (torch.from_numpy(array).to(device) for array in read_mnist(work))
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in itertools.pairwise(work.sizes):
+        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+    model: Any = nn.Sequential(*layers[:-1]).to(device)
+    if work.optimizer == "adam":
+        optimizer: Any = torch.optim.Adam(model.parameters(), lr=work.learning_rate, fused=True)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, fused=True)
+    if name == "pytorch-compile":  # it needs a C++ compiler
+        model = torch.compile(model, mode="reduce-overhead" if device.type == "cuda" else None)
+    loader = None
+    if name == "pytorch-dataloader":
+        loader = DataLoader(TensorDataset(X, y), batch_size=work.batch_size, shuffle=True)
+    step = 0
 
-    def __init__(self, work: Work, backend: str) -> None:
-        self.work = work
-        torch.manual_seed(0)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.X, self.y, self.X_test, self.y_test = (torch.from_numpy(a).to(self.device) for a in read_mnist(work))
-        layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(work.sizes, work.sizes[1:], strict=False):
-            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-        self.model: Any = nn.Sequential(*layers[:-1]).to(self.device)
-        parameters = self.model.parameters()
-        if work.optimizer == "adam":
-            self.optimizer: Any = torch.optim.Adam(parameters, lr=work.learning_rate, fused=True)
-        else:
-            self.optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True, fused=True)
-        self.step = 0
+    def indexed() -> Iterator[Any]:
+        for rows in torch.randperm(len(X), device=device).split(work.batch_size):
+            yield X[rows], y[rows]
 
-    def epoch(self) -> None:
-        """Train on every image once."""
-        n, size = len(self.X), self.work.batch_size
-        order = torch.randperm(n, device=self.device)
-        for first in range(0, n, size):
-            rows = order[first : first + size]
-            self.train_on(self.X[rows], self.y[rows])
-        self.finish()
-
-    def finish(self) -> None:
-        """Wait for the device."""
-        if self.device.type == "cuda":
+    def epoch() -> None:
+        nonlocal step
+        for inputs, labels in loader or indexed():
+            step += 1
+            if work.optimizer != "adam":
+                optimizer.param_groups[0]["lr"] = work.rate(step)
+            loss = nn.functional.cross_entropy(model(inputs), labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        if device.type == "cuda":
             torch.cuda.synchronize()
 
-    def train_on(self, X: Any, y: Any) -> None:
-        """Make one step."""
-        self.step += 1
-        n_steps = -(-len(self.X) // self.work.batch_size) * self.work.epochs
-        if self.work.optimizer != "adam":
-            self.optimizer.param_groups[0]["lr"] = self.work.rate(self.step, n_steps)
-        loss = nn.functional.cross_entropy(self.model(X), y)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-
-    def test_accuracy(self) -> float:
-        """Return the accuracy over the test images."""
+    def test_accuracy() -> float:
         with torch.inference_mode():
-            return float((self.model(self.X_test).argmax(1) == self.y_test).float().mean())
+            return float((model(X_test).argmax(1) == y_test).float().mean())
 
-    def describe(self) -> dict[str, str]:
-        """Return its version and precision."""
-        return {
-            "library": "torch",
-            "version": str(torch.__version__),
-            "device": str(self.device),
-            "products": f"float32 at {torch.get_float32_matmul_precision()!r}",
-        }
+    products = f"float32 at {torch.get_float32_matmul_precision()!r}"
+    about = {"library": "torch", "version": str(torch.__version__), "device": str(device), "products": products}
+    return Contestant(epoch, test_accuracy, about)
