@@ -88,6 +88,26 @@ def test_imports_point_down(path):
     assert inside <= BELOW[room], f"{room} imports {inside - BELOW[room]}"
 
 
+def test_there_are_at_most_twelve_rooms_and_nothing_lies_between_them():
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert len(rooms) <= 12
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {"__init__", "__main__", "errors", "namespaces"}
+    assert {*rooms, "errors", "namespaces", "__main__"} == set(BELOW)
+    assert {path.parent.name for path in (ROOT / "tests").glob("*/__init__.py")} == {*rooms, "cuda_on_cpu"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_file_and_no_function_is_long(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            first = node.body[0]
+            described = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+            docstring = first.end_lineno - first.lineno + 1 if described else 0
+            assert node.end_lineno - node.lineno + 1 - docstring <= 60, node.name
+
+
 def test_the_order_of_rooms_has_no_circle():
     order = list(BELOW)
     for room, below in BELOW.items():

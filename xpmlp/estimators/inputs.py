@@ -21,15 +21,7 @@ _BACKENDS: dict[str, Backend] = {}
 
 @dataclass(frozen=True)
 class Place:
-    """Where data lie, and what computes with them.
-
-    Parameters
-    ----------
-    source : Backend or None
-        The library and device of the data; None: NumPy's arrays on the host.
-    device : Backend
-        What computes.
-    """
+    """Where data lie, and what computes with them."""
 
     source: Backend | None
     device: Backend
@@ -116,26 +108,7 @@ def place_of(X: object, spec: str | None, dtype: str | None = None) -> Place:
 
 
 def check_samples(X: Array, xp: Any, name: str, n_features: int | None, dtype: str | None = None) -> Array:
-    """Return X, (n, d) of float32 or float64, of a library other than NumPy.
-
-    Parameters
-    ----------
-    X : array
-        What the user gave.
-    xp : namespace
-        Its library's.
-    name : str
-        The estimator's, for what is said.
-    n_features : int or None
-        What was seen in fit; None: anything.
-    dtype : {"float32", "float64"} or None
-        What it is to become; None: float32 and float64 stay.
-
-    Raises
-    ------
-    ValueError
-        If it is not two-dimensional, is empty, has NaN, infinity or complex numbers, or another number of features.
-    """
+    """Return X, (n, d) of float32 or float64, of a library other than NumPy."""
     if xp.isdtype(X.dtype, "complex floating"):
         raise ValueError(f"Complex data not supported\n{X}\n")
     if X.ndim != 2:
@@ -162,13 +135,7 @@ def check_samples(X: Array, xp: Any, name: str, n_features: int | None, dtype: s
 
 
 def check_values(y: Array, xp: Any, X: Array, name: str) -> Array:
-    """Return a regressor's targets for X as T, (n, outputs), of its dtype, of a library other than NumPy.
-
-    Raises
-    ------
-    ValueError
-        If it is neither one- nor two-dimensional, has another length than X, or is not finite.
-    """
+    """Return a regressor's targets for X as T, (n, outputs), of its dtype, of a library other than NumPy."""
     if y.ndim not in (1, 2):
         raise ValueError(f"y should be a 1d or 2d array, got an array of shape {tuple(y.shape)} instead.")
     require_length(y, X)
@@ -178,13 +145,7 @@ def check_values(y: Array, xp: Any, X: Array, name: str) -> Array:
 
 
 def check_weights(weights: Any, place: Place, like: Array) -> Array:
-    """Return the samples' weights where X is computed with, of its dtype.
-
-    Raises
-    ------
-    ValueError
-        If they are not one a sample, or not finite.
-    """
+    """Return the samples' weights where X is computed with, of its dtype."""
     xp = place.xp
     w = xp.astype(place.to_device(weights), like.dtype)
     if w.ndim == 0:
@@ -200,13 +161,7 @@ def check_weights(weights: Any, place: Place, like: Array) -> Array:
 
 
 class SparseSamples:
-    """A SciPy sparse matrix as the network's X, of which two dense products are taken and nothing else.
-
-    Parameters
-    ----------
-    matrix : scipy.sparse matrix or array, shape (n, d)
-        The samples.
-    """
+    """A SciPy sparse matrix as the network's X, of which two dense products are taken and nothing else."""
 
     ndim = 2
 
@@ -238,13 +193,7 @@ def as_samples(X: Any) -> Any:
 
 
 def require_same_place(X: object, place: Place, fitted: Array, who: str) -> None:
-    """Refuse X where it lies elsewhere than what the estimator was fitted with.
-
-    Raises
-    ------
-    ValueError
-        In scikit-learn's words.
-    """
+    """Refuse X where it lies elsewhere than what the estimator was fitted with."""
     was = _one(backend_of(fitted))
     now = place.source or _one(get_backend("numpy"))
     if was is not now:
@@ -260,25 +209,13 @@ def _one(backend: Backend) -> Backend:
 
 
 def require_length(y: Array, X: Array) -> None:
-    """Refuse targets of another length than the samples.
-
-    Raises
-    ------
-    ValueError
-        In scikit-learn's words.
-    """
+    """Refuse targets of another length than the samples."""
     if y.shape[0] != X.shape[0]:
         raise ValueError(f"Found input variables with inconsistent numbers of samples: [{X.shape[0]}, {y.shape[0]}]")
 
 
 def require_finite(array: Array, xp: Any, what: str, name: str) -> None:
-    """Refuse NaN and infinity.
-
-    Raises
-    ------
-    ValueError
-        In scikit-learn's words.
-    """
+    """Refuse NaN and infinity."""
     if bool(xp.all(xp.isfinite(array))):
         return
     problem = "NaN" if bool(xp.any(xp.isnan(array))) else f"infinity or a value too large for {array.dtype}"

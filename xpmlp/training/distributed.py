@@ -59,15 +59,7 @@ class Strategy(Protocol):
 
 
 class SingleProcess:
-    """One process alone: its step is the step.
-
-    Parameters
-    ----------
-    step : callable
-        What `make_step` returns, compiled.
-    wishes_to_stop : callable
-        Whether the run is to end before its time.
-    """
+    """One process alone: its step is the step."""
 
     def __init__(self, step: Step, wishes_to_stop: Callable[[], bool]) -> None:
         self.step, self.should_stop = step, wishes_to_stop
@@ -78,23 +70,7 @@ class SingleProcess:
 
 
 class Synchronous:
-    """Steps that all ranks make together: each one's gradient, the sum of them, the same update on all.
-
-    Parameters
-    ----------
-    communicator : Communicator
-        The ranks.
-    backend : Backend
-        Whose arrays they compute with.
-    objective : Objective
-        What each differentiates on its part of a batch.
-    optimizer : Optimizer
-        The update.
-    wishes_to_stop : callable
-        Whether this rank does.
-    n : int
-        How many parameters there are.
-    """
+    """Steps that all ranks make together: each one's gradient, the sum of them, the same update on all."""
 
     def __init__(
         self,
@@ -150,21 +126,6 @@ class LocalSGD:
         theta ← start − 0.7 · (g + 0.5 · v)
 
     The optimizer's vectors stay each rank's own in between; `with_outer_velocity` gives them v for company.
-
-    Parameters
-    ----------
-    communicator : Communicator
-        The ranks.
-    backend : Backend
-        Whose arrays they compute with.
-    step : callable
-        What `make_step` returns, compiled.
-    interval : int
-        How many steps a round has.
-    wishes_to_stop : callable
-        Whether this rank does; all learn of it at a round's end.
-    theta : array
-        Where the first round begins.
     """
 
     def __init__(

@@ -10,19 +10,7 @@ from xpmlp.storage.figures import TRAINING, VALIDATION, new_figure, save
 def plot_history(
     epochs: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], title: str, test_accuracy: float | None = None
 ) -> None:
-    """Draw loss and accuracy, training and validation, over the epochs, with the best validation accuracy marked.
-
-    Parameters
-    ----------
-    epochs : sequence of mappings
-        The lines of ``metrics.jsonl``; without validation data (None) its curves are left out.
-    path : path
-        The PNG file.
-    title : str
-        What stands above.
-    test_accuracy : float or None
-        Named in the title where it is known.
-    """
+    """Draw loss and accuracy, training and validation, over the epochs, with the best validation accuracy marked."""
     figure = new_figure(10, 4.2)
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -55,17 +43,7 @@ def plot_history(
 
 
 def plot_comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: str | os.PathLike[str], title: str) -> None:
-    """Draw several runs' losses and accuracies over the epochs: of the validation data, and pale of the training.
-
-    Parameters
-    ----------
-    runs : mapping of str to sequence of mappings
-        Each run's name, and the lines of its ``metrics.jsonl``.
-    path : path
-        The PNG file.
-    title : str
-        What stands above.
-    """
+    """Draw several runs' losses and accuracies over the epochs: of the validation data, and pale of the training."""
     figure = new_figure(10, 4.4 + 0.22 * len(runs))
     from matplotlib import colormaps
     from matplotlib.ticker import MaxNLocator, PercentFormatter

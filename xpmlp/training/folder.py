@@ -34,19 +34,6 @@ class RunFolder:
     ``config.json``: every setting, resolved. ``checkpoints/``: where it can go on. ``metrics.jsonl``: a line an epoch.
     ``summary.json``: what came of it. ``model.safetensors``: the last epoch's parameters. ``history.png``: the curves.
     It is locked from `create` or `reopen` to `close`, or until the process dies.
-
-    Parameters
-    ----------
-    path : path
-        Where the run goes.
-    is_default : bool
-        Whether the name is ours: a suffix is then added where it is taken. A folder that the user named may exist if
-        it is empty.
-
-    Raises
-    ------
-    ConfigError
-        If the folder holds something, or cannot be made or written.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, is_default: bool = False) -> None:
@@ -66,15 +53,7 @@ class RunFolder:
             raise ConfigError(f"{self.path} cannot be made: {existing} is no folder that can be written; name another")
 
     def create(self) -> None:
-        """Make the folder and lock it; what a run that was killed before it had begun has left there is removed.
-
-        Raises
-        ------
-        ConfigError
-            If that fails.
-        CheckpointError
-            If another process has just begun a run in it.
-        """
+        """Make the folder and lock it; what a run that was killed before it had begun has left there is removed."""
         name, attempt = self.path.name, 1
         while True:
             missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
@@ -95,13 +74,7 @@ class RunFolder:
 
     @classmethod
     def reopen(cls, path: str | os.PathLike[str]) -> "RunFolder":
-        """Return the folder of a run that was begun before, locked, and without what a crash has left half-written.
-
-        Raises
-        ------
-        CheckpointError
-            If there is no run in it, or another process is writing it.
-        """
+        """Return the folder of a run that was begun before, locked, and without what a crash has left half-written."""
         folder = cls.__new__(cls)
         folder.path, folder._is_default, folder._made, folder._written = Path(path), False, [], set()
         if not os.fspath(path):
@@ -172,13 +145,7 @@ class RunFolder:
         return f"{path}: others than the checkpoint's epochs; written anew from it"
 
     def write_checkpoint(self, checkpoint: Checkpoint, info: ModelInfo, keep: int) -> None:
-        """Write a checkpoint, and remove all but the last `keep`; a checkpoint is a model too.
-
-        Raises
-        ------
-        OSError
-            If it cannot be written; those before it are still there.
-        """
+        """Write a checkpoint, and remove all but the last `keep`; a checkpoint is a model too."""
         folder = self.path / CHECKPOINTS
         if not folder.exists():
             folder.mkdir()
@@ -219,13 +186,7 @@ class RunFolder:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return what a run's JSON file holds.
-
-    Raises
-    ------
-    CheckpointError
-        If it is not there, or no JSON object.
-    """
+    """Return what a run's JSON file holds."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -238,13 +199,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a ``metrics.jsonl``; a last one that is torn, or still being written, is left out.
-
-    Raises
-    ------
-    CheckpointError
-        If it cannot be read, or another line is none of an epoch.
-    """
+    """Return the lines of a ``metrics.jsonl``; a last one that is torn, or still being written, is left out."""
     names = {field.name for field in dataclasses.fields(EpochMetrics)}
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -264,13 +219,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def read_settings(content: Mapping[str, Any], path: Path) -> TrainConfig:
-    """Return the settings among what a ``config.json`` or a checkpoint holds.
-
-    Raises
-    ------
-    CheckpointError
-        If one is missing or outside its range.
-    """
+    """Return the settings among what a ``config.json`` or a checkpoint holds."""
     try:
         settings = {field.name: content[field.name] for field in dataclasses.fields(TrainConfig)}
         return TrainConfig(**{**settings, "hidden": tuple(settings["hidden"])})
@@ -281,13 +230,7 @@ def read_settings(content: Mapping[str, Any], path: Path) -> TrainConfig:
 
 
 def read_checkpoint(path: Path) -> tuple[Checkpoint, ModelInfo]:
-    """Return a checkpoint, and what its parameters are.
-
-    Raises
-    ------
-    CheckpointError
-        If it is missing, damaged, of a newer format or another program's.
-    """
+    """Return a checkpoint, and what its parameters are."""
     found = tensors.read(path, ("checkpoint",))
     theta, info = from_tensors(found, path)
     parts: dict[str, dict[str, np.ndarray]] = {"state": {}, "totals": {}}
