@@ -1,17 +1,101 @@
 """``xpmlp compare``: several runs beside each other."""
 
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import click
+
+from xpmlp.errors import CheckpointError, ConfigError
+
+
+@dataclasses.dataclass
+class Compared:
+    """What a run's folder says of it."""
+
+    name: str
+    config: dict[str, Any]
+    lines: list[dict[str, Any]]
+    summary: dict[str, Any] | None
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path())
 @click.option("--out", type=click.Path(), default="comparison.png", show_default=True, help="The picture, made anew.")
 @click.option("--plot/--no-plot", default=True, help="Draw the picture. [--plot]")
-def compare(runs: tuple[str, ...], out: str, plot: bool) -> None:
+def compare(runs: Sequence[str], out: str, plot: bool) -> None:
     """Compare runs: a table of their summaries and of the settings in which they differ, and a graph of their curves.
 
     A run that is not finished is compared as far as it is.
     """
-    from xpmlp.commands._comparison import run
+    from xpmlp.commands._progress import say
+    from xpmlp.training.config import TrainConfig
+    from xpmlp.training.drawing import plot_comparison
 
-    run(runs, out, plot)
+    if plot and (not out or Path(out).is_dir()):
+        raise ConfigError(f"--out {out!r} is no name for a picture: expected a file, such as comparison.png")
+    if plot and not Path(out).absolute().parent.is_dir():
+        raise ConfigError(f"--out {out!r}: there is no folder {Path(out).parent}: make it, or name another")
+    compared = [_read(path, name) for path, name in zip(runs, _names(runs), strict=True)]
+    settings = ["dataset", *(field.name for field in dataclasses.fields(TrainConfig)), "backend"]
+    # Not the transfer, of which no result depends, nor what the network and the epochs done say already.
+    settings = [name for name in settings if name not in ("transfer", "hidden", "epochs")]
+    differing = [name for name in settings if len({str(run.config.get(name)) for run in compared}) > 1]
+    rows = [_row(run, differing) for run in compared]
+    rows.insert(0, {column: column for column in rows[0]})
+    widths = {column: max(len(row[column]) for row in rows) for column in rows[0]}
+    for row in rows:
+        click.echo("  ".join(f"{row[column]:<{width}}" for column, width in widths.items()).rstrip())
+    if not plot:
+        return
+    drawn = {run.name: run.lines for run in compared if run.lines}
+    if not drawn:
+        raise CheckpointError(f"{', '.join(runs)}: no epoch is over: expected one, to draw its curves")
+    plot_comparison(drawn, out, f"{len(drawn)} run{'s' if len(drawn) > 1 else ''}")
+    say("picture", out)
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """Return the shortest names that tell the runs apart: their folders' own, or their paths; each a single time."""
+    if len({os.path.realpath(path) for path in paths}) < len(paths):
+        raise ConfigError(f"{', '.join(paths)}: a run is named twice: give each once")
+    short = [os.path.basename(os.path.abspath(path)) for path in paths]
+    return short if len(set(short)) == len(short) else list(paths)
+
+
+def _read(path: str, name: str) -> Compared:
+    from xpmlp.training.folder import read_json, read_metrics
+
+    folder = Path(path)
+    if not folder.is_dir():
+        raise CheckpointError(f"{path} is {'a file' if folder.exists() else 'not there'}: expected a run's folder")
+    config = read_json(folder / "config.json")
+    lines = read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
+    summary = read_json(folder / "summary.json") if (folder / "summary.json").exists() else None
+    return Compared(name, config, lines, summary)
+
+
+def _row(run: Compared, differing: Sequence[str]) -> dict[str, str]:
+    """Return a run's line of the table, by column."""
+    validated = [line for line in run.lines if line["val_accuracy"] is not None]
+    best = max(validated, key=lambda line: line["val_accuracy"], default=None)
+    summary, config = run.summary or {}, run.config
+    test, seconds = summary.get("test_accuracy"), summary.get("total_seconds")
+    done = f"{len(run.lines)}" if run.summary else f"{len(run.lines)} of {config.get('epochs')}, not finished"
+    return {
+        "run": run.name,
+        "network": "-".join(map(str, config.get("sizes", ()))),
+        "best validation": f"{best['val_accuracy']:.4f} (epoch {best['epoch']})" if best else "–",
+        "test": f"{100 * test:.2f} %" if isinstance(test, float) else "–",
+        "epochs": done,
+        "seconds": f"{seconds:.1f}" if isinstance(seconds, float) else "–",
+        **{name.replace("_", " "): _shown(config.get(name)) for name in differing},
+    }
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,8 +1,25 @@
 """``xpmlp evaluate``: how good a trained model is, in figures and in pictures."""
 
-from typing import Any
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+import xpmlp
+from xpmlp.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from xpmlp.data import Dataset
+    from xpmlp.models.model import Model
+
+WORST = 30
+"""How many mistakes are drawn."""
 
 
 @click.command()
@@ -14,13 +31,195 @@ import click
 @click.option("--batch-size", type=click.IntRange(1), default=1024, show_default=True, help="Images at a time.")
 @click.option("--out", type=click.Path(), help="Where the files go. [the one run's folder, or model's]")
 @click.option("--plot/--no-plot", default=True, help="Draw confusion.png and mistakes.png. [--plot]")
-def evaluate(**options: Any) -> None:
+def evaluate(
+    models: Sequence[str],
+    dataset: str | None,
+    data_dir: str | None,
+    part: str,
+    backend: str,
+    batch_size: int,
+    out: str | None,
+    plot: bool,
+) -> None:
     """Test a model: a run's folder, or the file of a model or checkpoint.
 
     Prints and writes loss, accuracy, calibration error, each class's precision, recall and F1, and draws the confusion
     matrix and the most confident mistakes: evaluation.json, confusion.png, mistakes.png. Of several models it gives
     each, and their vote, the mean of their probabilities; that is written where --out says, else only printed.
     """
-    from xpmlp.commands._evaluation import run
+    import numpy as np
 
-    run(**options)
+    from xpmlp.commands._progress import make_download_progress, say
+    from xpmlp.data import load_dataset
+    from xpmlp.models.model import find_model, load
+    from xpmlp.models.scoring import score, vote, worst_mistakes
+    from xpmlp.storage.files import write_whole
+
+    if part not in ("test", "train"):
+        raise ConfigError(f"unknown part {part!r}: expected test or train")
+    paths = [find_model(model) for model in models]
+    networks = [load(path, backend) for path in paths]
+    names, device, is_vote = networks[0].class_names, networks[0].backend, len(paths) > 1
+    folder = None if is_vote and out is None else _folder(out, paths[0])  # a vote is at home in no model's folder
+    if dataset is None:
+        dataset, data_dir = _recorded_by_all(paths, networks, data_dir)
+    loaded = load_dataset(dataset, data_dir, progress=make_download_progress())
+    data = loaded.test if part == "test" else loaded.train
+    for network in networks:
+        _require_fit(network, data)
+        if network.class_names != names:
+            raise DataError(f"{', '.join(map(str, paths))}: models of different classes have no vote; give them singly")
+
+    say("data", f"{data.provenance}, {len(data):,} images")
+    say("backend", f"{device}{', since ' if device.note else ''}{device.note}")
+    records, logits = [], []
+    for path, network in zip(paths, networks, strict=True):
+        note = "" if _home(path) == path.parent else ", a checkpoint"
+        say("model", f"{path}: {_widths(network)} of {network.dataset}, {network.theta.dtype}{note}")
+        S = network.logits(data.images, batch_size)
+        if not np.isfinite(S).all():
+            raise DataError(f"{path}: the network's outputs are not finite: its parameters are too great or not finite")
+        record = {"model": str(path), "model_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        if is_vote:
+            figures = score(S, data.labels, names)
+            say("", f"loss {figures['loss']:.4f}, accuracy {100 * figures['accuracy']:.2f} %")
+            record |= {name: figures[name] for name in ("loss", "accuracy", "calibration_error")}
+        records.append(record)
+        logits.append(S)
+    if is_vote:
+        S = vote(logits)
+        say("vote", f"the mean of {len(paths)} models' probabilities")
+    figures = score(S, data.labels, names)
+    _tell(figures)
+    if folder is None:
+        return
+
+    mistakes = [
+        {**mistake._asdict(), "label": names[mistake.label], "prediction": names[mistake.prediction]}
+        for mistake in worst_mistakes(S, data.labels, WORST)
+    ]
+    evaluation = {
+        "xpmlp": xpmlp.__version__,
+        **({"models": records} if is_vote else records[0]),
+        "dataset": loaded.name,
+        "part": part,
+        "provenance": data.provenance,
+        "backend": str(device),
+        **figures,
+        "mistakes": mistakes,
+    }
+    text = json.dumps(evaluation, indent=1, ensure_ascii=False, allow_nan=False)
+    write_whole(folder / "evaluation.json", f"{text}\n".encode())
+    if plot:
+        who = f"{len(paths)} models' vote" if is_vote else _widths(networks[0])
+        title = f"{who} on the {part} set of {loaded.name}: {100 * figures['accuracy']:.2f} %"
+        _draw(evaluation, data.images, networks[0].max_value, folder, title)
+    say("written", f"evaluation.json{', confusion.png, mistakes.png' if plot else ''} in {folder}")
+
+
+def _folder(out: str | None, path: Path) -> Path:
+    """Return where the files go, once it is sure that they can."""
+    if out is not None:
+        folder = Path(out)
+        if not out or (folder.exists() and not folder.is_dir()):
+            raise ConfigError(f"--out {out!r}: expected a folder; name another")
+        folder.mkdir(parents=True, exist_ok=True)
+    else:
+        folder = _home(path)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"{folder} cannot be written: name another folder with --out")
+    return folder
+
+
+def _recorded_by_all(
+    paths: Sequence[Path], networks: Sequence["Model"], data_dir: str | None
+) -> tuple[str, str | None]:
+    """Return the one data set that the models were trained on, and its folder."""
+    found = [_recorded(path, network) for path, network in zip(paths, networks, strict=True)]
+    dataset, recorded = found[0]
+    other = next((name for name, _ in found if name != dataset), None)
+    if other:
+        raise DataError(f"the models were trained on {dataset} and on {other}: name one data set with --dataset")
+    return dataset, recorded if data_dir is None else data_dir
+
+
+def _recorded(path: Path, network: "Model") -> tuple[str, str | None]:
+    """Return the data set that a model was trained on, and its folder where the run beside the file knows it."""
+    from xpmlp.training.folder import read_json
+
+    config = _home(path) / "config.json"
+    record = read_json(config) if config.exists() else {}
+    return str(record.get("dataset_spec", network.dataset)), record.get("data_dir")
+
+
+def _home(path: Path) -> Path:
+    """Return the folder that a model's file is at home in: of a checkpoint the run's."""
+    from xpmlp.models.model import CHECKPOINTS
+
+    is_checkpoint = path.parent.name == CHECKPOINTS and not (path.parent / "config.json").exists()
+    return path.parent.parent if is_checkpoint else path.parent
+
+
+def _require_fit(network: "Model", data: "Dataset") -> None:
+    """Refuse data that the network was not made for."""
+    (height, width), (rows, columns) = network.image_shape, data.image_shape
+    if (height, width) != (rows, columns):
+        raise DataError(f"{data.provenance}: images of {rows} × {columns}: the model takes {height} × {width}")
+    if len(data.class_names) > len(network.class_names):
+        raise DataError(f"{data.provenance}: {len(data.class_names)} classes: the model has {len(network.class_names)}")
+    if data.images.max() > network.max_value:
+        raise DataError(
+            f"{data.provenance}: grey values up to {data.images.max()}: the model's images go to {network.max_value}"
+        )
+
+
+def _widths(network: "Model") -> str:
+    return "-".join(map(str, network.layout.sizes))
+
+
+def _count_mistakes(figures: dict[str, Any]) -> int:
+    right = sum(counts[k] for k, counts in enumerate(figures["confusion"]))
+    return int(figures["images"] - right)
+
+
+def _tell(figures: dict[str, Any]) -> None:
+    """Print the figures."""
+    from xpmlp.commands._progress import say
+
+    n_wrong, classes = _count_mistakes(figures), figures["classes"]
+    say("loss", f"{figures['loss']:.4f}, expected calibration error {100 * figures['calibration_error']:.2f} %")
+    say("accuracy", f"{100 * figures['accuracy']:.2f} %, {n_wrong:,} mistakes in {figures['images']:,} images")
+    wide = max(len("class"), *(len(line["class"]) for line in classes))
+    click.echo(f"{'class':<{wide}}  {'images':>7}  {'precision':>9}  {'recall':>9}  {'F1':>9}")
+    for line in classes:
+        ratios = (line["precision"], line["recall"], line["f1"])
+        shown = "  ".join(f"{'–' if ratio is None else format(ratio, '.4f'):>9}" for ratio in ratios)
+        click.echo(f"{line['class']:<{wide}}  {line['images']:>7,}  {shown}")
+    mistaken = [
+        (count, classes[row]["class"], classes[column]["class"])
+        for row, counts in enumerate(figures["confusion"])
+        for column, count in enumerate(counts)
+        if count and row != column
+    ]
+    if mistaken:
+        most = sorted(mistaken, key=lambda pair: -pair[0])[:3]
+        say("mistaken", "most often " + ", ".join(f"{label} for {other} ({count:,})" for count, label, other in most))
+
+
+def _draw(evaluation: dict[str, Any], images: "np.ndarray", max_value: int, folder: Path, title: str) -> None:
+    """Draw the confusion matrix and the most confident mistakes."""
+    import numpy as np
+
+    from xpmlp.models.drawing import plot_confusion, plot_mistakes
+
+    names = [line["class"] for line in evaluation["classes"]]
+    plot_confusion(np.array(evaluation["confusion"]), names, folder / "confusion.png", title)
+    n_wrong, mistakes = _count_mistakes(evaluation), evaluation["mistakes"]
+    extent = f"the most confident of {n_wrong:,} mistakes" if n_wrong > WORST else f"{n_wrong:,} mistakes"
+    captions = [
+        f"{mistake['label']} taken for {mistake['prediction']}\n"
+        f"{100 * mistake['probability']:.1f} %, image {mistake['image']}"
+        for mistake in mistakes
+    ]
+    shown = images[[mistake["image"] for mistake in mistakes]]
+    plot_mistakes(shown, captions, folder / "mistakes.png", f"{title}, {extent}", max_value)
