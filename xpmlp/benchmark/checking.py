@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from xpmlp.backends import Backend, get_backend
 from xpmlp.kernels import kernels, resolve_kernels
@@ -16,17 +17,10 @@ from xpmlp.math.optimizers import Optimizer, adam, adamw, sgd
 from xpmlp.training.objectives import ImageObjective
 from xpmlp.training.steps import compiled, make_evaluation_step, make_step, zero_totals
 
-STEPS = 100
-"""Training steps, of each optimizer."""
-
-MARGIN = 1e-4
-"""No pre-activation is nearer to 0 than this: a ReLU that rounding flips would look like an error."""
-
-ONE_PASS = {"float32": 1e-5, "float64": 1e-12}
-"""Bounds on the relative error of the logits, the loss and each gradient."""
-
-AFTER_STEPS = {"float32": 1e-3, "float64": 1e-10}
-"""Bounds after `STEPS` steps, on the loss in float32 and on the parameters in float64."""
+STEPS = 100  # of training, with each optimizer
+MARGIN = 1e-4  # no pre-activation is nearer to 0: a ReLU that rounding flips would look like an error
+ONE_PASS = {"float32": 1e-5, "float64": 1e-12}  # bounds for the logits, the loss and each gradient
+AFTER_STEPS = {"float32": 1e-3, "float64": 1e-10}  # bounds for the loss in float32, for the parameters in float64
 
 OPTIMIZERS: dict[str, tuple[Optimizer, float]] = {
     "sgd": (sgd(), 0.01),
@@ -88,10 +82,10 @@ def make_problem(sizes: tuple[int, ...] = (784, 256, 128, 10), n: int = 128, see
     return Problem(layout, theta, np.concatenate(rows), labels)
 
 
-def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+def relative_error(found: ArrayLike, expected: ArrayLike) -> float:
     """Return ‖found − expected‖₂ / ‖expected‖₂."""
     difference = np.asarray(found, dtype=np.float64) - np.asarray(expected, dtype=np.float64)
-    return float(np.linalg.norm(difference) / np.linalg.norm(expected))
+    return float(np.linalg.norm(difference) / np.linalg.norm(np.asarray(expected)))
 
 
 def check_backend(spec: str) -> Iterator[Measurement]:
@@ -114,18 +108,9 @@ def check_round_trip(backend: Backend, dtype: str) -> Measurement:
     plain = rng.standard_normal((5, 7)).astype(dtype)
     read_only = plain.copy()
     read_only.flags.writeable = False
-    arrays = [
-        plain,
-        plain.T,
-        plain[::2, ::-1],
-        plain.astype(plain.dtype.newbyteorder()),
-        read_only,
-        plain[:0],
-        np.asarray(plain[0, 0]),
-        rng.integers(0, 256, (3, 4), dtype=np.uint8),
-        rng.integers(-9, 9, 6, dtype=np.int32),
-        plain > 0,
-    ]
+    arrays = [plain, plain.T, plain[::2, ::-1], plain.astype(plain.dtype.newbyteorder()), read_only, plain[:0]]
+    arrays += [np.asarray(plain[0, 0]), plain > 0]
+    arrays += [rng.integers(0, 256, (3, 4), dtype=np.uint8), rng.integers(-9, 9, 6, dtype=np.int32)]
     different = 0
     for array in arrays:
         for copy in (None, True):
@@ -158,12 +143,8 @@ def _one_pass(layers: Sequence[Layer], X: Any, labels: Any) -> dict[str, Any]:
 
 def check_training(backend: Backend, problem: Problem, dtype: str, name: str) -> Measurement:
     """Return the error after `STEPS` steps of one of `OPTIMIZERS`, as `train` makes them."""
-    theta, loss = train_steps(backend, problem, dtype, name)
-    expected_theta, expected_loss = _expected(problem, name)
-    if dtype == "float32":
-        what, error = "loss", relative_error(np.asarray(loss), np.asarray(expected_loss))
-    else:
-        what, error = "parameters", relative_error(theta, expected_theta)
+    what, k = ("loss", 1) if dtype == "float32" else ("parameters", 0)
+    error = relative_error(train_steps(backend, problem, dtype, name)[k], _expected(problem, name)[k])
     return Measurement(f"{STEPS} steps of {name}: {what}", dtype, error, AFTER_STEPS[dtype])
 
 

@@ -61,7 +61,7 @@ def plot_ranks(found: Mapping[str, Any], path: str | os.PathLike[str], title: st
     shown = [row for row in found["predicted"] if row["batch_size"] == largest]
     styles = dict(zip(dict.fromkeys(row["average_every"] for row in shown), ("-", "--", ":"), strict=False))
     for link, colour in _coloured(row["link"] for row in shown):
-        predicted.plot([], [], color=colour, label=link)
+        predicted.plot([], [], marker=".", color=colour, label=link)
         for row in (row for row in shown if row["link"] == link):
             points = {n: share for n, share in row["efficiency"].items() if share is not None}
             predicted.plot(*zip(*points.items(), strict=True), styles[row["average_every"]], marker=".", color=colour)

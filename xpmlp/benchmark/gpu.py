@@ -15,11 +15,8 @@ import numpy as np
 from xpmlp.benchmark.work import Work
 from xpmlp.errors import BackendError
 
-COPIED = 2**28
-"""Bytes that are copied: far more than a GPU's caches hold."""
-
-WIDTH = 8192
-"""Of the large product's matrices."""
+COPIED = 2**28  # bytes: far more than a GPU's caches hold
+WIDTH = 8192  # of the large product's matrices
 
 
 def measure_gpu(epoch: Callable[[], object], work: Work) -> dict[str, Any]:

@@ -18,11 +18,8 @@ from xpmlp.training.config import TrainConfig
 from xpmlp.training.steps import TAIL
 from xpmlp.training.train import train
 
-SUMMED = tuple(4**k for k in range(12))
-"""How many numbers are summed, beside those of a step: from 4 bytes to 17 MB of float32."""
-
-_PATIENCE = 0.3
-"""Seconds after which no further sum of a length is begun, once there were five."""
+SUMMED = tuple(4**k for k in range(12))  # how many numbers, beside those of a step: from 4 bytes to 17 MB of float32
+_PATIENCE = 0.3  # seconds after which no further sum of a length is begun, once there were five
 
 
 def main() -> None:
@@ -31,29 +28,20 @@ def main() -> None:
     ranks, spec = join(), task["backend"]
     backend = get_backend(f"cupy:{ranks.local_rank}" if spec == "cupy" and ranks.size > 1 else spec, "float32")
     ranks = join_gpus(ranks) if backend.name == "cupy" else ranks
+    settings = {**task["settings"], "hidden": tuple(task["settings"]["hidden"])}
     data = load_dataset("mnist", task["data_dir"]).train
-    n_summed = Layout((784, *task["hidden"], 10)).size + TAIL
+    n_summed = Layout((784, *settings["hidden"], 10)).size + TAIL
     threadpoolctl.threadpool_limits(task["threads"])  # on another host the environment, which says so too, is its own
     if ranks.rank == 0:
         about = {name: getattr(ranks, name) for name in ("engine", "hosts", "local_size", "cores")}
         answer(bytes_a_step=4 * n_summed, **about, **backend.describe())
     for batch_size in (size for size in task["batch_sizes"] if size <= len(data)):
-        config = TrainConfig(
-            hidden=tuple(task["hidden"]),
-            epochs=task["epochs"] + 1,
-            batch_size=batch_size,
-            optimizer=task["optimizer"],
-            learning_rate=0.001,
-            schedule="constant",
-            val_size=0,
-            kernels=task["kernels"],
-        )
         n = min(task["steps"], len(data) // batch_size) * batch_size  # whole batches
         part = dataclasses.replace(data, images=data.images[:n], labels=data.labels[:n])
-        _, history = train(config, part, backend, communicator=ranks)
-        timed = history.epochs[1:]  # the first compiles and fills the caches
+        _, history = train(TrainConfig(**settings, batch_size=batch_size), part, backend, communicator=ranks)
         if ranks.rank == 0:
-            seconds = [metrics.seconds / history.plan.steps_per_epoch for metrics in timed]
+            timed = history.epochs[1:]  # the first compiles and fills the caches
+            seconds = [epoch.seconds / history.plan.steps_per_epoch for epoch in timed]
             answer(batch_size=batch_size, seconds=seconds)
     for n in sorted({*SUMMED, n_summed}) if ranks.size > 1 else ():
         seconds = sum_seconds(n, backend, ranks)

@@ -4,10 +4,12 @@ import importlib.util
 import os
 import shlex
 import shutil
+import statistics
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,20 +18,13 @@ from xpmlp.benchmark.processes import ask, spread
 from xpmlp.benchmark.scaling import LINKS, Computing, Line, efficiency, fit_line, link_behind
 from xpmlp.errors import ConfigError
 
-LADDER = tuple(4**k for k in range(7))
-"""The batch sizes, 1 to 4096, from which one rank's time for any other is read."""
-
+LADDER = tuple(4**k for k in range(7))  # batch sizes, 1 to 4096, from which one rank's time for any other is read
 PREDICTED_RANKS = (8, 64, 512, 4096)
-PREDICTED_BATCHES = (1024, 8192, 65536)
-PREDICTED_EVERY = (1, 64)
-"""For what the efficiency is predicted: ranks, global batches, and steps from one sum to the next."""
+PREDICTED_BATCHES = (1024, 8192, 65536)  # of all ranks together
+PREDICTED_EVERY = (1, 64)  # steps from one sum to the next
 
-_LIMIT = 1200
-"""Seconds after which a launch counts as hanging."""
-
-_LIMIT_TO_START = 60
-"""Seconds in which a launcher must start processes that do nothing."""
-
+_LIMIT = 1200  # seconds after which a launch counts as hanging
+_LIMIT_TO_START = 60  # seconds in which a launcher must start processes that do nothing
 _AS_ROOT = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM")
 
 
@@ -146,23 +141,25 @@ def summarise(results: Sequence[Launched], batch_sizes: Sequence[int]) -> dict[s
 
     Efficiencies are against one rank of one thread; ``bytes`` is what a step sums.
     """
-    steps = _medians((result.way, result.steps) for result in results)
-    sums = _medians((result.way, result.sums) for result in results)
-    alone = {size: found["seconds"] for size, found in sorted(steps.get(Way(1, 1), {}).items())}
+    steps: dict[Way, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    sums: dict[int, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for result in results:
+        for size, seconds in result.steps.items():
+            steps[result.way][size] += seconds
+        for n, seconds in result.sums.items():
+            sums[result.ranks][n] += seconds
+    alone = _medians(steps.get(Way(1, 1), {}))
+    summed = {ranks: _medians(lengths) for ranks, lengths in sorted(sums.items())}
     computing = Computing(tuple(alone), tuple(alone.values())) if alone else None
+    lines = {ranks: fit_line(list(lengths), list(lengths.values())) for ranks, lengths in summed.items()}
     described = [result for result in results if result.description]
-    n_bytes = described[0].description["bytes_a_step"] if described else 0
     crowded = {r.way for r in described if r.description["local_size"] * r.threads > r.description["cores"]}
-    summed = {
-        way.ranks: {size: found["seconds"] for size, found in sorted(lengths.items())}
-        for way, lengths in sorted(sums.items())
-    }
-    lines = {n: fit_line(list(lengths), list(lengths.values())) for n, lengths in summed.items()}
-    between = {1: 0.0} | {n: lengths[n_bytes] for n, lengths in summed.items() if n_bytes in lengths}
+    n_bytes = described[0].description["bytes_a_step"] if described else 0
+    between = {1: 0.0} | {ranks: lengths[n_bytes] for ranks, lengths in summed.items() if n_bytes in lengths}
 
     def row(way: Way, size: int, batch_size: int) -> dict[str, Any]:
         """Return one way's row: the size that names it, and the batch of all ranks that was trained."""
-        found = steps[way][batch_size]
+        found = spread(steps[way][batch_size])
         gain = batch_size / size * alone[size] / found["seconds"] if size in alone else None
         formula = None
         if computing and way.threads == 1 and way.ranks in between:
@@ -193,13 +190,8 @@ def summarise(results: Sequence[Launched], batch_sizes: Sequence[int]) -> dict[s
     }
 
 
-def _medians(found: Iterable[tuple[Way, dict[int, list[float]]]]) -> dict[Way, dict[int, dict[str, Any]]]:
-    """Return, for each way and size, the spread over all rounds."""
-    together: dict[Way, dict[int, list[float]]] = {}
-    for way, seconds_of in found:
-        for size, seconds in seconds_of.items():
-            together.setdefault(way, {}).setdefault(size, []).extend(seconds)
-    return {way: {size: spread(seconds) for size, seconds in those.items()} for way, those in together.items()}
+def _medians(seconds: Mapping[int, Sequence[float]]) -> dict[int, float]:
+    return {size: statistics.median(found) for size, found in sorted(seconds.items())}
 
 
 def predict(computing: Computing, lines: Mapping[int, Line], n_bytes: int) -> list[dict[str, Any]]:

@@ -17,8 +17,7 @@ from xpmlp.benchmark.processes import ask, peak_memory, spread
 from xpmlp.benchmark.work import CONTESTANTS, OURS, PEERS, Work
 from xpmlp.errors import ConfigError
 
-TARGET = 0.98
-"""The test accuracy that a cold start goes to."""
+TARGET = 0.98  # the test accuracy that a cold start goes to
 
 
 @dataclass
@@ -124,9 +123,9 @@ def summarise(results: Sequence[Result]) -> list[dict[str, Any]]:
             }
         )
     for row in rows:
-        beside = [other for other in rows if (other["what"], other["batch_size"]) == (row["what"], row["batch_size"])]
-        peers = [other["seconds"] for other in beside if other["contestant"] in PEERS and other["seconds"]]
-        floor = next((other["seconds"] for other in beside if other["contestant"] == "floor"), None)
+        group = [other for other in rows if (other["what"], other["batch_size"]) == (row["what"], row["batch_size"])]
+        found = {other["contestant"]: other["seconds"] for other in group if other["seconds"]}
+        peers = [found[name] for name in PEERS if name in found]
         row["by_fastest_peer"] = row["seconds"] / min(peers) if row["seconds"] and peers else None
-        row["share_of_floor"] = floor / row["seconds"] if row["seconds"] and floor else None
+        row["share_of_floor"] = found["floor"] / row["seconds"] if row["seconds"] and "floor" in found else None
     return rows

@@ -9,22 +9,14 @@ from xpmlp.backends.probe import probe_apart
 from xpmlp.benchmark.drawing import plot_ranks
 from xpmlp.benchmark.ranks import PREDICTED_RANKS, find_launcher, summarise, try_launcher, turns, ways
 from xpmlp.benchmark.work import OURS
-from xpmlp.commands._benchmark import (
-    Options,
-    describe_machine,
-    folder_of_mnist,
-    make_title,
-    markdown,
-    measure,
-    write_record,
-)
+from xpmlp.commands import _benchmark
+from xpmlp.commands._benchmark import Options, markdown
 from xpmlp.commands._progress import say
 from xpmlp.communication import SingleRank
 from xpmlp.errors import BackendError, CommunicationError, ConfigError
 from xpmlp.training.config import TrainConfig
 
-STEPS = 200
-"""In an epoch that is timed, as far as the images go."""
+STEPS = 200  # in an epoch, as far as the images go
 
 
 def run(options: Options, ranks: tuple[int, ...]) -> None:
@@ -39,30 +31,31 @@ def run(options: Options, ranks: tuple[int, ...]) -> None:
     if problem := probe_apart(library)[0].problem:  # said now, not by each rank
         raise BackendError(problem)
     launcher = find_launcher(options.launcher)
-    files, n_images = folder_of_mnist(options.data_dir)
-    TrainConfig(batch_size=max(sizes), val_size=0, kernels=kernels).resolve(n_images)  # refuses what cannot be
+    files, n_images = _benchmark.folder_of_mnist(options.data_dir)
+    settings: dict[str, Any] = {
+        "hidden": options.hidden,
+        "optimizer": options.optimizer,
+        "learning_rate": 0.001,
+        "schedule": "constant",
+        "val_size": 0,
+        "kernels": kernels,
+        "epochs": options.epochs + 1,  # the first is not timed
+    }
+    TrainConfig(**settings, batch_size=max(sizes)).resolve(n_images)  # refuses what cannot be
     if max(ranks) > 1:
         launcher = try_launcher(launcher, options.launcher, max(ranks))
     cores = SingleRank().cores
-    machine = describe_machine(cores)
+    machine = _benchmark.describe_machine(cores)
     if library == "jax":
         say("note", "JAX takes the threads that it likes: those that are named are what OpenMP and BLAS were told")
     for size in sizes:
         if size * max(ranks) > n_images:
             most = n_images // size
             say("left out", f"weak scaling of batch {size:,} on more than {most} ranks: there are {n_images:,} images")
-    task = {
-        "hidden": options.hidden,
-        "optimizer": options.optimizer,
-        "backend": library,
-        "kernels": kernels,
-        "data_dir": files,
-        "epochs": options.epochs,
-        "steps": STEPS,
-    }
+    task = {"backend": library, "data_dir": files, "steps": STEPS, "settings": settings}
     launches = ways(ranks, 1 if library == "cupy" else cores)  # CuPy's step runs on no core
     results = []
-    for result in measure(turns(task, sizes, launches, launcher), options, "ranks.jsonl"):
+    for result in _benchmark.measure(turns(task, sizes, launches, launcher), options, "ranks.jsonl"):
         results.append(result)
         if result.problem:
             say("problem", result.problem)
@@ -73,10 +66,11 @@ def run(options: Options, ranks: tuple[int, ...]) -> None:
     engine = "none: no launch of several ranks answered"
     for about in (result.description for result in results if result.description.get("engine")):
         engine = about["engine"] + (f" on {about['hosts']} hosts" if about["hosts"] > 1 else "")
-    folder = write_record(options, "ranks.json", machine=machine, engine=engine, backend=backend, **found)
+    folder = _benchmark.write_record(options, "ranks.json", machine=machine, engine=engine, backend=backend, **found)
     click.echo(tables(found))
     say("engine", engine + ("" if "NCCL" in engine else ". NCCL was not run: it joins several GPUs, --backend cupy"))
-    plot_ranks(found, folder / "ranks.png", make_title(options, f"{backend}, float32", machine))
+    title = _benchmark.make_title(options, f"{backend}, float32", machine)
+    plot_ranks(found, folder / "ranks.png", title)
     say("written", f"ranks.jsonl, ranks.json, ranks.png in {folder}")
 
 
