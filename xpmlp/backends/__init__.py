@@ -89,10 +89,7 @@ def backend_of(array: Any) -> Backend:
 
 def backend_names() -> list[str]:
     """Return the names of all backends, whether or not they can run here."""
-    return [
-        *_BUILT_IN,
-        *sorted(entry.name for entry in entry_points(group=GROUP) if entry.name not in _BUILT_IN),
-    ]
+    return [*_BUILT_IN, *sorted(entry.name for entry in entry_points(group=GROUP) if entry.name not in _BUILT_IN)]
 
 
 def available_backends() -> list[str]:
@@ -106,13 +103,7 @@ def available_backends() -> list[str]:
 
 
 def backend_class(name: str) -> type[Backend]:
-    """Return the class of a backend by its name.
-
-    Raises
-    ------
-    BackendError
-        If the name is unknown, or its library is not installed.
-    """
+    """Return the class of a backend by its name; refuse one that is unknown, or whose library is not installed."""
     if name in _BUILT_IN:
         module, _, attribute = _BUILT_IN[name].partition(":")
         return cast(type[Backend], getattr(importlib.import_module(module), attribute))
@@ -129,17 +120,14 @@ def backend_class(name: str) -> type[Backend]:
 
 
 def _choose(dtype: str | None) -> Backend:
-    driver = ask_driver()
-    if driver.problem:
-        note = f"{driver.problem}"
-    else:
+    note = ask_driver().problem
+    if note is None:
         try:
             backend = get_backend("cupy", dtype)
-        except BackendError as error:
-            note = f"a CUDA device answers, but {str(error).removesuffix(f', {CPU_WAY_OUT}')}"
-        else:
             backend.note = "a CUDA device answers"
             return backend
+        except BackendError as error:
+            note = f"a CUDA device answers, but {str(error).removesuffix(f', {CPU_WAY_OUT}')}"
     backend = get_backend("numpy", dtype)
     backend.note = note
     return backend

@@ -1,21 +1,21 @@
 """CuPy, on NVIDIA's GPUs."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import wraps
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from xpmlp.backends._driver import Driver, ask_driver
-from xpmlp.backends.base import CPU_WAY_OUT, Backend, Copier, Step, host_array
-from xpmlp.errors import ArrayError, BackendError
+from xpmlp.backends.base import CPU_WAY_OUT, Backend, Copier, Step
+from xpmlp.errors import BackendError
 
 try:
     import cupy
     import cupyx
-    from array_api_compat import cupy as namespace
+    from array_api_compat import cupy as xp
     from cupy import _core  # whether products are in TF32 has no public name
 except ImportError as error:
     driver = ask_driver()
@@ -35,8 +35,8 @@ class CupyBackend(Backend):
     is computed without naming one.
     """
 
-    name = "cupy"
-    library = "cupy"
+    name = library = "cupy"
+    namespace = xp
 
     def __init__(self, device: str | None = None, dtype: str | None = None) -> None:
         index = device or "0"
@@ -45,40 +45,22 @@ class CupyBackend(Backend):
         problem = _problem(int(index), ask_driver(), cupy.cuda.runtime.runtimeGetVersion() // 1000)
         if problem:
             raise BackendError(f"cupy cannot run: {problem}, {CPU_WAY_OUT}")
-        self.namespace = namespace
         self.device = cupy.cuda.Device(int(index))
         self.device.use()
 
     @classmethod
     def devices(cls) -> tuple[str | None, ...]:
-        """Return the GPUs that a listing tries."""
         return (None, *map(str, range(1, ask_driver().devices)))
-
-    @classmethod
-    def of(cls, array: Any) -> Self:
-        """Return the backend of the array's GPU."""
-        backend = cls.__new__(cls)  # without __init__'s trial: the array is there, so its GPU runs
-        backend.namespace, backend.device = namespace, array.device
-        return backend
 
     def __str__(self) -> str:
         return f"cupy on cuda:{self.device.id}"
 
-    def asarray(self, host: Any, *, copy: bool | None = None) -> Any:
-        """Return an array on the GPU, always a copy.
+    def _put(self, array: np.ndarray) -> Any:
+        """CuPy may still be reading the array, if it is pinned memory that was not copied."""
+        with self.context():
+            return cupy.asarray(array, order="C")
 
-        With `copy` the source may be changed at once; without, CuPy may still be reading it, if it is pinned memory.
-        """
-        array = host_array(host, copy=copy)
-        try:
-            with self.context():
-                return cupy.asarray(array, order="C")
-        except (TypeError, ValueError) as error:
-            raise ArrayError(f"CuPy takes no {array.dtype}: {error}") from None
-
-    def to_numpy(self, array: Any) -> np.ndarray:
-        """Return a copy on the host."""
-        self._require_own(array)
+    def _fetch(self, array: Any) -> np.ndarray:
         return np.asarray(cupy.asnumpy(array, order="C"))
 
     def context(self) -> AbstractContextManager[Any]:
@@ -90,15 +72,13 @@ class CupyBackend(Backend):
         return device
 
     def compile(self, step: Step, *, donate: Sequence[int] = ()) -> Step:
-        """Return the step, run with this GPU as the current one."""
 
         @wraps(step)
         def on_device(*arguments: Any) -> Any:
             with self.context():
                 return step(*arguments)
 
-        compiled: Callable[..., Any] = on_device
-        return compiled  # type: ignore[return-value]
+        return on_device  # type: ignore[return-value]
 
     def use_tf32(self) -> None:
         """Let cuBLAS take TF32 for float32, as the environment's CUPY_TF32=1 would; never run on a GPU so far."""
@@ -106,27 +86,24 @@ class CupyBackend(Backend):
             _core.set_compute_type(np.float32, _core._routines_linalg.COMPUTE_TYPE_TF32)
 
     def copier(self) -> Copier:
-        """Return a copier with pinned staging buffers and a stream of its own."""
         return _PinnedCopier(self)
 
     def synchronize(self) -> None:
-        """Wait for the GPU."""
         self.device.synchronize()
 
     def free_memory(self) -> int | None:
-        """Return the GPU's free memory, what CuPy's pool holds unused included."""
+        """Count as free what CuPy's pool holds unused, too."""
         with self.context():
             return int(self.device.mem_info[0]) + int(cupy.get_default_memory_pool().free_bytes())
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        """Return whether it is CuPy's error for that, of its own pool, of cuBLAS or of CUDA itself."""
         if isinstance(error, MemoryError):
             return True
+        # Of CuPy's own pool it is a MemoryError; these are of cuBLAS and of CUDA itself.
         names = ("ALLOC_FAILED", "cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
         return isinstance(error, RuntimeError) and any(name in str(error) for name in names)
 
     def describe(self) -> dict[str, str]:
-        """Return CuPy's version, the GPU's name, and what its environment says of float32 products."""
         name = cupy.cuda.runtime.getDeviceProperties(self.device.id)["name"].decode()
         settings = " ".join(f"{name}={os.environ.get(name, 'unset')}" for name in _PRECISION_SETTINGS)
         chosen = _core.get_compute_type(np.float32)
@@ -136,7 +113,7 @@ class CupyBackend(Backend):
 
 
 class _PinnedCopier(Copier):
-    """Copies on a stream of its own, out of page-locked memory, while the current stream computes.
+    """Copies on a stream of its own, out of page-locked memory, while the caller's current stream computes.
 
     Device buffers are allocated outside of the copying stream: CuPy's pool returns a block to the stream that was the
     current one when it was allocated, whoever else still reads it.
@@ -155,12 +132,10 @@ class _PinnedCopier(Copier):
             return np.asarray(cupyx.empty_pinned(shape, dtype))
 
     def device_buffer(self, host: np.ndarray) -> Any:
-        """Return memory on the GPU."""
         with self.backend.context():
             return cupy.empty(host.shape, host.dtype)
 
     def copy(self, host: np.ndarray, device: Any, n: int) -> Any:
-        """Queue the copy."""
         rows = device[:n]
         rows.set(host[:n], stream=self._stream)
         return rows
@@ -171,29 +146,23 @@ class _PinnedCopier(Copier):
             return cupy.cuda.Event(block=True, disable_timing=True)
 
     def record_copied(self, event: Any) -> None:
-        """Record it on the copying stream."""
         self._stream.record(event)
 
     def record_used(self, event: Any) -> None:
-        """Record it on the stream that computes, the caller's current one."""
         with self.backend.context():
             cupy.cuda.get_current_stream().record(event)
 
     def copying_waits_for(self, event: Any) -> None:
-        """Let the copying stream wait."""
         self._stream.wait_event(event)
 
     def computing_waits_for(self, event: Any) -> None:
-        """Let the stream that computes wait."""
         with self.backend.context():
             cupy.cuda.get_current_stream().wait_event(event)
 
     def host_waits_for(self, event: Any) -> None:
-        """Wait."""
         event.synchronize()
 
     def finish(self) -> None:
-        """Wait for the copying stream."""
         self._stream.synchronize()
 
 
@@ -201,16 +170,8 @@ def _problem(index: int, driver: Driver, wheel: int) -> str | None:
     """Return why CuPy cannot run on a GPU and what mends it, None where it can.
 
     ``cupy.is_available()`` only counts devices, so one kernel and one product are run: they need the run-time
-    compiler, the runtime's headers, cuBLAS, and a wheel for this GPU's architecture.
-
-    Parameters
-    ----------
-    index : int
-        Which GPU.
-    driver : Driver
-        What NVIDIA's driver says.
-    wheel : int
-        The major version of CUDA that CuPy was built for.
+    compiler, the runtime's headers, cuBLAS, and a wheel for this GPU's architecture. `wheel` is the major version of
+    CUDA that CuPy was built for.
     """
     if driver.problem:
         return f"{driver.problem}; {driver.remedy}"

@@ -7,25 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Driver:
-    """The driver's answer.
-
-    Parameters
-    ----------
-    problem : str or None
-        Why no CUDA device can be used, as a part of a sentence; None where one answers.
-    version : int
-        The newest CUDA that the driver knows, as 13020 for 13.2; 0 without a driver.
-    devices : int
-        How many devices it sees.
-    remedy : str
-        What to do about the problem.
-    """
+    """The driver's answer."""
 
     problem: str | None
+    """Why no CUDA device can be used, as a part of a sentence; None where one answers."""
     version: int = 0
+    """The newest CUDA that the driver knows, as 13020 for 13.2; 0 without a driver."""
     devices: int = 0
-
+    """How many it sees."""
     remedy: str = ""
+    """What to do about the problem."""
 
     @property
     def extra(self) -> str:

@@ -1,11 +1,11 @@
 """array-api-strict: the standard and nothing else, for those who write array code."""
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
-from xpmlp.backends.base import CPU_WAY_OUT, Backend, host_array
-from xpmlp.errors import ArrayError, BackendError
+from xpmlp.backends.base import CPU_WAY_OUT, Backend
+from xpmlp.errors import BackendError
 
 try:
     import array_api_strict as xp
@@ -22,49 +22,30 @@ class StrictBackend(Backend):
 
     name = "array-api-strict"
     library = "array_api_strict"
+    namespace = xp
 
     def __init__(self, device: str | None = None, dtype: str | None = None) -> None:
         known = {"cpu": "CPU_DEVICE", "device1": "device1", "device2": "device2"}
         if (device or "cpu") not in known:
             raise BackendError(f"array-api-strict has no device {device!r}: expected {', '.join(known)}")
-        self.namespace = xp
         self.device = xp.Device(known[device or "cpu"])
 
+    @property
+    def _device_name(self) -> str:
+        return str(self.device).split("'")[1]
+
     def __str__(self) -> str:
-        return f"{self.name} on {_device_name(self.device)}"
+        return f"{self.name} on {self._device_name}"
 
     @classmethod
     def devices(cls) -> tuple[str | None, ...]:
-        """Return the devices that a listing tries."""
         return (None, "device1")
 
-    @classmethod
-    def of(cls, array: Any) -> Self:
-        """Return the backend of the array's device."""
-        device = _device_name(array.device)
-        return cls(None if device == "CPU_DEVICE" else device)
+    def _put(self, array: np.ndarray) -> Any:
+        return xp.asarray(array, device=self.device, copy=True)
 
-    def asarray(self, host: Any, *, copy: bool | None = None) -> Any:
-        """Return an array on the device, always a copy."""
-        array = host_array(host, copy=True)
-        try:
-            return xp.asarray(array, device=self.device)
-        except TypeError as error:
-            raise ArrayError(f"array-api-strict takes no {array.dtype}: {error}") from None
-
-    def to_numpy(self, array: Any) -> np.ndarray:
-        """Return a copy on the host."""
-        self._require_own(array)
+    def _fetch(self, array: Any) -> np.ndarray:
         return np.array(xp.asarray(array, device=xp.Device("CPU_DEVICE")), order="C")
 
     def describe(self) -> dict[str, str]:
-        """Return the library's version and the device."""
-        return {
-            "version": xp.__version__,
-            "device": _device_name(self.device),
-            "products": f"numpy {np.__version__}",
-        }
-
-
-def _device_name(device: Any) -> str:
-    return str(device).split("'")[1]
+        return {"version": xp.__version__, "device": self._device_name, "products": f"numpy {np.__version__}"}

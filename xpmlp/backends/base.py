@@ -1,5 +1,6 @@
 """What training needs of an array library, and what the host's side of that has in common."""
 
+import ctypes
 import os
 import sys
 from abc import ABC, abstractmethod
@@ -57,16 +58,17 @@ class Backend(ABC):
     def __init__(self, device: str | None = None, dtype: str | None = None) -> None: ...
 
     @classmethod
-    @abstractmethod
     def of(cls, array: Any) -> Self:
         """Return the backend that an array of this library is on."""
+        backend = cls.__new__(cls)  # without __init__'s trial: the array is there, so its device runs
+        backend.device = array.device
+        return backend
 
     @classmethod
     def devices(cls) -> tuple[str | None, ...]:
         """Return the devices that a listing tries, as users write them; None is the library's own."""
         return (None,)
 
-    @abstractmethod
     def asarray(self, host: Any, *, copy: bool | None = None) -> Any:
         """Return a host array, number or nested list as an array on the device.
 
@@ -82,10 +84,16 @@ class Backend(ABC):
         Raises
         ------
         ArrayError
-            If the library has no such dtype, or `host` is another library's array.
+            If the library has no such dtype, or would narrow it, or `host` is another library's array.
         """
+        array = host_array(host, copy=copy)
+        try:
+            return self._put(array)
+        except ArrayError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise ArrayError(f"{self.name} takes no {array.dtype}: {error}") from None
 
-    @abstractmethod
     def to_numpy(self, array: Any) -> np.ndarray:
         """Return a copy on the host, C-contiguous and writable, of an array of this library.
 
@@ -94,6 +102,20 @@ class Backend(ABC):
         ArrayError
             If the array is another library's.
         """
+        found = type(array).__module__.partition(".")[0]
+        if found not in (self.library, f"{self.library}lib"):
+            raise ArrayError(
+                f"{self.name} was handed a {type(array).__name__} of {found}: use backend_of(array).to_numpy(array)"
+            )
+        return self._fetch(array)
+
+    def _put(self, array: np.ndarray) -> Any:
+        """Return an ordinary array on the device; here it is there."""
+        return array
+
+    def _fetch(self, array: Any) -> np.ndarray:
+        """Return a C-contiguous copy on the host; here NumPy can read the library's array."""
+        return np.array(array, order="C")
 
     def context(self) -> AbstractContextManager[Any]:
         """Return what is entered to compute on the device, where a library puts on its current one what names none."""
@@ -162,14 +184,6 @@ class Backend(ABC):
     def __str__(self) -> str:
         return f"{self.name} on {self.device}"
 
-    def _require_own(self, array: Any) -> None:
-        """Refuse another library's array, which `to_numpy` was handed by mistake."""
-        found = type(array).__module__.partition(".")[0]
-        if found not in (self.library, f"{self.library}lib"):
-            raise ArrayError(
-                f"{self.name} was handed a {type(array).__name__} of {found}: use backend_of(array).to_numpy(array)"
-            )
-
 
 class Copier:
     """Staging buffers on the host, buffers on the device, and the order of copies between them.
@@ -178,11 +192,6 @@ class Copier:
     events that are recorded in one and waited for in the other or on the host. An event that was never recorded makes
     nobody wait. Here, for a library without queues of its own, each copy makes a new array and is over when it
     returns; NumPy and CuPy have copiers of their own.
-
-    Parameters
-    ----------
-    backend : Backend
-        Whose device is copied to.
     """
 
     reuses_buffers = False
@@ -228,13 +237,7 @@ class Copier:
 
 @contextmanager
 def computing(backend: Backend, batch_size: int) -> Iterator[None]:
-    """Compute on the backend's device, and say what to do where its memory runs out.
-
-    Raises
-    ------
-    BackendError
-        If it does.
-    """
+    """Compute on the backend's device, and say what to do where its memory runs out."""
     try:
         with backend.context(), np.errstate(all="ignore"):  # what diverges is found by its loss, on every library
             yield
@@ -248,13 +251,7 @@ def computing(backend: Backend, batch_size: int) -> Iterator[None]:
 
 
 def host_array(host: Any, *, copy: bool | None = None) -> np.ndarray:
-    """Return the ordinary form of what lies on the host: C-contiguous, of native byte order, writable.
-
-    Raises
-    ------
-    ArrayError
-        If it is another library's array, or holds no numbers.
-    """
+    """Return the ordinary form of what lies on the host: C-contiguous, of native byte order, writable."""
     if not isinstance(host, np.ndarray | np.generic | bool | int | float | complex | list | tuple):
         found = type(host).__module__.partition(".")[0]
         raise ArrayError(
@@ -287,6 +284,26 @@ def free_host_memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # all of it: an upper bound
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def keep_freed_memory() -> None:
+    """Let the allocator keep what a training step frees, for the next step to take.
+
+    By default glibc returns large blocks to the system as they are freed, and the system hands them out anew, page by
+    page, each cleared first: half the time of a step of 784-256-128-10. This holds for the whole process; with
+    another C library it does nothing, and values that the user set in the environment stay.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    if any(name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+    mallopt(M_MMAP_THRESHOLD, 32 << 20)  # arrays up to here come from the kept memory; glibc allows no more
+    mallopt(M_TRIM_THRESHOLD, 256 << 20)  # so many bytes may lie free before the system gets them back
 
 
 def format_bytes(count: float) -> str:

@@ -16,19 +16,7 @@ TIME_LIMIT = 120.0
 
 @dataclass(frozen=True)
 class Report:
-    """What one backend said: either `problem`, or the other three.
-
-    Parameters
-    ----------
-    spec : str
-        The backend, as users write it.
-    problem : str or None
-        Why it cannot run, in one line.
-    version, device : str
-        Of the library, and the device's name.
-    memory : int or None
-        The device's free memory in bytes, where it is known.
-    """
+    """What one backend said of itself: why it cannot run, or its version, device and free memory in bytes."""
 
     spec: str
     problem: str | None = None
@@ -60,8 +48,7 @@ def probe(name: str) -> list[Report]:
                 reports.append(Report(spec, problem=str(error)))
             continue
         described = backend.describe()
-        memory = backend.free_memory()
-        reports.append(Report(spec, None, described["version"], described["device"], memory))
+        reports.append(Report(spec, None, described["version"], described["device"], backend.free_memory()))
     return reports
 
 
