@@ -11,21 +11,9 @@ Array: TypeAlias = Any
 def array_namespace(**arguments: Array | tuple[Array, ...]) -> Any:
     """Return the one Array API namespace that all the arrays of a call share.
 
-    Parameters
-    ----------
-    **arguments : array or tuple of arrays
-        The call's arrays by the names that its caller knows them by.
-
-    Returns
-    -------
-    module
-        The library's own namespace where its arrays name one (NumPy, JAX, array-api-strict), else the one that
-        array-api-compat puts around it (CuPy, PyTorch).
-
-    Raises
-    ------
-    ArrayError
-        If something is no array, or if two arguments belong to two libraries.
+    They are given by the names that the caller knows them by; what is no array, or of another library than the first,
+    is an `ArrayError`. The namespace is the library's own where its arrays name one (NumPy, JAX, array-api-strict),
+    else the one that array-api-compat puts around it (CuPy, PyTorch).
     """
     xp = kind = first = None
     for name, value in arguments.items():

@@ -6,6 +6,7 @@ compiled loops are kept in numba's cache; importing numba and reading them takes
 
 import contextlib
 import hashlib
+import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -62,7 +63,7 @@ def _version(function: Elements, arrays: tuple[Any, ...], keywords: dict[str, An
     loop = _loop(function.name, loops.source(program, patterns[: len(arrays)], [pattern for pattern, _ in scalars]))
 
     shape = np.broadcast_shapes(*shapes)
-    whole = max(reshaped, key=lambda lengths: int(np.prod(lengths, dtype=int)))
+    whole = max(reshaped, key=math.prod)
     given = []
     for name, flat, array in zip(program.arrays, reshaped, arrays, strict=False):
         given.append(name if array.shape == flat else f"{name}.reshape({flat})")

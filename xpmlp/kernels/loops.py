@@ -1,5 +1,6 @@
 """A program as a loop in Python, for numba to compile: a line an operation, one pass over all arrays."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -75,21 +76,24 @@ def merged(shapes: Sequence[tuple[int, ...]]) -> tuple[list[str], list[tuple[int
     has = [tuple(shape[axis] == whole[axis] and whole[axis] != 1 for shape in padded) for axis in range(len(whole))]
     groups: list[list[int]] = []
     for axis, length in enumerate(whole):
-        if length == 1 and groups:
-            groups[-1].append(axis)  # one element there, whatever the others have
-        elif (groups and all(whole[k] == 1 for k in groups[-1])) or (
-            groups and has[axis] == next(has[k] for k in groups[-1] if whole[k] != 1)
-        ):
+        joins = groups and (
+            length == 1  # one element there, whatever the others have
+            or all(whole[k] == 1 for k in groups[-1])
+            or has[axis] == next(has[k] for k in groups[-1] if whole[k] != 1)
+        )
+        if joins:
             groups[-1].append(axis)
         else:
             groups.append([axis])
-    groups = groups or [[]]
-    patterns, reshaped = [], []
-    for shape in padded:
-        lengths = [int(np.prod([shape[axis] for axis in group], dtype=int)) for group in groups]
-        full = [int(np.prod([whole[axis] for axis in group], dtype=int)) for group in groups]
-        patterns.append("".join("i" if length == all_ else "1" for length, all_ in zip(lengths, full, strict=True)))
-        reshaped.append(tuple(lengths))
+
+    def lengths(shape: Sequence[int]) -> tuple[int, ...]:
+        return tuple(math.prod(shape[axis] for axis in group) for group in groups or [[]])
+
+    reshaped = [lengths(shape) for shape in padded]
+    patterns = [
+        "".join("i" if length == full else "1" for length, full in zip(given, lengths(whole), strict=True))
+        for given in reshaped
+    ]
     return patterns, reshaped
 
 

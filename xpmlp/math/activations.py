@@ -26,7 +26,8 @@ def _of_its_value(name: str, apply: Any, pull_back: Any) -> Activation:
     """Return an activation whose derivative is a function of what it returned."""
 
     def forth(Z: Array, b: Array, mask: Array | None) -> tuple[Array, Array]:
-        _refuse(mask, name)
+        if mask is not None:
+            raise ConfigError(f"masks with {name}: expected relu, whose derivative is the same behind a mask")
         A = apply(Z, b)
         return A, A
 
@@ -43,11 +44,6 @@ def _relu(Z: Array, b: Array, mask: Array | None) -> tuple[Array, Array]:
 
 def _relu_backward(Z: Array, A: Array, dA: Array, mask: Array | None) -> Array:
     return elements.relu_backward(A, dA) if mask is None else elements.masked_relu_backward(A, dA, mask)
-
-
-def _refuse(mask: Array | None, name: str) -> None:
-    if mask is not None:
-        raise ConfigError(f"masks with {name}: expected relu, whose derivative is the same behind a mask")
 
 
 ACTIVATIONS = {

@@ -156,15 +156,7 @@ def init(layout: Layout, rng: Any, dtype: str = "float32") -> Any:
 
 @operation()
 def join(arrays: tuple[Array, ...], networks: int = 0) -> Array:
-    """Return arrays of any shapes, each in C order and without gaps, as one new vector.
-
-    Parameters
-    ----------
-    arrays : tuple of arrays
-        What is joined.
-    networks : int
-        The first axes, which are kept: all arrays have the same.
-    """
+    """Return arrays of any shapes as one new vector, each in C order; their first axes, which number networks, stay."""
     xp = array_namespace(arrays=arrays)
     kept = tuple(arrays[0].shape[:networks])
     return xp.concat([xp.reshape(array, (*kept, -1)) for array in arrays], axis=-1)
@@ -182,12 +174,7 @@ def penalize(gradients: Iterable[Layer], layers: Iterable[Layer], penalty: Any) 
 def center_gradients(gradients: Iterable[Layer], center: float) -> tuple[Layer, ...]:
     """Return gradients with which a linear update makes the step that centred inputs would make (C3).
 
-    Parameters
-    ----------
-    gradients : iterable of (dW, db)
-        What `backward` returned of X − center (C1) as the first layer's inputs; the first db is handed over.
-    center : float
-        What was taken from every input.
+    The gradients are those of X − center (C1) as the first layer's inputs; the first db is handed over.
     """
     (dW, db), *others = gradients
     db -= center * array_namespace(dW=dW).sum(dW, axis=-2, keepdims=True)
@@ -203,17 +190,10 @@ def new_gradient(theta: Array) -> Array | None:
 def gradient_vector(
     layout: Layout, theta: Array, compute: Callable[[Sequence[Layer] | None], Iterable[Layer]]
 ) -> Array:
-    """Return the gradient by theta as one new vector.
+    """Return the gradient by theta as one new vector, of the layers' gradients that `compute` returns.
 
-    Parameters
-    ----------
-    layout : Layout
-        Where each layer's parameters lie in theta.
-    theta : array, shape (…, layout.size)
-        The parameters.
-    compute : callable
-        Returns each layer's gradients, given where to write them, so that the vector needs no copies where the
-        library's arrays can be written; else given None.
+    Where the library's arrays can be written, `compute` is given the vector's parts to write them into, which saves
+    the copies; else None.
     """
     vector = new_gradient(theta)
     if vector is None:

@@ -124,7 +124,7 @@ def adam(
     ConfigError
         If a value is outside its range.
     """
-    return _adam("adam", beta1, beta2, epsilon, weight_decay, epsilon_hat=epsilon_hat)
+    return _adam("adam", beta1, beta2, epsilon, weight_decay, decoupled=False, epsilon_hat=epsilon_hat)
 
 
 def adamw(beta1: float = 0.9, beta2: float = 0.999, *, epsilon: float = 1e-8, weight_decay: float = 0.01) -> Optimizer:
@@ -144,18 +144,11 @@ def adamw(beta1: float = 0.9, beta2: float = 0.999, *, epsilon: float = 1e-8, we
     ConfigError
         If a value is outside its range.
     """
-    return _adam("adamw", beta1, beta2, epsilon, weight_decay, decoupled=True)
+    return _adam("adamw", beta1, beta2, epsilon, weight_decay, decoupled=True, epsilon_hat=False)
 
 
 def _adam(
-    name: str,
-    beta1: float,
-    beta2: float,
-    epsilon: float,
-    weight_decay: float,
-    *,
-    decoupled: bool = False,
-    epsilon_hat: bool = False,
+    name: str, beta1: float, beta2: float, epsilon: float, weight_decay: float, *, decoupled: bool, epsilon_hat: bool
 ) -> Optimizer:
     _require("beta1", beta1, 0 <= beta1 < 1, "at least 0 and below 1")
     _require("beta2", beta2, 0 <= beta2 < 1, "at least 0 and below 1")

@@ -13,25 +13,13 @@ WARM_UP = 0.1
 
 
 def constant(learning_rate: float) -> Schedule:
-    """Return the same rate at every step.
-
-    Raises
-    ------
-    ConfigError
-        If the rate is not a finite number above 0.
-    """
+    """Return the same rate at every step."""
     _check(learning_rate, 1)
     return lambda step: learning_rate
 
 
 def cosine(peak: float, total_steps: int) -> Schedule:
-    """Return half a cosine from the peak at step 1 to 0 just after the last (Loshchilov & Hutter 2017, eq. 5).
-
-    Raises
-    ------
-    ConfigError
-        If the peak is not a finite number above 0, or there are fewer steps than 1.
-    """
+    """Return half a cosine from the peak at step 1 to 0 just after the last (Loshchilov & Hutter 2017, eq. 5)."""
     _check(peak, total_steps)
     return lambda step: peak * 0.5 * (1 + math.cos(math.pi * (step - 1) / total_steps))
 
@@ -40,11 +28,6 @@ def one_cycle(peak: float, total_steps: int) -> Schedule:
     """Return a rise from 0 to the peak over the first tenth of all steps, then a fall to 0 just after the last.
 
     Both are linear. After Smith 2018, "A disciplined approach to neural network hyper-parameters".
-
-    Raises
-    ------
-    ConfigError
-        If the peak is not a finite number above 0, or there are fewer steps than 1.
     """
     _check(peak, total_steps)
     top = max(1.0, WARM_UP * total_steps)
