@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import io
 import signal
 import socket
 import subprocess
@@ -25,9 +24,7 @@ from xpmlp.errors import DataError
 
 
 def zipped(array):
-    file = io.BytesIO()
-    idx.write(file, array)
-    return gzip.compress(file.getvalue(), mtime=0)
+    return gzip.compress(b"".join(idx.contents_of(array)), mtime=0)
 
 
 TRAIN, TEST = make_dataset(4000), make_dataset(60, seed=1)

@@ -95,25 +95,16 @@ class Dataset:
 
 @dataclass(frozen=True)
 class LoadedData:
-    """A data set as `load_dataset` found it.
-
-    Parameters
-    ----------
-    name : str
-        Which one it is, as the user would name it.
-    train, test : Dataset
-        Its two parts.
-    note : str
-        Why it was chosen, where the user left the choice.
-    warning : str
-        What the user should know about its files.
-    """
+    """A data set as `load_dataset` found it."""
 
     name: str
+    """Which one it is, as the user would name it."""
     train: Dataset
     test: Dataset
     note: str = ""
+    """Why it was chosen, where the user left the choice."""
     warning: str = ""
+    """What the user should know about its files."""
 
 
 def load_dataset(
@@ -167,19 +158,14 @@ def load_dataset(
     raise DataError(f"unknown data set {name!r}: {hint}expected {', '.join(_NAMES[:-1])} or {_NAMES[-1]}")
 
 
-def cache_folder(name: str) -> Path:
-    """Return the folder of the user's cache in which a data set is kept."""
+def _find_or_download(name: str, data_dir: str | os.PathLike[str] | None, progress: Progress | None) -> Path:
     import platformdirs
 
-    return platformdirs.user_cache_path("xpmlp") / name
-
-
-def _find_or_download(name: str, data_dir: str | os.PathLike[str] | None, progress: Progress | None) -> Path:
+    cache = platformdirs.user_cache_path("xpmlp")
+    given = os.environ.get(DATA_VARIABLE)
+    parents = [Path(given), cache] if given else [cache]
     if data_dir is not None:
         parents = [Path(data_dir)]
-    else:
-        given = os.environ.get(DATA_VARIABLE)
-        parents = [*([Path(given)] if given else []), cache_folder(name).parent]
     for folder in (folder for parent in parents for folder in (parent / name, parent)):
         if _is_whole(folder):
             return folder
@@ -187,14 +173,14 @@ def _find_or_download(name: str, data_dir: str | os.PathLike[str] | None, progre
         also = f" (nor in its folder {name})" if Path(data_dir).is_dir() else ""
         raise DataError(f"{name} is not in the given folder: {_missing(Path(data_dir))}{also}")
     try:
-        download(name, SOURCES[name], cache_folder(name), progress)
+        download(name, SOURCES[name], cache / name, progress)
     except DataError as error:
         looked = ", ".join(map(str, parents))
         raise DataError(
             f"{name} is not on this disk ({looked}) and {str(error).removeprefix(f'{name} ')}; "
             f"give the folder of its files with --data-dir or {DATA_VARIABLE}"
         ) from None
-    return cache_folder(name)
+    return cache / name
 
 
 def _files_in(folder: Path) -> dict[str, Path]:

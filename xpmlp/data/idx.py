@@ -11,7 +11,6 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Callable
 from typing import IO, Any, cast
 
 import numpy as np
@@ -87,21 +86,18 @@ def _parse(file: IO[bytes], name: str, most: int, *, exact: bool) -> np.ndarray:
     return array.reshape(shape)
 
 
-def write(target: str | os.PathLike[str] | IO[bytes], array: np.ndarray) -> None:
+def write(path: str | os.PathLike[str], array: np.ndarray) -> None:
     """Write an array as an IDX file, gzipped where the path ends in ``.gz``."""
+    opener: Any = gzip.open if str(path).endswith(".gz") else open
     try:
-        if hasattr(target, "write"):
-            write_to(cast(IO[bytes], target).write, array)
-        else:
-            opener: Any = gzip.open if str(target).endswith(".gz") else open
-            with opener(target, "wb") as file:
-                write_to(file.write, array)
+        with opener(path, "wb") as file:
+            file.writelines(contents_of(array))
     except OSError as error:
-        raise DataError(f"{getattr(target, 'name', target)}: {error.strerror or error}") from None
+        raise DataError(f"{path}: {error.strerror or error}") from None
 
 
-def write_to(sink: Callable[[Any], object], array: np.ndarray) -> None:
-    """Hand an array's IDX file to a function, header and elements; it may be a file's write or a sum's update."""
+def contents_of(array: np.ndarray) -> tuple[bytes, memoryview]:
+    """Return an array's IDX file, uncompressed: the header and the elements."""
     array = np.asarray(array)
     code = _CODES.get(array.dtype.newbyteorder("="))
     if code is None or array.ndim > 255 or max(array.shape, default=0) >= 2**32:
@@ -109,15 +105,13 @@ def write_to(sink: Callable[[Any], object], array: np.ndarray) -> None:
             f"{array.dtype} of shape {array.shape} does not fit an IDX file: "
             f"expected one of {', '.join(kind.name for kind in _CODES)}"
         )
-    sink(struct.pack(f">HBB{array.ndim}I", 0, code, array.ndim, *array.shape))
-    sink(np.asarray(array, dtype=_TYPES[code], order="C").reshape(-1).view(np.uint8).data)
+    header = struct.pack(f">HBB{array.ndim}I", 0, code, array.ndim, *array.shape)
+    return header, np.asarray(array, dtype=_TYPES[code], order="C").reshape(-1).view(np.uint8).data
 
 
 def sum_of_contents(array: np.ndarray) -> str:
-    """Return the SHA-256 of an array's IDX file, uncompressed, in hexadecimal.
-
-    An array has but one such file, so this is the sum of the file that it was read from.
-    """
+    """Return the SHA-256 of an array's one IDX file, uncompressed, in hexadecimal: also of that it was read from."""
     sum_ = hashlib.sha256()
-    write_to(sum_.update, array)
+    for part in contents_of(array):
+        sum_.update(part)
     return sum_.hexdigest()

@@ -27,7 +27,8 @@ _SHARE = 0.5
 class DeviceLoader:
     """Batches of a data set, on a backend's device.
 
-    It is given each epoch's permutation and draws nothing. All ways to transfer give the same batches, bit for bit.
+    It is given each epoch's permutation and draws nothing. All ways to transfer give the same batches, bit for bit; the
+    attribute `transfer` says which one it is.
 
     Parameters
     ----------
@@ -48,11 +49,6 @@ class DeviceLoader:
     reuse_buffers : bool
         A streamed batch is valid until the next one is asked for: nothing is allocated a batch on NumPy and CuPy. With
         False each batch has memory of its own.
-
-    Attributes
-    ----------
-    transfer : {"resident", "stream"}
-        Which one it is.
 
     Raises
     ------
@@ -103,10 +99,8 @@ class DeviceLoader:
 
         Yields
         ------
-        images : array of uint8, shape (batch, height · width)
-            On the device.
-        labels : array of int32, shape (batch,)
-            On the device.
+        images : array of uint8, shape (batch, height · width), on the device
+        labels : array of int32, shape (batch,), on the device
 
         Raises
         ------
@@ -118,10 +112,9 @@ class DeviceLoader:
         return (self._read(batch) for batch in self.batches(permutation, start))
 
     def batches(self, permutation: np.ndarray, start: int = 0) -> Iterator[Batch]:
-        """Return an iterator over the same batches in the form that `read_batch` reads.
+        """Return an iterator over the same batches in the form that `read_batch` reads; see `epoch` for the arguments.
 
-        A resident batch is not gathered yet, so that a compiled step can do that itself. The arguments and the errors
-        are those of `epoch`.
+        A resident batch is not gathered yet, so that a compiled step can do that itself.
         """
         if start < 0:
             raise ConfigError(f"start {start}: expected the number of a batch, at least 0")
@@ -285,11 +278,10 @@ def row_dtype(n: int) -> type[np.signedinteger[Any]]:
 
 
 def _choose(dataset: Dataset, backend: Backend) -> str:
-    if _mapping(dataset.images) is not None:
-        return "stream"
     free = backend.free_memory()
     needed = dataset.images.nbytes + 8 * len(dataset)  # with labels and a permutation, int32
-    return "stream" if free is not None and needed > _SHARE * free else "resident"
+    is_large = free is not None and needed > _SHARE * free
+    return "stream" if is_large or _mapping(dataset.images) is not None else "resident"
 
 
 def _mapping(array: Any) -> mmap.mmap | None:

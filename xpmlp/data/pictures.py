@@ -200,22 +200,13 @@ def _contrast(picture: np.ndarray) -> tuple[np.ndarray, float]:
     smooth = ndimage.gaussian_filter(values, sigma)
     # The median deviation as a normal distribution's standard one, and what the filter leaves of it.
     noise = 1.48 * float(np.median(np.abs(values - smooth))) * 0.28 / sigma
-    paper = np.maximum(_paper(smooth), 0.1)
-    # The paper is found at the height of its noise's crests, about three standard deviations up.
-    return 1 - (smooth + 3 * noise) / paper, noise / float(np.median(paper))
-
-
-def _paper(picture: np.ndarray) -> np.ndarray:
-    """Return the picture without its ink: dark things narrower than a third of it are filled from around them.
-
-    A shadow, its edge and a dark frame are wide, since the picture is taken to go on beyond its border, and remain.
-    """
-    from scipy import ndimage
-
+    # The paper is what is left where dark things narrower than a third of the picture are filled from around them. A
+    # shadow, its edge and a dark frame are wide, since the picture is taken to go on beyond its border, and remain.
     reach = max(1, max(picture.shape) // 6)
-    beyond = np.pad(picture, reach, mode="edge")
-    closed: np.ndarray = ndimage.grey_closing(beyond, (2 * reach + 1, 2 * reach + 1))
-    return closed[reach:-reach, reach:-reach]
+    closed = ndimage.grey_closing(np.pad(smooth, reach, mode="edge"), (2 * reach + 1, 2 * reach + 1))
+    paper = np.maximum(closed[reach:-reach, reach:-reach], 0.1)
+    # It is found at the height of its noise's crests, about three standard deviations up.
+    return 1 - (smooth + 3 * noise) / paper, noise / float(np.median(paper))
 
 
 def _without_specks(ink: np.ndarray) -> np.ndarray:
