@@ -55,23 +55,23 @@ class Dataset:
     provenance: str
 
     def __post_init__(self) -> None:
-        images, labels, where = self.images, self.labels, self.provenance
+        images, labels = self.images, self.labels
+        problem, n_classes = "", len(self.class_names)
         if images.ndim != 3 or images.dtype != np.uint8:
-            raise DataError(
-                f"{where}: images of {images.dtype}, shape {images.shape}: expected uint8 (n, height, width)"
-            )
-        if labels.ndim != 1 or labels.dtype.kind not in "iu":
-            raise DataError(f"{where}: labels of {labels.dtype}, shape {labels.shape}: expected integers (n,)")
-        if len(images) != len(labels):
-            raise DataError(f"{where}: {len(images)} images and {len(labels)} labels: expected one label an image")
-        if images.size == 0:
-            raise DataError(f"{where}: images of shape {images.shape}: expected at least one, of at least one pixel")
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= len(self.class_names):
-            found = low if low < 0 else high
-            raise DataError(f"{where}: a label is {found}: expected 0 to {len(self.class_names) - 1}")
-        if not 0 < self.max_value <= 255:
-            raise DataError(f"{where}: max_value {self.max_value}: expected 1 to 255")
+            problem = f"images of {images.dtype}, shape {images.shape}: expected uint8 (n, height, width)"
+        elif labels.ndim != 1 or labels.dtype.kind not in "iu":
+            problem = f"labels of {labels.dtype}, shape {labels.shape}: expected integers (n,)"
+        elif len(images) != len(labels):
+            problem = f"{len(images)} images and {len(labels)} labels: expected one label an image"
+        elif images.size == 0:
+            problem = f"images of shape {images.shape}: expected at least one, of at least one pixel"
+        elif labels.min() < 0 or labels.max() >= n_classes:
+            found = labels.min() if labels.min() < 0 else labels.max()
+            problem = f"a label is {found}: expected 0 to {n_classes - 1}"
+        elif not 0 < self.max_value <= 255:
+            problem = f"max_value {self.max_value}: expected 1 to 255"
+        if problem:
+            raise DataError(f"{self.provenance}: {problem}")
 
     def __len__(self) -> int:
         return len(self.images)

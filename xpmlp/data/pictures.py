@@ -7,7 +7,7 @@ same way, after its ink has been told from its paper, which in a scan or photogr
 
 import os
 import warnings
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -45,11 +45,35 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
     It is turned as its EXIF data say; what is transparent is white, or black under light ink; of several pictures the
     first is taken.
     """
+    from PIL import Image, UnidentifiedImageError
+
+    name = os.fspath(path)
+    expected = "expected a picture (PNG, JPEG, PGM, BMP, GIF, TIFF or WebP)"
+    fewer = f"expected at most {_MOST_PIXELS:,} in all: scale it down"
     try:
         with open(path, "rb") as file:
-            return _decoded(file, os.fspath(path))
+            beginning = file.read(8)
     except OSError as error:
-        raise DataError(f"{os.fspath(path)}: {error.strerror or error}") from None
+        raise DataError(f"{name}: {error.strerror or error}") from None
+    if not beginning:
+        raise DataError(f"{name}: is empty: {expected}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's: of what it reads all the same, and of sizes refused here
+            with open(path, "rb") as file, Image.open(file, formats=_FORMATS) as image:
+                width, height = image.size
+                if width * height > _MOST_PIXELS:
+                    raise DataError(f"{name}: {width} × {height} pixels: {fewer}")
+                return _grey(image)
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        raise DataError(f"{name}: begins with {beginning.hex(' ')}: {expected}") from None
+    except Image.DecompressionBombError:
+        raise DataError(f"{name}: too many pixels: {fewer}") from None
+    except Exception as error:  # a damaged file can make Pillow's decoders raise nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{name}: damaged picture ({reason}): get the file anew") from None
 
 
 def normalise(picture: np.ndarray, image_shape: tuple[int, int], max_value: int = 255) -> np.ndarray:
@@ -67,35 +91,6 @@ def normalise(picture: np.ndarray, image_shape: tuple[int, int], max_value: int 
     else:
         image = _centred(_fitted(_thickened(_ink_of(picture)), image_shape), image_shape)
     return np.round(image * max_value).astype(np.uint8)
-
-
-def _decoded(file: IO[bytes], name: str) -> np.ndarray:
-    """Return the grey values of an opened picture file."""
-    from PIL import Image, UnidentifiedImageError
-
-    expected = "expected a picture (PNG, JPEG, PGM, BMP, GIF, TIFF or WebP)"
-    fewer = f"expected at most {_MOST_PIXELS:,} in all: scale it down"
-    beginning = file.read(8)
-    file.seek(0)
-    if not beginning:
-        raise DataError(f"{name}: is empty: {expected}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's: of what it reads all the same, and of sizes refused here
-            with Image.open(file, formats=_FORMATS) as image:
-                width, height = image.size
-                if width * height > _MOST_PIXELS:
-                    raise DataError(f"{name}: {width} × {height} pixels: {fewer}")
-                return _grey(image)
-    except DataError:
-        raise
-    except UnidentifiedImageError:
-        raise DataError(f"{name}: begins with {beginning.hex(' ')}: {expected}") from None
-    except Image.DecompressionBombError:
-        raise DataError(f"{name}: too many pixels: {fewer}") from None
-    except Exception as error:  # a damaged file can make Pillow's decoders raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{name}: damaged picture ({reason}): get the file anew") from None
 
 
 def _grey(image: "Image.Image") -> np.ndarray:
@@ -219,22 +214,16 @@ def _without_specks(ink: np.ndarray) -> np.ndarray:
     inside = ~np.isin(numbers, _border(pieces))
     if mass[inside].max(initial=0) > 0.3 * mass.max():
         mass[~inside] = 0  # the picture's frame, or a neighbour cut through
-    mass[_sharpness(ink, pieces, numbers) < 0.1] = 0
+    # A shadow or the light of a lamp ends more softly than ink. In a small picture a stroke may be one pixel wide, of
+    # which a wide filter would leave little.
+    slope = ndimage.gaussian_gradient_magnitude(ink, 1.5 if max(ink.shape) > 60 else 1.1)
+    beside = np.where(pieces == 0, ndimage.grey_dilation(pieces, (3, 3)), 0)
+    mass[ndimage.median(slope, beside, numbers) < 0.1] = 0
     kept = (mass > 0.05 * mass.max())[pieces]
     if not kept.any() or max(kept[_box_around(kept)].shape) < max(3, 0.02 * max(ink.shape)):
         raise DataError(_NO_INK)
     with_edges = ndimage.binary_dilation(kept, np.ones((3, 3)), iterations=2)
     return np.where(with_edges & (kept | (pieces == 0)), ink, 0)
-
-
-def _sharpness(ink: np.ndarray, pieces: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Return how steeply each piece ends, per pixel: a shadow or the light of a lamp ends more softly than ink."""
-    from scipy import ndimage
-
-    # In a small picture a stroke may be one pixel wide, of which a wide filter would leave little.
-    slope = ndimage.gaussian_gradient_magnitude(ink, 1.5 if max(ink.shape) > 60 else 1.1)
-    beside = np.where(pieces == 0, ndimage.grey_dilation(pieces, (3, 3)), 0)
-    return np.asarray(ndimage.median(slope, beside, numbers))
 
 
 def _box_around(ink: np.ndarray) -> tuple[slice, slice]:

@@ -124,8 +124,6 @@ class Model:
 
     Attributes
     ----------
-    layers : tuple of (W, b)
-        Weights (fan_in × fan_out) and biases (1 × fan_out) on the device.
     layout, image_shape, max_value, class_names, dataset
         As `ModelInfo` has them.
     """
@@ -145,13 +143,7 @@ class Model:
         return self.layout.unflatten(self.theta)
 
     def predict(self, images: Array, batch_size: int = BATCH_SIZE) -> Array:
-        """Return each image's class, an index into `class_names`; see `predict_proba` for the arguments.
-
-        Returns
-        -------
-        array of integers, shape (n,)
-            NumPy's where the images are, else on the device.
-        """
+        """Return each image's class, an index into `class_names`; see `predict_proba` for the arguments."""
         with computing(self.backend, batch_size):
             S = self.logits(images, batch_size)
             return array_namespace(S=S).argmax(S, axis=1)
@@ -235,8 +227,18 @@ def describe(info: ModelInfo, dtype: np.dtype) -> dict[str, Any]:
 
 def from_tensors(found: tensors.Contents, path: Path) -> tuple[np.ndarray, ModelInfo]:
     """Return the parameters in a file, and what they are; refuse a file that is not as its description says."""
+    described = found.description
     try:
-        info, dtype = _read_description(found.description)
+        (height, width), names, dtype = described["image_shape"], described["class_names"], described["dtype"]
+        if dtype not in ("float32", "float64") or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"dtype {dtype}, classes {names}")
+        info = ModelInfo(
+            layout=Layout(tuple(described["sizes"])),
+            image_shape=(int(height), int(width)),
+            max_value=int(described["max_value"]),
+            class_names=tuple(names),
+            dataset=str(described["dataset"]),
+        )
     except (KeyError, TypeError, ValueError) as error:
         problem = f"no {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(f"{path} is damaged: its description is no network's ({problem})") from None
@@ -255,24 +257,8 @@ def require_tensors(
 ) -> None:
     """Refuse a file that lacks a tensor, or has one of another shape or dtype."""
     for name, shape in expected.items():
-        if name not in found:
-            raise CheckpointError(f"{path}: tensor {name} is missing: expected {dtype} {tuple(shape)}")
-        tensor = found[name]
+        tensor, wanted = found.get(name), f"expected {dtype} {tuple(shape)}"
+        if tensor is None:
+            raise CheckpointError(f"{path}: tensor {name} is missing: {wanted}")
         if tensor.dtype.name != dtype or tensor.shape != tuple(shape):
-            raise CheckpointError(
-                f"{path}: tensor {name} is {tensor.dtype} {tensor.shape}: expected {dtype} {tuple(shape)}"
-            )
-
-
-def _read_description(description: Mapping[str, Any]) -> tuple[ModelInfo, str]:
-    (height, width), names, dtype = (description[key] for key in ("image_shape", "class_names", "dtype"))
-    if dtype not in ("float32", "float64") or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"dtype {dtype}, classes {names}")
-    info = ModelInfo(
-        layout=Layout(tuple(description["sizes"])),
-        image_shape=(int(height), int(width)),
-        max_value=int(description["max_value"]),
-        class_names=tuple(names),
-        dataset=str(description["dataset"]),
-    )
-    return info, dtype
+            raise CheckpointError(f"{path}: tensor {name} is {tensor.dtype} {tensor.shape}: {wanted}")
