@@ -6,7 +6,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,8 @@ import click
 
 import xpmlp
 from xpmlp.benchmark.drawing import plot_benchmark
-from xpmlp.benchmark.rounds import installed, summarise, turns
+from xpmlp.benchmark.ranks import Launched
+from xpmlp.benchmark.rounds import Result, installed, summarise, turns
 from xpmlp.benchmark.work import CONTESTANTS, OURS, PEERS, Work
 from xpmlp.commands._progress import make_download_progress, say
 from xpmlp.data import load_dataset
@@ -23,7 +25,7 @@ from xpmlp.errors import ConfigError
 from xpmlp.storage.files import write_whole
 from xpmlp.training.config import RECIPES
 
-Measured = TypeVar("Measured")
+Measured = TypeVar("Measured", Result, Launched)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,16 +45,22 @@ class Options:
     launcher: str
     out: str
 
-    def require_counts(self) -> None:
-        """Refuse options that hold a number below 1."""
+    def __post_init__(self) -> None:
         for option, values in {"ranks": self.ranks, "batch-size": self.batch_size, "hidden": self.hidden}.items():
             if values and min(values) < 1:
                 raise ConfigError(f"--{option} {','.join(map(str, values))}: expected whole numbers of at least 1")
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is written: lines of JSON as they come, the record, and the picture."""
+        names = (
+            ("ranks.jsonl", "ranks.json", "ranks.png") if self.ranks else ("results.jsonl", "bench.json", "bench.png")
+        )
+        return tuple(Path(self.out) / name for name in names)
+
 
 def run(options: Options) -> None:
     """Measure as the command line says."""
-    options.require_counts()
     if unknown := [name for name in options.backend if name not in OURS]:
         raise ConfigError(f"unknown backend {', '.join(unknown)}: expected {', '.join(OURS)}")
     peers = PEERS if options.peers is None else tuple(name for name in options.peers if name != "none")
@@ -66,18 +74,12 @@ def run(options: Options) -> None:
     recipe = {name: RECIPES["quick"][name] for name in ("hidden", "batch_size", "learning_rate", "epochs", "center")}
     cold = Work(**recipe, optimizer="sgd", data_dir=files, n_images=n_images) if options.cold else None
     machine = describe_machine(os.cpu_count() or 1)
-    results = []
-    for result in measure(turns(here, works, options.epochs, cold), options, "results.jsonl"):
-        results.append(result)
-        if result.problem:
-            say("problem", f"{result.contestant}: {result.problem}")
+    results = measure(turns(here, works, options.epochs, cold), options)
+    for result in results:
         if "gpu" in result.description:
             say("gpu", _gpu(result.description["gpu"]))
     rows = summarise(results)
-    folder = write_record(options, "bench.json", machine=machine, rows=rows)
-    click.echo(_tables(rows))
-    plot_benchmark(rows, folder / "bench.png", make_title(options, "float32", machine))
-    say("written", f"results.jsonl, bench.json, bench.png in {folder}")
+    write(options, machine, {"rows": rows}, _tables(rows), partial(plot_benchmark, rows))
 
 
 def _gpu(found: dict[str, Any]) -> str:
@@ -137,36 +139,39 @@ def describe_machine(n_cores: int) -> str:
     return machine
 
 
-def make_title(options: Options, what: str, machine: str) -> str:
-    """Return what stands above a picture."""
-    return f"784-{'-'.join(map(str, options.hidden))}-10, {options.optimizer}, {what}, {machine.partition(',')[0]}"
-
-
-def measure(turns: Mapping[str, Callable[[int], Measured]], options: Options, name: str) -> Iterator[Measured]:
-    """Yield what every turn measures in each round, as it comes, once it is a line of JSON in the file of that name."""
-    path = Path(options.out) / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+def measure(turns: Mapping[str, Callable[[int], Measured]], options: Options) -> list[Measured]:
+    """Return what every turn measures in each round; each is also written as it comes."""
+    lines, *_ = options.files
+    lines.parent.mkdir(parents=True, exist_ok=True)
+    results = []
+    with lines.open("a", encoding="utf-8") as file:
         for k in range(1, options.rounds + 1):
             for what, turn in turns.items():
                 say("measure", f"round {k}/{options.rounds}{what}")
-                result: Any = turn(k)
+                result = turn(k)
                 file.write(json.dumps(dataclasses.asdict(result)) + "\n")
                 file.flush()
-                yield result
+                if result.problem:
+                    say("problem", result.problem)
+                results.append(result)
+    return results
 
 
-def write_record(options: Options, name: str, **found: Any) -> Path:
-    """Write what was measured, when and how; return its folder."""
-    record = {
+def write(
+    options: Options, machine: str, found: Mapping[str, Any], tables: str, plot: Callable[[Path, str], None]
+) -> None:
+    """Write what was measured, when and how, print its tables and draw it."""
+    lines, record, picture = options.files
+    content = {
         "xpmlp": xpmlp.__version__,
         "date": time.strftime("%Y-%m-%d %H:%M"),
-        "hidden": options.hidden,
-        "optimizer": options.optimizer,
-        "rounds": options.rounds,
-        "epochs": options.epochs,
+        "machine": machine,
+        **{name: getattr(options, name) for name in ("hidden", "optimizer", "rounds", "epochs")},
         **found,
     }
-    folder = Path(options.out)
-    write_whole(folder / name, (json.dumps(record, indent=1) + "\n").encode())
-    return folder
+    write_whole(record, (json.dumps(content, indent=1) + "\n").encode())
+    click.echo(tables)
+    library = f"{options.backend[0]}, " if options.ranks else ""
+    network = f"784-{'-'.join(map(str, options.hidden))}-10"
+    plot(picture, f"{network}, {options.optimizer}, {library}float32, {machine.partition(',')[0]}")
+    say("written", f"{lines.name}, {record.name}, {picture.name} in {options.out}")

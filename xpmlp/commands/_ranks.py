@@ -1,9 +1,8 @@
 """One ``xpmlp bench --ranks``: what is measured, predicted, written and said, in order."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
-
-import click
 
 from xpmlp.backends.probe import probe_apart
 from xpmlp.benchmark.drawing import plot_ranks
@@ -21,7 +20,6 @@ STEPS = 200  # in an epoch, as far as the images go
 
 def run(options: Options, ranks: tuple[int, ...]) -> None:
     """Measure as the command line says."""
-    options.require_counts()
     sizes, backend = options.batch_size, ",".join(options.backend)
     if backend not in OURS:
         raise ConfigError(f"--backend {backend} with --ranks: expected one of {', '.join(OURS)}")
@@ -54,11 +52,7 @@ def run(options: Options, ranks: tuple[int, ...]) -> None:
             say("left out", f"weak scaling of batch {size:,} on more than {most} ranks: there are {n_images:,} images")
     task = {"backend": library, "data_dir": files, "steps": STEPS, "settings": settings}
     launches = ways(ranks, 1 if library == "cupy" else cores)  # CuPy's step runs on no core
-    results = []
-    for result in _benchmark.measure(turns(task, sizes, launches, launcher), options, "ranks.jsonl"):
-        results.append(result)
-        if result.problem:
-            say("problem", result.problem)
+    results = _benchmark.measure(turns(task, sizes, launches, launcher), options)
     wanted = [result for result in results if result.ranks > 1] or results
     if not any(result.steps for result in wanted):
         raise CommunicationError(f"nothing was measured: {wanted[0].problem}")
@@ -66,12 +60,9 @@ def run(options: Options, ranks: tuple[int, ...]) -> None:
     engine = "none: no launch of several ranks answered"
     for about in (result.description for result in results if result.description.get("engine")):
         engine = about["engine"] + (f" on {about['hosts']} hosts" if about["hosts"] > 1 else "")
-    folder = _benchmark.write_record(options, "ranks.json", machine=machine, engine=engine, backend=backend, **found)
-    click.echo(tables(found))
     say("engine", engine + ("" if "NCCL" in engine else ". NCCL was not run: it joins several GPUs, --backend cupy"))
-    title = _benchmark.make_title(options, f"{backend}, float32", machine)
-    plot_ranks(found, folder / "ranks.png", title)
-    say("written", f"ranks.jsonl, ranks.json, ranks.png in {folder}")
+    record = {"engine": engine, "backend": backend, **found}
+    _benchmark.write(options, machine, record, tables(found), partial(plot_ranks, found))
 
 
 def tables(found: dict[str, Any]) -> str:
