@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xpmlp.kernels import Elements, buffers, elements, kernels, loops
+from xpmlp.kernels import Elements, _numpy, elements, kernels, loops
 from xpmlp.kernels.trace import ARITHMETIC, COMPARISONS, UNARY, Program
 
 ARRAYS, SCALARS = ("a", "b", "c"), ("s", "t")
@@ -101,7 +101,7 @@ class TestInPlace:
         from xpmlp.math.elements import adam_step
 
         program = Program(adam_step, [np.dtype("float32")] * len(adam_step.arrays), {})
-        code = buffers.source(program)
+        code = _numpy.source(program)
         assert code.count("scratch(") == 1
         assert code.count("np.empty(") == code.count("np.copyto(") == 0
 

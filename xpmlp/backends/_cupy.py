@@ -37,6 +37,7 @@ class CupyBackend(Backend):
 
     name = library = "cupy"
     namespace = xp
+    out_of_memory = ("ALLOC_FAILED", "cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")  # cuBLAS's, CUDA's
 
     def __init__(self, device: str | None = None, dtype: str | None = None) -> None:
         index = device or "0"
@@ -72,7 +73,6 @@ class CupyBackend(Backend):
         return device
 
     def compile(self, step: Step, *, donate: Sequence[int] = ()) -> Step:
-
         @wraps(step)
         def on_device(*arguments: Any) -> Any:
             with self.context():
@@ -95,13 +95,6 @@ class CupyBackend(Backend):
         """Count as free what CuPy's pool holds unused, too."""
         with self.context():
             return int(self.device.mem_info[0]) + int(cupy.get_default_memory_pool().free_bytes())
-
-    def is_out_of_memory(self, error: BaseException) -> bool:
-        if isinstance(error, MemoryError):
-            return True
-        # Of CuPy's own pool it is a MemoryError; these are of cuBLAS and of CUDA itself.
-        names = ("ALLOC_FAILED", "cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
-        return isinstance(error, RuntimeError) and any(name in str(error) for name in names)
 
     def describe(self) -> dict[str, str]:
         name = cupy.cuda.runtime.getDeviceProperties(self.device.id)["name"].decode()

@@ -30,6 +30,7 @@ class JaxBackend(Backend):
 
     name = library = "jax"
     namespace = jax.numpy
+    out_of_memory = ("RESOURCE_EXHAUSTED",)
 
     def __init__(self, device: str | None = None, dtype: str | None = None) -> None:
         if dtype == "float64":
@@ -85,11 +86,6 @@ class JaxBackend(Backend):
         if "bytes_limit" not in stats:
             return None
         return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
-
-    def is_out_of_memory(self, error: BaseException) -> bool:
-        if isinstance(error, MemoryError):
-            return True
-        return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
     def describe(self) -> dict[str, str]:
         on_cpu = self.device.platform == "cpu"

@@ -20,6 +20,7 @@ class TorchBackend(Backend):
 
     name = library = "torch"
     namespace = xp
+    out_of_memory = ("out of memory", "not enough memory")  # a GPU's, the CPU's
 
     def __init__(self, device: str | None = None, dtype: str | None = None) -> None:
         try:
@@ -68,11 +69,6 @@ class TorchBackend(Backend):
             held = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
             return int(torch.cuda.mem_get_info(self.device)[0] + held)
         return free_host_memory() if self.device.type == "cpu" else None
-
-    def is_out_of_memory(self, error: BaseException) -> bool:
-        if isinstance(error, MemoryError | torch.OutOfMemoryError):
-            return True
-        return isinstance(error, RuntimeError) and "not enough memory" in str(error)  # the CPU's
 
     def describe(self) -> dict[str, str]:
         cuda = self.device.type == "cuda"

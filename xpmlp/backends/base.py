@@ -45,6 +45,9 @@ class Backend(ABC):
     library: ClassVar[str]
     """The top-level package that its arrays' types come from."""
 
+    out_of_memory: ClassVar[tuple[str, ...]] = ()
+    """What its RuntimeErrors say where memory ran out, beside Python's MemoryError."""
+
     namespace: Any
     """The Array API namespace that its arrays are computed with."""
 
@@ -134,17 +137,7 @@ class Backend(ABC):
         return step
 
     def repeat(self, step: Callable[..., Any], carry: Any, inputs: Iterable[tuple[Any, ...]]) -> Any:
-        """Make a run of steps, and return what the last one has left.
-
-        Parameters
-        ----------
-        step : callable
-            From the members of a carry, which are handed over, and those of an input to the next carry; compiled.
-        carry : tuple
-            What the first step is handed.
-        inputs : iterable of tuples
-            What else each step takes, made as the steps are.
-        """
+        """Return the carry after a run of a compiled step: from a carry, handed over, and each input to the next."""
         for each in inputs:
             carry = step(*carry, *each)
         return carry
@@ -168,7 +161,9 @@ class Backend(ABC):
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Return whether an error says that memory ran out."""
-        return isinstance(error, MemoryError)
+        if isinstance(error, MemoryError):
+            return True
+        return isinstance(error, RuntimeError) and any(words in str(error) for words in self.out_of_memory)
 
     def copier(self) -> "Copier":
         """Return what moves a stream of batches to the device."""

@@ -1,13 +1,13 @@
-"""NumPy's arrays: its own functions in place, and results written into arrays that are there already."""
+"""NumPy's arrays: its own functions with ``out=``, in place and in as little other memory as can be."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from xpmlp.kernels import Elements, buffers
-from xpmlp.kernels.trace import Program
+from xpmlp.kernels import Elements
+from xpmlp.kernels.trace import Program, Symbol
 
 _memory = threading.local()
 """Each thread's scratch: the same memory from step to step stays in the cache."""
@@ -24,7 +24,7 @@ def compile_elements(function: Elements) -> Callable[..., Any]:
         key = tuple([array.dtype for array in arrays] + [keywords[name] for name in fixed])
         version = versions.get(key)
         if version is None:
-            code = buffers.source(Program(function, [array.dtype for array in arrays], keywords))
+            code = source(Program(function, [array.dtype for array in arrays], keywords))
             space: dict[str, Any] = {"np": np, "scratch": scratch}
             exec(compile(code, f"<{function.name} in place>", "exec"), space)
             version = versions[key] = space[function.name]
@@ -47,6 +47,97 @@ def scratch(index: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
                 del views[other]
         found = views[key] = vectors[index][:size].view(dtype).reshape(shape)
     return found
+
+
+FUNCTIONS = {"abs": "absolute"}
+"""NumPy's names, where they are not the standard's."""
+
+
+class _Memory:
+    """Where each value of a program lies: in an array that is overwritten, in a new one, or in a scratch vector."""
+
+    def __init__(self, program: Program) -> None:
+        self._last = {id(symbol): k for k, step in enumerate(program.steps) for symbol in step.operands}
+        self._last |= {id(value): len(program.steps) for value in program.outputs.values()}
+        self._wanted = {id(value): name for name, value in program.outputs.items()}
+        self._new = program.new
+        self._holders = {name: program.arrays[name] for name in program.function.overwrites}
+        self._kinds = {name: symbol.dtype for name, symbol in self._holders.items()}
+        self.of = {id(symbol): name for name, symbol in program.arrays.items()}
+        self.scratch: list[tuple[str, np.dtype]] = []
+
+    def take(self, symbol: Symbol, step: int) -> str:
+        """Return where the result of a step goes."""
+        wanted = self._wanted.get(id(symbol), "")
+        if wanted in self._new:
+            return self._put(symbol, wanted)
+        operands = [self.of[id(o)] for o in symbol.operands if isinstance(o, Symbol) and id(o) in self.of]
+        for name in (wanted, *operands, *self._kinds):
+            if name in self._kinds and self._kinds[name] == symbol.dtype and self._is_free(name, step):
+                return self._put(symbol, name)
+        return self.extra(symbol.dtype, symbol)
+
+    def extra(self, dtype: np.dtype, symbol: Symbol | None = None) -> str:
+        """Return a new scratch vector."""
+        name = f"x{len(self.scratch)}"
+        self.scratch.append((name, dtype))
+        self._kinds[name] = dtype
+        return name if symbol is None else self._put(symbol, name)
+
+    def _is_free(self, name: str, step: int) -> bool:
+        holder = self._holders.get(name)
+        return holder is None or self._last.get(id(holder), -1) <= step
+
+    def _put(self, symbol: Symbol, name: str) -> str:
+        self._holders[name] = symbol
+        self.of[id(symbol)] = name
+        return name
+
+
+def source(program: Program) -> str:
+    """Return a module that defines a program's function again, as calls each with ``out=``; it takes `scratch`."""
+    memory = _Memory(program)
+    values = {id(symbol): f"s{k}" for k, symbol in enumerate(program.scalars)}
+
+    def code(symbol: Symbol) -> str:
+        if symbol.operation == "number":
+            return repr(symbol.operands[0])
+        return values.get(id(symbol)) or memory.of[id(symbol)]
+
+    def lines() -> Iterator[str]:
+        for k, symbol in enumerate(program.steps):
+            operands = [code(o) for o in symbol.operands]
+            out = memory.take(symbol, k)
+            if symbol.operation == "where" and operands[2] in ("0", "0.0"):
+                # As bits: a product by the mask would keep a NaN, and np.where takes three times as long.
+                kind = np.dtype(f"i{symbol.dtype.itemsize}")
+                bits = memory.extra(kind)
+                yield f"np.negative({operands[0]}.view(np.int8), out={bits}, dtype=np.{kind}, casting='unsafe')"
+                yield f"np.bitwise_and({operands[1]}.view(np.{kind}), {bits}, out={out}.view(np.{kind}))"
+            elif symbol.operation == "where":
+                yield f"np.copyto({out}, np.where({', '.join(operands)}))"
+            elif symbol.operation == "astype":
+                yield f"np.copyto({out}, {operands[0]}, casting='unsafe')"
+            else:
+                function = FUNCTIONS.get(symbol.operation, symbol.operation)
+                yield f"np.{function}({', '.join(operands)}, out={out})"
+        found = {place: code(value) for place, value in program.outputs.items()}
+        moved = [(place, value) for place, value in found.items() if place != value]
+        for k, (_, value) in enumerate(moved):
+            if value in program.outputs:  # where another output may be copied to first
+                yield f"y{k} = {value}.copy()"
+        for k, (place, value) in enumerate(moved):
+            yield f"np.copyto({place}, {f'y{k}' if value in program.outputs else value})"
+
+    body = list(lines())
+    arrays, overwritten = list(program.arrays), program.function.overwrites
+    shapes = ", ".join(f"np.shape({array})" for array in arrays)
+    shape = f"{overwritten[0]}.shape" if overwritten else f"np.broadcast_shapes({shapes})"
+    head = [f"def {program.function.name}({program.function.parameters}):", f"shape = {shape}"]
+    head += [f"s{k} = {symbol.operands[0]}" for k, symbol in enumerate(program.scalars)]
+    head += [f"{x} = scratch({k}, shape, np.{dtype})" for k, (x, dtype) in enumerate(memory.scratch)]
+    head += [f"{place} = np.empty(shape, np.{value.dtype})" for place, value in program.new.items()]
+    return "\n    ".join([*head, *body, f"return {', '.join(program.outputs)}"]) + "\n"
 
 
 def new_gradient(theta: np.ndarray) -> np.ndarray:

@@ -16,28 +16,18 @@ UNARY = ("abs", "exp", "log", "log1p", "negative", "sqrt", "tanh")
 ARITHMETIC = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
 COMPARISONS = ("less", "less_equal", "greater", "greater_equal")
 OPERATORS = {
-    "add": "add",
-    "sub": "subtract",
-    "mul": "multiply",
-    "truediv": "divide",
-    "lt": "less",
-    "le": "less_equal",
-    "gt": "greater",
-    "ge": "greater_equal",
+    "add": ("add", "+"),
+    "sub": ("subtract", "-"),
+    "mul": ("multiply", "*"),
+    "truediv": ("divide", "/"),
+    "lt": ("less", "<"),
+    "le": ("less_equal", "<="),
+    "gt": ("greater", ">"),
+    "ge": ("greater_equal", ">="),
 }
-"""Python's names of the operators that a symbol has, and the standard's."""
+"""Python's names of the operators that a symbol has, the standard's, and their signs."""
 
-INFIX = {
-    "add": "{0} + {1}",
-    "subtract": "{0} - {1}",
-    "multiply": "{0} * {1}",
-    "divide": "{0} / {1}",
-    "negative": "-{0}",
-    "less": "{0} < {1}",
-    "less_equal": "{0} <= {1}",
-    "greater": "{0} > {1}",
-    "greater_equal": "{0} >= {1}",
-}
+INFIX = {"negative": "-{0}", **{name: f"{{0}} {sign} {{1}}" for name, sign in OPERATORS.values()}}
 """What Python and C++ write alike."""
 
 
@@ -75,16 +65,9 @@ class Symbol:
 
 
 class Program:
-    """The namespace that a function of elements is traced with, and what was noted.
+    """The namespace that a function of elements is traced with, for arrays of these dtypes, and what was noted.
 
-    Parameters
-    ----------
-    function : Elements
-        What is traced.
-    dtypes : sequence of numpy.dtype
-        Its arrays'.
-    keywords : mapping
-        What it is called with; of these, the trace is for the fixed ones.
+    Of the keywords that the function is called with, the trace is for the fixed ones.
     """
 
     def __init__(self, function: Elements, dtypes: Sequence[np.dtype], keywords: Mapping[str, Any]) -> None:
@@ -185,9 +168,9 @@ def _scalar_operator(sign: str, swapped: bool) -> Callable[[Any, Any], Any]:
     return method
 
 
-for _python, _standard in OPERATORS.items():
+for _python, (_standard, _sign) in OPERATORS.items():
     setattr(Symbol, f"__{_python}__", _operator(_standard, swapped=False))
-for _python, _sign in (("add", "+"), ("sub", "-"), ("mul", "*"), ("truediv", "/")):
-    setattr(Symbol, f"__r{_python}__", _operator(OPERATORS[_python], swapped=True))
-    setattr(Scalar, f"__{_python}__", _scalar_operator(_sign, swapped=False))
-    setattr(Scalar, f"__r{_python}__", _scalar_operator(_sign, swapped=True))
+    if _standard in ARITHMETIC:
+        setattr(Symbol, f"__r{_python}__", _operator(_standard, swapped=True))
+        setattr(Scalar, f"__{_python}__", _scalar_operator(_sign, swapped=False))
+        setattr(Scalar, f"__r{_python}__", _scalar_operator(_sign, swapped=True))

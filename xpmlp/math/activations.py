@@ -75,7 +75,12 @@ def _softmax(xp: Any, S: Array) -> Array:
     return P
 
 
-def _log_softmax(xp: Any, S: Array) -> Array:
+def log_softmax(S: Array) -> Array:
+    """Return the logarithm of each row's class probabilities, (…, n, c), without forming the probabilities.
+
+    So it is finite where a probability rounds to 0.
+    """
+    xp = array_namespace(S=S)
     Z = S - xp.max(S, axis=-1, keepdims=True)
     Z -= xp.log(xp.sum(xp.exp(Z), axis=-1, keepdims=True))
     return Z
@@ -115,9 +120,7 @@ def _mean_squared_errors(xp: Any, S: Array, T: Array) -> Array:
 
 
 HEADS = {
-    "softmax": Head(
-        _softmax, lambda xp, S, T: -xp.where(T, _log_softmax(xp, S), 0.0), reported=_clipped_cross_entropies
-    ),
+    "softmax": Head(_softmax, lambda xp, S, T: -xp.where(T, log_softmax(S), 0.0), reported=_clipped_cross_entropies),
     "logistic": Head(_logistic, _binary_cross_entropies, reported=_clipped_binary_cross_entropies),
     "identity": Head(lambda xp, S: S, lambda xp, S, T: 0.5 * (S - T) ** 2, reported=_mean_squared_errors),
     "exp": Head(lambda xp, S: xp.exp(S), _poisson_deviances),
@@ -138,14 +141,6 @@ def softmax(S: Array) -> Array:
     The row's maximum is subtracted first, so that no logit overflows.
     """
     return predictions(S)
-
-
-def log_softmax(S: Array) -> Array:
-    """Return the logarithm of each row's class probabilities, (…, n, c), without forming the probabilities.
-
-    So it is finite where a probability rounds to 0.
-    """
-    return _log_softmax(array_namespace(S=S), S)
 
 
 def reported_losses(S: Array, T: Array, head: str) -> Array:

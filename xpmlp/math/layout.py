@@ -75,25 +75,15 @@ class Layout:
             raise ShapeError(
                 f"theta has shape {tuple(theta.shape)}: layers {self.sizes} have {self.size} parameters in one vector"
             )
-        reshape = xp.reshape
-        return tuple(
-            (
-                reshape(theta[..., start:middle], (*networks, fan_in, fan_out)),
-                reshape(theta[..., middle:stop], (*networks, 1, fan_out)),
-            )
-            for start, middle, stop, fan_in, fan_out in self._places
-        )
-
-    @cached_property
-    def _places(self) -> tuple[tuple[int, int, int, int, int], ...]:
-        """Where each layer's weights begin, its biases begin, both end; and its widths."""
-        places = []
-        start = 0
+        layers, start = [], 0
         for fan_in, fan_out in self.shapes:
             middle = start + fan_in * fan_out
-            places.append((start, middle, middle + fan_out, fan_in, fan_out))
-            start = middle + fan_out
-        return tuple(places)
+            stop = middle + fan_out
+            W = xp.reshape(theta[..., start:middle], (*networks, fan_in, fan_out))
+            b = xp.reshape(theta[..., middle:stop], (*networks, 1, fan_out))
+            layers.append((W, b))
+            start = stop
+        return tuple(layers)
 
     def flatten(self, layers: Iterable[Layer]) -> Array:
         """Return the layers' arrays, parameters or gradients, as one new vector.
