@@ -34,22 +34,13 @@ for _command in (train, evaluate, predict, compare, data, backends, check, bench
     cli.add_command(_command)
 
 
-def main(arguments: Sequence[str] | None = None, *, command: click.Command = cli, program: str | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, command: click.Command = cli, program: str = "xpmlp") -> int:
     """Run a command and return its exit code.
 
     What a user can cause is one line on stderr and exit code 2; Ctrl-C is 130, SIGTERM 143. Of several ranks one says
-    it, and ends the others.
-
-    Parameters
-    ----------
-    arguments : sequence of str or None
-        The command line without the program's name; None: the process's own.
-    command : click.Command
-        What is run.
-    program : str or None
-        The program's name in help and errors; None: ``xpmlp``.
+    it, and ends the others. The arguments are those of the process where none are given; `program` is what help and
+    errors call it.
     """
-    program = program or "xpmlp"
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # "×" on a terminal that has none is no traceback

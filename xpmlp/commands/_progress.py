@@ -17,7 +17,6 @@ _REDRAW = 0.1
 _BAR = 30
 """Signs of a download's bar."""
 
-
 Say: TypeAlias = Callable[[str, str], None]
 """Prints a heading and a text, or nothing where the user wants quiet."""
 
@@ -48,9 +47,15 @@ def make_download_progress() -> Progress:
     return progress
 
 
-def make_progress() -> "PlainProgress | BarProgress":
+def make_progress() -> "TrainingProgress":
     """Return what suits standard output."""
-    return BarProgress() if _is_terminal() else PlainProgress()
+    if not _is_terminal():
+        return TrainingProgress(None)
+    from rich.console import Console  # 50 ms that only a terminal pays
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"), TimeRemainingColumn()
+    return TrainingProgress(Progress(*columns, console=Console(highlight=False), transient=True))
 
 
 def _is_terminal() -> bool:
@@ -71,39 +76,11 @@ def _figures(what: str, loss: float, accuracy: float) -> str:
     return f"{what} {loss:.4f} accuracy {100 * accuracy:.2f} %"
 
 
-class PlainProgress(Callback):
-    """A line an epoch."""
+class TrainingProgress(Callback):
+    """A line an epoch; and with a bar, that over all steps, the last epoch's figures and the present samples/s."""
 
-    def __init__(self) -> None:
-        self._epochs = 0
-
-    def on_begin(self, plan: Plan) -> None:
-        """Remember how many epochs there will be."""
-        self._epochs = plan.epochs
-
-    def on_epoch(self, metrics: EpochMetrics) -> None:
-        """Print the epoch's line."""
-        click.echo(epoch_line(metrics, self._epochs))
-
-    def close(self) -> None:
-        """Do nothing: each line is printed as it comes."""
-
-
-class BarProgress(Callback):
-    """A bar over all steps with the last epoch's loss and accuracy and the present samples/s."""
-
-    def __init__(self) -> None:
-        from rich.console import Console  # 50 ms that only a terminal pays
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-            console=Console(highlight=False),
-            transient=True,
-        )
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
         self._plan: Plan | None = None
         self._task: Any = None
         self._figures = ""
@@ -112,37 +89,37 @@ class BarProgress(Callback):
     def on_begin(self, plan: Plan) -> None:
         """Draw the empty bar."""
         self._plan = plan
-        self._bar.start()
-        total = plan.epochs * plan.steps_per_epoch
-        epoch = min(plan.epochs, plan.steps_done // plan.steps_per_epoch + 1)
-        self._task = self._bar.add_task(
-            f"epoch {epoch}/{plan.epochs}", total=total, completed=plan.steps_done, figures=""
-        )
+        if self._bar:
+            self._bar.start()
+            total, done = plan.epochs * plan.steps_per_epoch, plan.steps_done
+            epoch = min(plan.epochs, done // plan.steps_per_epoch + 1)
+            self._task = self._bar.add_task(f"epoch {epoch}/{plan.epochs}", total=total, completed=done, figures="")
         self._epoch_began = time.perf_counter()
 
     def on_step(self, step: int) -> None:
         """Move the bar, ten times a second at most."""
         now = time.perf_counter()
-        if now - self._drawn < _REDRAW or self._plan is None:
+        if not self._bar or now - self._drawn < _REDRAW or self._plan is None:
             return
         self._drawn = now
         epoch = (step - 1) // self._plan.steps_per_epoch
         first = max(epoch * self._plan.steps_per_epoch, self._plan.steps_done)  # of this process in this epoch
         rate = (step - first) * self._plan.batch_size / (now - self._epoch_began)
-        self._bar.update(
-            self._task,
-            completed=step,
-            description=f"epoch {epoch + 1}/{self._plan.epochs}",
-            figures=f"{self._figures}{rate:,.0f} samples/s",
-        )
+        figures, description = f"{self._figures}{rate:,.0f} samples/s", f"epoch {epoch + 1}/{self._plan.epochs}"
+        self._bar.update(self._task, completed=step, description=description, figures=figures)
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
-        """Print the epoch's line above the bar."""
+        """Print the epoch's line, above the bar."""
         assert self._plan is not None
-        self._bar.console.print(epoch_line(metrics, self._plan.epochs), markup=False, soft_wrap=True)
+        line = epoch_line(metrics, self._plan.epochs)
+        if self._bar:
+            self._bar.console.print(line, markup=False, soft_wrap=True)
+        else:
+            click.echo(line)
         self._figures = _figures("loss", metrics.train_loss, metrics.train_accuracy) + "  "
         self._epoch_began = time.perf_counter()
 
     def close(self) -> None:
         """Take the bar away."""
-        self._bar.stop()
+        if self._bar:
+            self._bar.stop()
