@@ -2,7 +2,6 @@
 
 import gzip
 import importlib
-import io
 import struct
 import tracemalloc
 
@@ -30,10 +29,12 @@ KINDS = ("uint8", "int8", "int16", "int32", "float32", "float64")
     zipped=st.booleans(),
     foreign=st.booleans(),
 )
-def test_what_is_written_is_read(array, zipped, foreign):
+def test_what_is_written_is_read(tmp_path_factory, array, zipped, foreign):
     content = b"".join(idx.contents_of(array.astype(array.dtype.newbyteorder()) if foreign else array))
     content = gzip.compress(content) if zipped else content
-    back = idx.read(io.BytesIO(content))
+    path = tmp_path_factory.getbasetemp() / "written"
+    path.write_bytes(content)
+    back = idx.read(path)
     assert back.dtype == array.dtype
     assert back.shape == array.shape
     assert back.tobytes() == array.tobytes()

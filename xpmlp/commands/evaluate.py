@@ -13,8 +13,6 @@ import xpmlp
 from xpmlp.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from xpmlp.data import Dataset
     from xpmlp.models.model import Model
 
@@ -51,6 +49,7 @@ def evaluate(
 
     from xpmlp.commands._progress import make_download_progress, say
     from xpmlp.data import load_dataset
+    from xpmlp.models.drawing import plot_confusion, plot_mistakes
     from xpmlp.models.model import find_model, load
     from xpmlp.models.scoring import score, vote, worst_mistakes
     from xpmlp.storage.files import write_whole
@@ -62,7 +61,8 @@ def evaluate(
     names, device, is_vote = networks[0].class_names, networks[0].backend, len(paths) > 1
     folder = None if is_vote and out is None else _folder(out, paths[0])  # a vote is at home in no model's folder
     if dataset is None:
-        dataset, data_dir = _recorded_by_all(paths, networks, data_dir)
+        dataset, recorded = _recorded_by_all(paths, networks)
+        data_dir = recorded if data_dir is None else data_dir
     loaded = load_dataset(dataset, data_dir, progress=make_download_progress())
     data = loaded.test if part == "test" else loaded.train
     for network in networks:
@@ -89,14 +89,14 @@ def evaluate(
     if is_vote:
         S = vote(logits)
         say("vote", f"the mean of {len(paths)} models' probabilities")
-    figures = score(S, data.labels, names)
-    _tell(figures)
+    figures, mistakes = score(S, data.labels, names), worst_mistakes(S, data.labels, len(data))
+    _tell(figures, len(mistakes))
     if folder is None:
         return
 
-    mistakes = [
+    worst = [
         {**mistake._asdict(), "label": names[mistake.label], "prediction": names[mistake.prediction]}
-        for mistake in worst_mistakes(S, data.labels, WORST)
+        for mistake in mistakes[:WORST]
     ]
     evaluation = {
         "xpmlp": xpmlp.__version__,
@@ -106,14 +106,22 @@ def evaluate(
         "provenance": data.provenance,
         "backend": str(device),
         **figures,
-        "mistakes": mistakes,
+        "mistakes": worst,
     }
     text = json.dumps(evaluation, indent=1, ensure_ascii=False, allow_nan=False)
     write_whole(folder / "evaluation.json", f"{text}\n".encode())
     if plot:
         who = f"{len(paths)} models' vote" if is_vote else _widths(networks[0])
         title = f"{who} on the {part} set of {loaded.name}: {100 * figures['accuracy']:.2f} %"
-        _draw(evaluation, data.images, networks[0].max_value, folder, title)
+        plot_confusion(np.array(figures["confusion"]), names, folder / "confusion.png", title)
+        title += f", {'the most confident of ' if len(mistakes) > WORST else ''}{len(mistakes):,} mistakes"
+        captions = [
+            f"{mistake['label']} taken for {mistake['prediction']}\n"
+            f"{100 * mistake['probability']:.1f} %, image {mistake['image']}"
+            for mistake in worst
+        ]
+        images = data.images[[mistake["image"] for mistake in worst]]
+        plot_mistakes(images, captions, folder / "mistakes.png", title, networks[0].max_value)
     say("written", f"evaluation.json{', confusion.png, mistakes.png' if plot else ''} in {folder}")
 
 
@@ -131,25 +139,21 @@ def _folder(out: str | None, path: Path) -> Path:
     return folder
 
 
-def _recorded_by_all(
-    paths: Sequence[Path], networks: Sequence["Model"], data_dir: str | None
-) -> tuple[str, str | None]:
-    """Return the one data set that the models were trained on, and its folder."""
-    found = [_recorded(path, network) for path, network in zip(paths, networks, strict=True)]
-    dataset, recorded = found[0]
-    other = next((name for name, _ in found if name != dataset), None)
-    if other:
-        raise DataError(f"the models were trained on {dataset} and on {other}: name one data set with --dataset")
-    return dataset, recorded if data_dir is None else data_dir
-
-
-def _recorded(path: Path, network: "Model") -> tuple[str, str | None]:
-    """Return the data set that a model was trained on, and its folder where the run beside the file knows it."""
+def _recorded_by_all(paths: Sequence[Path], networks: Sequence["Model"]) -> tuple[str, str | None]:
+    """Return the one data set that the models were trained on, and its folder where the first one's run knows it."""
     from xpmlp.training.folder import read_json
 
-    config = _home(path) / "config.json"
-    record = read_json(config) if config.exists() else {}
-    return str(record.get("dataset_spec", network.dataset)), record.get("data_dir")
+    found = []
+    for path, network in zip(paths, networks, strict=True):
+        config = _home(path) / "config.json"
+        record = read_json(config) if config.exists() else {}
+        found.append((str(record.get("dataset_spec", network.dataset)), record.get("data_dir")))
+    others = [dataset for dataset, _ in found if dataset != found[0][0]]
+    if others:
+        raise DataError(
+            f"the models were trained on {found[0][0]} and on {others[0]}: name one data set with --dataset"
+        )
+    return found[0]
 
 
 def _home(path: Path) -> Path:
@@ -177,16 +181,11 @@ def _widths(network: "Model") -> str:
     return "-".join(map(str, network.layout.sizes))
 
 
-def _count_mistakes(figures: dict[str, Any]) -> int:
-    right = sum(counts[k] for k, counts in enumerate(figures["confusion"]))
-    return int(figures["images"] - right)
-
-
-def _tell(figures: dict[str, Any]) -> None:
+def _tell(figures: dict[str, Any], n_wrong: int) -> None:
     """Print the figures."""
     from xpmlp.commands._progress import say
 
-    n_wrong, classes = _count_mistakes(figures), figures["classes"]
+    classes = figures["classes"]
     say("loss", f"{figures['loss']:.4f}, expected calibration error {100 * figures['calibration_error']:.2f} %")
     say("accuracy", f"{100 * figures['accuracy']:.2f} %, {n_wrong:,} mistakes in {figures['images']:,} images")
     wide = max(len("class"), *(len(line["class"]) for line in classes))
@@ -204,22 +203,3 @@ def _tell(figures: dict[str, Any]) -> None:
     if mistaken:
         most = sorted(mistaken, key=lambda pair: -pair[0])[:3]
         say("mistaken", "most often " + ", ".join(f"{label} for {other} ({count:,})" for count, label, other in most))
-
-
-def _draw(evaluation: dict[str, Any], images: "np.ndarray", max_value: int, folder: Path, title: str) -> None:
-    """Draw the confusion matrix and the most confident mistakes."""
-    import numpy as np
-
-    from xpmlp.models.drawing import plot_confusion, plot_mistakes
-
-    names = [line["class"] for line in evaluation["classes"]]
-    plot_confusion(np.array(evaluation["confusion"]), names, folder / "confusion.png", title)
-    n_wrong, mistakes = _count_mistakes(evaluation), evaluation["mistakes"]
-    extent = f"the most confident of {n_wrong:,} mistakes" if n_wrong > WORST else f"{n_wrong:,} mistakes"
-    captions = [
-        f"{mistake['label']} taken for {mistake['prediction']}\n"
-        f"{100 * mistake['probability']:.1f} %, image {mistake['image']}"
-        for mistake in mistakes
-    ]
-    shown = images[[mistake["image"] for mistake in mistakes]]
-    plot_mistakes(shown, captions, folder / "mistakes.png", f"{title}, {extent}", max_value)

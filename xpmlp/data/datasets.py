@@ -41,11 +41,6 @@ class Dataset:
         The grey value that counts as 1 (255 in MNIST, 16 in the digits).
     provenance : str
         Where it came from, in one line.
-
-    Raises
-    ------
-    DataError
-        If the arrays do not fit this description or each other, or there are no images.
     """
 
     images: np.ndarray
@@ -220,12 +215,13 @@ def _read(name: str, folder: Path) -> LoadedData:
         class_names = tuple(map(str, range(len(counts))))
         if not counts.all():
             warning = f"{np.count_nonzero(counts == 0)} of the {len(counts)} classes have no training image"
-    train, test = (
-        Dataset(arrays[images], arrays[labels], class_names, 255, f"{name} {part} set in {folder}")
-        for part, images, labels in (("training", *FILES[:2]), ("test", *FILES[2:]))
-    )
-    for data, images in ((train, FILES[0]), (test, FILES[2])):
+
+    def part(title: str, images: str, labels: str) -> Dataset:
+        data = Dataset(arrays[images], arrays[labels], class_names, 255, f"{name} {title} set in {folder}")
         vars(data)["images_sum"] = sums[images]  # the property's, taken while the file was read
+        return data
+
+    train, test = part("training", *FILES[:2]), part("test", *FILES[2:])
     if train.image_shape != test.image_shape:
         raise DataError(
             f"{folder}: training images of {train.image_shape} and test images of {test.image_shape} pixels: "

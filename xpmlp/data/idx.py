@@ -34,15 +34,14 @@ _MOST_INFLATION = 1032
 _CHUNK = 1 << 20
 
 
-def read(source: str | os.PathLike[str] | IO[bytes]) -> np.ndarray:
+def read(path: str | os.PathLike[str]) -> np.ndarray:
     """Return the array in an IDX file, plain or gzipped, in native byte order and writable.
 
     Nothing is allocated on the word of a header that the file's length contradicts.
     """
-    is_open = hasattr(source, "read")
-    name = str(getattr(source, "name", source) if is_open else source)
+    name = str(path)
     try:
-        with contextlib.nullcontext(cast(IO[bytes], source)) if is_open else open(cast(str, source), "rb") as raw:
+        with open(path, "rb") as raw:
             length = raw.seek(0, os.SEEK_END)
             raw.seek(0)
             zipped = raw.read(2) == _GZIP_MAGIC

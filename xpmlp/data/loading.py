@@ -49,11 +49,6 @@ class DeviceLoader:
     reuse_buffers : bool
         A streamed batch is valid until the next one is asked for: nothing is allocated a batch on NumPy and CuPy. With
         False each batch has memory of its own.
-
-    Raises
-    ------
-    ConfigError
-        If a setting is outside its range.
     """
 
     def __init__(
@@ -101,13 +96,6 @@ class DeviceLoader:
         ------
         images : array of uint8, shape (batch, height · width), on the device
         labels : array of int32, shape (batch,), on the device
-
-        Raises
-        ------
-        DataError
-            If the permutation names an image that is not there, which some libraries would not say.
-        ConfigError
-            If the start is below 0.
         """
         return (self._read(batch) for batch in self.batches(permutation, start))
 
@@ -124,6 +112,7 @@ class DeviceLoader:
                 f"a permutation of {permutation.dtype}, shape {permutation.shape}: expected the images' numbers (m,)"
             )
         if len(permutation) and not 0 <= permutation.min() <= permutation.max() < self._n:
+            # Some libraries would take another image in silence.
             raise DataError(
                 f"a permutation names images {permutation.min()} to {permutation.max()}: "
                 f"the data set has 0 to {self._n - 1}"

@@ -99,8 +99,12 @@ def _grey(image: "Image.Image") -> np.ndarray:
 
     image.load()
     image = ImageOps.exif_transpose(image)
-    if image.mode == "F" or image.mode.startswith("I"):
-        return _eight_bits(np.asarray(image))
+    if image.mode == "F" or image.mode.startswith("I"):  # 16 bits, or numbers that know no greatest value
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
+        if values.min() < 0 or values.max() > 65_535:
+            values = (values - values.min()) / np.ptp(values) * 65_535
+        white = 1 if values.max() <= 1 else 65_535
+        return np.round(values * (255 / white)).astype(np.uint8)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         opacity = np.asarray(image.getchannel("A"), dtype=np.float64) / 255
@@ -111,15 +115,6 @@ def _grey(image: "Image.Image") -> np.ndarray:
     if image.mode not in ("1", "L"):
         image = image.convert("RGB")  # there is no way from some modes to grey but by it
     return np.array(image.convert("L"))
-
-
-def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """Return grey values of 16 bits, or of numbers that know no greatest value, as bytes."""
-    values = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
-    if values.min() < 0 or values.max() > 65_535:
-        values = (values - values.min()) / np.ptp(values) * 65_535
-    white = 1 if values.max() <= 1 else 65_535
-    return np.round(values * (255 / white)).astype(np.uint8)
 
 
 def _border(picture: np.ndarray) -> np.ndarray:
@@ -148,16 +143,9 @@ def _ink_of(picture: np.ndarray) -> np.ndarray:
 def _shrunk(picture: np.ndarray) -> np.ndarray:
     from PIL import Image
 
-    scale = _WORKING_SIZE / max(picture.shape)
-    if scale >= 1:
-        return picture
-    return np.asarray(Image.fromarray(picture).resize(_scaled(picture, scale), Image.Resampling.BOX))
-
-
-def _scaled(picture: np.ndarray, scale: float) -> tuple[int, int]:
-    """Return a picture's width and height, in Pillow's order, once it is scaled."""
-    height, width = picture.shape
-    return max(1, round(width * scale)), max(1, round(height * scale))
+    image = Image.fromarray(picture)
+    image.thumbnail((_WORKING_SIZE, _WORKING_SIZE), Image.Resampling.BOX, reducing_gap=None)
+    return np.asarray(image)
 
 
 def _is_light_on_dark(picture: np.ndarray) -> bool:
@@ -176,18 +164,6 @@ def _is_light_on_dark(picture: np.ndarray) -> bool:
 
 def _character(picture: np.ndarray) -> np.ndarray:
     """Return how much of each pixel is ink, from 0 to 1, in a picture of dark ink; specks and the like are left out."""
-    contrast, noise = _contrast(picture)
-    strong = contrast[contrast > max(5 * noise, _FAINTEST)]
-    # A mean in which the ink outweighs a wide, weak stain.
-    level = np.sum(strong**3) / np.sum(strong**2) if strong.size else 0
-    if level < max(8 * noise, _FAINTEST):
-        raise DataError(_NO_INK)
-    # As in a scan in black and white the ink's edge is where half of it is; ruled lines are well below.
-    return _without_specks(np.clip((contrast / level - 0.3) / 0.4, 0, 1))
-
-
-def _contrast(picture: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return by what part of the paper's level each pixel is darker than it, and this part's standard error."""
     from scipy import ndimage
 
     sigma = 1.0 if max(picture.shape) > 60 else 0.5
@@ -201,7 +177,15 @@ def _contrast(picture: np.ndarray) -> tuple[np.ndarray, float]:
     closed = ndimage.grey_closing(np.pad(smooth, reach, mode="edge"), (2 * reach + 1, 2 * reach + 1))
     paper = np.maximum(closed[reach:-reach, reach:-reach], 0.1)
     # It is found at the height of its noise's crests, about three standard deviations up.
-    return 1 - (smooth + 3 * noise) / paper, noise / float(np.median(paper))
+    contrast = 1 - (smooth + 3 * noise) / paper
+    noise /= float(np.median(paper))
+    strong = contrast[contrast > max(5 * noise, _FAINTEST)]
+    # A mean in which the ink outweighs a wide, weak stain.
+    level = np.sum(strong**3) / np.sum(strong**2) if strong.size else 0
+    if level < max(8 * noise, _FAINTEST):
+        raise DataError(_NO_INK)
+    # As in a scan in black and white the ink's edge is where half of it is; ruled lines are well below.
+    return _without_specks(np.clip((contrast / level - 0.3) / 0.4, 0, 1))
 
 
 def _without_specks(ink: np.ndarray) -> np.ndarray:
@@ -252,7 +236,8 @@ def _fitted(ink: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
 
     height, width = ink.shape
     scale = min(round(_BOX * image_shape[0]) / height, round(_BOX * image_shape[1]) / width)
-    fitted = Image.fromarray(ink.astype(np.float32)).resize(_scaled(ink, scale), Image.Resampling.BICUBIC)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    fitted = Image.fromarray(ink.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
     values: np.ndarray = np.clip(np.asarray(fitted), 0, 1)
     values /= values.max()
     return values
