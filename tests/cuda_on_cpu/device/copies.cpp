@@ -43,9 +43,18 @@ int emu_copy(void* dst, size_t dpitch, const void* src, size_t spitch, size_t wi
     if (from && (height - 1) * spitch + width > from_room) return emu_invalid_value;
 
     const bool to_device = to && to->kind == emu_device, from_device = from && from->kind == emu_device;
+    const bool within_host = !to_device && !from_device, within_device = to_device && from_device;
+    emu_counts& counts = state().counts;
+    if (!within_host) {
+        ++(within_device ? counts.copies_on_device : to_device ? counts.copies_to_device : counts.copies_to_host);
+        (within_device ? counts.bytes_on_device : to_device ? counts.bytes_to_device : counts.bytes_to_host) += width * height;
+    }
     const Rows rows = {(char*)dst, dpitch, (const char*)src, spitch, width, height};
     if (to_device && !from) {  // from pageable memory: staged before the call returns, and not waited for
-        if (wait) drain(call, s);
+        if (wait) {
+            ++counts.waits;
+            drain(call, s);
+        }
         auto staged = std::make_shared<std::vector<char>>(width * height);
         char* middle = staged->data();
         Rows{middle, width, rows.src, spitch, width, height}.copy();
@@ -54,8 +63,10 @@ int emu_copy(void* dst, size_t dpitch, const void* src, size_t spitch, size_t wi
         return state().error;
     }
     enqueue(call, s, {[rows] { return rows.copy(); }, {}});
-    const bool within_host = !to_device && !from_device, within_device = to_device && from_device;
-    if (within_host || !to || (wait && !within_device)) drain(call, s);
+    if (within_host || !to || (wait && !within_device)) {
+        ++counts.waits;
+        drain(call, s);
+    }
     return state().error;
 }
 
@@ -67,6 +78,7 @@ int emu_fill(void* dst, int value, size_t n, void* stream) {
     if (!n) return 0;
     size_t room = 0;
     if (!find_block(dst, &room) || n > room) return emu_invalid_value;
+    ++state().counts.fills;
     enqueue(call, s, {[=] { memset(dst, value, n); return 0; }, {}});
     return state().error;
 }

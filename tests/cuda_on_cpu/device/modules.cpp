@@ -141,6 +141,6 @@ int launch(Function* function, uint3 grid, uint3 block, unsigned dynamic_shared,
             return emu_illegal_address;
         }
     }
-    return emu_enqueue(stream, [](void* p) { return ((Queued*)p)->run(); }, queued.release(),
+    return emu_enqueue(stream, emu_kernel_work, [](void* p) { return ((Queued*)p)->run(); }, queued.release(),
                        [](void* p) { delete (Queued*)p; });
 }

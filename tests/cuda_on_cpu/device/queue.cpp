@@ -172,6 +172,11 @@ int emu_device_count() { return int(state().devices.size()); }
 int emu_get_device() { return device_of_thread; }
 int emu_init() { return Call().error; }
 
+void emu_count(emu_counts* counts) {
+    std::lock_guard<std::mutex> lock(state().lock);
+    *counts = state().counts;
+}
+
 int emu_set_device(int device) {
     Call call;
     if (device < 0 || device >= emu_device_count()) return emu_invalid_device;
@@ -182,16 +187,18 @@ int emu_set_device(int device) {
 int emu_synchronize() {
     Call call;
     if (call.error) return call.error;
+    ++state().counts.waits;
     drain_device(call, current_device());
     return state().error;
 }
 
-int emu_enqueue(void* stream, int (*run)(void*), void* context, void (*drop)(void*)) {
+int emu_enqueue(void* stream, int work, int (*run)(void*), void* context, void (*drop)(void*)) {
     std::shared_ptr<void> kept(context, drop);
     Call call;
     if (call.error) return call.error;
     const StreamPtr found = find_stream(stream);
     if (!found || found->device != current_device()) return emu_invalid_handle;
+    ++(work == emu_kernel_work ? state().counts.kernels : state().counts.library_calls);
     enqueue(call, found, {[run, kept] { return run(kept.get()); }, nullptr});
     return state().error;
 }

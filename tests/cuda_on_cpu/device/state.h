@@ -77,6 +77,7 @@ struct State {
     std::map<void*, std::unique_ptr<Event>> events;
     int error = 0;  // sticky: all further calls return it
     bool initialized = false;
+    emu_counts counts = {};
 };
 
 State& state();

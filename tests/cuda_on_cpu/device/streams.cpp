@@ -38,6 +38,7 @@ int emu_stream_synchronize(void* stream) {
     if (call.error) return call.error;
     const StreamPtr s = find_stream(stream);
     if (!s) return emu_invalid_handle;
+    ++state().counts.waits;
     if (s->is_default()) enqueue(call, s, {});  // which waits for the blocking streams
     drain(call, s);
     return state().error;
@@ -124,6 +125,7 @@ int emu_event_synchronize(void* event) {
     const Event* e = find_event(event);
     if (!e) return emu_invalid_handle;
     const MarkPtr mark = e->mark;
+    ++state().counts.waits;
     if (mark && !mark->done) drain(call, mark->stream, mark);
     return state().error;
 }

@@ -1,0 +1,30 @@
+"""What was asked of the emulated devices: kernels, calls of cuBLAS, copies with their bytes, and waits of the host."""
+
+import ctypes
+import os
+from typing import NamedTuple
+
+
+class Counts(NamedTuple):
+    """How often each was asked for, or how many bytes; see device.h."""
+
+    kernels: int
+    library_calls: int
+    fills: int
+    copies_to_device: int
+    copies_to_host: int
+    copies_on_device: int
+    bytes_to_device: int
+    bytes_to_host: int
+    bytes_on_device: int
+    waits: int
+
+    def __sub__(self, other):
+        return Counts(*(one - another for one, another in zip(self, other, strict=True)))
+
+
+def count():
+    """Return what was asked in this process so far."""
+    numbers = (ctypes.c_uint64 * len(Counts._fields))()
+    ctypes.CDLL(os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib", "libcuda.so.1")).emu_count(numbers)
+    return Counts(*numbers)
