@@ -114,6 +114,27 @@ def test_the_order_of_rooms_has_no_circle():
         assert all(order.index(other) < order.index(room) for other in below - {"the face"}), room
 
 
+def test_the_drawing_of_the_rooms_is_what_they_import():
+    imports: dict[str, set[str]] = {}
+    for path in MODULES:
+        inside = {name.split(".")[1] for name in imports_of(path) if name.startswith("xpmlp.")}
+        imports.setdefault(room_of(path), set()).update(inside - {room_of(path), "errors", "namespaces"})
+    rooms = set(BELOW) - {"errors", "namespaces", "__main__"}
+
+    def reached(room):
+        return set().union(*({other} | reached(other) for other in imports[room]))
+
+    drawn = {
+        (room, other)
+        for room in rooms
+        for other in imports[room]
+        if not any(other in reached(between) for between in imports[room] - {other})
+    }
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^  (\w+) --> (\w+)$", page, re.M)) == drawn
+    assert set(re.findall(r"^\| \[`(\w+)/`\]", page, re.M)) == rooms
+
+
 @pytest.mark.parametrize("room", sorted(AGNOSTIC))
 def test_the_math_names_no_array_library(room):
     outside = {name.split(".")[0] for name in imports_of(PACKAGE / room)} - {"xpmlp"}
