@@ -11,16 +11,6 @@ import click
 from xpmlp.errors import CheckpointError, ConfigError
 
 
-@dataclasses.dataclass
-class Compared:
-    """What a run's folder says of it."""
-
-    name: str
-    config: dict[str, Any]
-    lines: list[dict[str, Any]]
-    summary: dict[str, Any] | None
-
-
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path())
 @click.option("--out", type=click.Path(), default="comparison.png", show_default=True, help="The picture, made anew.")
@@ -38,19 +28,19 @@ def compare(runs: Sequence[str], out: str, plot: bool) -> None:
         raise ConfigError(f"--out {out!r} is no name for a picture: expected a file, such as comparison.png")
     if plot and not Path(out).absolute().parent.is_dir():
         raise ConfigError(f"--out {out!r}: there is no folder {Path(out).parent}: make it, or name another")
-    compared = [_read(path, name) for path, name in zip(runs, _names(runs), strict=True)]
+    compared = dict(zip(_names(runs), map(_read, runs), strict=True))
     settings = ["dataset", *(field.name for field in dataclasses.fields(TrainConfig)), "backend"]
     # Not the transfer, of which no result depends, nor what the network and the epochs done say already.
     settings = [name for name in settings if name not in ("transfer", "hidden", "epochs")]
-    differing = [name for name in settings if len({str(run.config.get(name)) for run in compared}) > 1]
-    rows = [_row(run, differing) for run in compared]
+    differing = [name for name in settings if len({str(config.get(name)) for config, *_ in compared.values()}) > 1]
+    rows = [{"run": name, **_row(*run, differing)} for name, run in compared.items()]
     rows.insert(0, {column: column for column in rows[0]})
     widths = {column: max(len(row[column]) for row in rows) for column in rows[0]}
     for row in rows:
         click.echo("  ".join(f"{row[column]:<{width}}" for column, width in widths.items()).rstrip())
     if not plot:
         return
-    drawn = {run.name: run.lines for run in compared if run.lines}
+    drawn = {name: lines for name, (_, lines, _) in compared.items() if lines}
     if not drawn:
         raise CheckpointError(f"{', '.join(runs)}: no epoch is over: expected one, to draw its curves")
     plot_comparison(drawn, out, f"{len(drawn)} run{'s' if len(drawn) > 1 else ''}")
@@ -65,7 +55,8 @@ def _names(paths: Sequence[str]) -> list[str]:
     return short if len(set(short)) == len(short) else list(paths)
 
 
-def _read(path: str, name: str) -> Compared:
+def _read(path: str) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+    """Return a run's config, its epochs' lines, and its summary, which is empty where the run is not finished."""
     from xpmlp.training.folder import read_json, read_metrics
 
     folder = Path(path)
@@ -73,19 +64,19 @@ def _read(path: str, name: str) -> Compared:
         raise CheckpointError(f"{path} is {'a file' if folder.exists() else 'not there'}: expected a run's folder")
     config = read_json(folder / "config.json")
     lines = read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
-    summary = read_json(folder / "summary.json") if (folder / "summary.json").exists() else None
-    return Compared(name, config, lines, summary)
+    summary = read_json(folder / "summary.json") if (folder / "summary.json").exists() else {}
+    return config, lines, summary
 
 
-def _row(run: Compared, differing: Sequence[str]) -> dict[str, str]:
+def _row(
+    config: dict[str, Any], lines: list[dict[str, Any]], summary: dict[str, Any], differing: Sequence[str]
+) -> dict[str, str]:
     """Return a run's line of the table, by column."""
-    validated = [line for line in run.lines if line["val_accuracy"] is not None]
+    validated = [line for line in lines if line["val_accuracy"] is not None]
     best = max(validated, key=lambda line: line["val_accuracy"], default=None)
-    summary, config = run.summary or {}, run.config
     test, seconds = summary.get("test_accuracy"), summary.get("total_seconds")
-    done = f"{len(run.lines)}" if run.summary else f"{len(run.lines)} of {config.get('epochs')}, not finished"
+    done = f"{len(lines)}" if summary else f"{len(lines)} of {config.get('epochs')}, not finished"
     return {
-        "run": run.name,
         "network": "-".join(map(str, config.get("sizes", ()))),
         "best validation": f"{best['val_accuracy']:.4f} (epoch {best['epoch']})" if best else "–",
         "test": f"{100 * test:.2f} %" if isinstance(test, float) else "–",

@@ -13,6 +13,8 @@ import xpmlp
 from xpmlp.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from xpmlp.data import Dataset
     from xpmlp.models.model import Model
 
@@ -45,13 +47,10 @@ def evaluate(
     matrix and the most confident mistakes: evaluation.json, confusion.png, mistakes.png. Of several models it gives
     each, and their vote, the mean of their probabilities; that is written where --out says, else only printed.
     """
-    import numpy as np
-
     from xpmlp.commands._progress import make_download_progress, say
     from xpmlp.data import load_dataset
-    from xpmlp.models.drawing import plot_confusion, plot_mistakes
     from xpmlp.models.model import find_model, load
-    from xpmlp.models.scoring import score, vote, worst_mistakes
+    from xpmlp.models.scoring import score, worst_mistakes
     from xpmlp.storage.files import write_whole
 
     if part not in ("test", "train"):
@@ -72,6 +71,33 @@ def evaluate(
 
     say("data", f"{data.provenance}, {len(data):,} images")
     say("backend", f"{device}{', since ' if device.note else ''}{device.note}")
+    S, record = _outputs(paths, networks, data, batch_size)
+    figures, mistakes = score(S, data.labels, names), worst_mistakes(S, data.labels, len(data))
+    _tell(figures, len(mistakes))
+    if folder is None:
+        return
+    record |= {"dataset": loaded.name, "part": part, "provenance": data.provenance, "backend": str(device), **figures}
+    record["mistakes"] = [
+        {**mistake._asdict(), "label": names[mistake.label], "prediction": names[mistake.prediction]}
+        for mistake in mistakes[:WORST]
+    ]
+    text = json.dumps({"xpmlp": xpmlp.__version__, **record}, indent=1, ensure_ascii=False, allow_nan=False)
+    write_whole(folder / "evaluation.json", f"{text}\n".encode())
+    if plot:
+        who = f"{len(paths)} models' vote" if is_vote else _widths(networks[0])
+        _draw(folder, who, record, len(mistakes), data.images, networks[0].max_value)
+    say("written", f"evaluation.json{', confusion.png, mistakes.png' if plot else ''} in {folder}")
+
+
+def _outputs(
+    paths: Sequence[Path], networks: Sequence["Model"], data: "Dataset", batch_size: int
+) -> tuple["np.ndarray", dict[str, Any]]:
+    """Return a model's logits or several models' vote, and what the record has of each; say how good each voter is."""
+    import numpy as np
+
+    from xpmlp.commands._progress import say
+    from xpmlp.models.scoring import score, vote
+
     records, logits = [], []
     for path, network in zip(paths, networks, strict=True):
         note = "" if _home(path) == path.parent else ", a checkpoint"
@@ -80,49 +106,14 @@ def evaluate(
         if not np.isfinite(S).all():
             raise DataError(f"{path}: the network's outputs are not finite: its parameters are too great or not finite")
         record = {"model": str(path), "model_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        if is_vote:
-            figures = score(S, data.labels, names)
-            say("", f"loss {figures['loss']:.4f}, accuracy {100 * figures['accuracy']:.2f} %")
-            record |= {name: figures[name] for name in ("loss", "accuracy", "calibration_error")}
-        records.append(record)
+        if len(paths) == 1:
+            return S, record
+        figures = score(S, data.labels, network.class_names)
+        say("", f"loss {figures['loss']:.4f}, accuracy {100 * figures['accuracy']:.2f} %")
+        records.append(record | {name: figures[name] for name in ("loss", "accuracy", "calibration_error")})
         logits.append(S)
-    if is_vote:
-        S = vote(logits)
-        say("vote", f"the mean of {len(paths)} models' probabilities")
-    figures, mistakes = score(S, data.labels, names), worst_mistakes(S, data.labels, len(data))
-    _tell(figures, len(mistakes))
-    if folder is None:
-        return
-
-    worst = [
-        {**mistake._asdict(), "label": names[mistake.label], "prediction": names[mistake.prediction]}
-        for mistake in mistakes[:WORST]
-    ]
-    evaluation = {
-        "xpmlp": xpmlp.__version__,
-        **({"models": records} if is_vote else records[0]),
-        "dataset": loaded.name,
-        "part": part,
-        "provenance": data.provenance,
-        "backend": str(device),
-        **figures,
-        "mistakes": worst,
-    }
-    text = json.dumps(evaluation, indent=1, ensure_ascii=False, allow_nan=False)
-    write_whole(folder / "evaluation.json", f"{text}\n".encode())
-    if plot:
-        who = f"{len(paths)} models' vote" if is_vote else _widths(networks[0])
-        title = f"{who} on the {part} set of {loaded.name}: {100 * figures['accuracy']:.2f} %"
-        plot_confusion(np.array(figures["confusion"]), names, folder / "confusion.png", title)
-        title += f", {'the most confident of ' if len(mistakes) > WORST else ''}{len(mistakes):,} mistakes"
-        captions = [
-            f"{mistake['label']} taken for {mistake['prediction']}\n"
-            f"{100 * mistake['probability']:.1f} %, image {mistake['image']}"
-            for mistake in worst
-        ]
-        images = data.images[[mistake["image"] for mistake in worst]]
-        plot_mistakes(images, captions, folder / "mistakes.png", title, networks[0].max_value)
-    say("written", f"evaluation.json{', confusion.png, mistakes.png' if plot else ''} in {folder}")
+    say("vote", f"the mean of {len(paths)} models' probabilities")
+    return vote(logits), {"models": records}
 
 
 def _folder(out: str | None, path: Path) -> Path:
@@ -203,3 +194,22 @@ def _tell(figures: dict[str, Any], n_wrong: int) -> None:
     if mistaken:
         most = sorted(mistaken, key=lambda pair: -pair[0])[:3]
         say("mistaken", "most often " + ", ".join(f"{label} for {other} ({count:,})" for count, label, other in most))
+
+
+def _draw(folder: Path, who: str, record: dict[str, Any], n_wrong: int, images: "np.ndarray", max_value: int) -> None:
+    """Draw the confusion matrix and the most confident mistakes."""
+    import numpy as np
+
+    from xpmlp.models.drawing import plot_confusion, plot_mistakes
+
+    title = f"{who} on the {record['part']} set of {record['dataset']}: {100 * record['accuracy']:.2f} %"
+    names, mistakes = [line["class"] for line in record["classes"]], record["mistakes"]
+    plot_confusion(np.array(record["confusion"]), names, folder / "confusion.png", title)
+    title += f", {'the most confident of ' if n_wrong > WORST else ''}{n_wrong:,} mistakes"
+    captions = [
+        f"{mistake['label']} taken for {mistake['prediction']}\n"
+        f"{100 * mistake['probability']:.1f} %, image {mistake['image']}"
+        for mistake in mistakes
+    ]
+    shown = images[[mistake["image"] for mistake in mistakes]]
+    plot_mistakes(shown, captions, folder / "mistakes.png", title, max_value)

@@ -61,10 +61,9 @@ class DeviceLoader:
         prefetch: int = 2,
         reuse_buffers: bool = False,
     ) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"batch size {batch_size}: expected at least 1")
-        if prefetch < 1:
-            raise ConfigError(f"prefetch {prefetch}: expected at least 1")
+        for what, count in {"batch size": batch_size, "prefetch": prefetch}.items():
+            if count < 1:
+                raise ConfigError(f"{what} {count}: expected at least 1")
         if transfer not in TRANSFERS:
             raise ConfigError(f"unknown transfer {transfer!r}: expected auto, resident or stream")
         self.batch_size, self.drop_last = batch_size, drop_last

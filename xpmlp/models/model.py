@@ -70,8 +70,6 @@ def load(path: str | os.PathLike[str], backend: str | Backend = "auto") -> "Mode
     ------
     CheckpointError
         If there is none, or it is damaged, of a newer format or another program's.
-    BackendError
-        If the backend cannot run.
     """
     while True:
         file = find_model(path)
@@ -169,8 +167,6 @@ class Model:
             If the images are of another library, or not uint8.
         ShapeError
             If they are of another size.
-        BackendError
-            If the device's memory runs out.
         """
         with computing(self.backend, batch_size):
             return softmax(self.logits(images, batch_size))

@@ -55,8 +55,7 @@ def read(path: str | os.PathLike[str], kinds: tuple[str, ...]) -> Contents:
     try:
         path.open("rb").close()  # safe_open takes a file that may not be read for one that is not there
         with safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-            described = metadata.get("xpmlp")
+            described = (file.metadata() or {}).get("xpmlp")
             # Another program's may have types that NumPy has not.
             tensors = {} if described is None else {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
