@@ -25,8 +25,6 @@ except ImportError as error:
         f"pip install 'xpmlp[{driver.extra}]', {CPU_WAY_OUT}"
     ) from None
 
-_PRECISION_SETTINGS = ("CUPY_TF32", "NVIDIA_TF32_OVERRIDE", "CUBLAS_EMULATE_SINGLE_PRECISION")
-
 
 class CupyBackend(Backend):
     """CuPy's arrays; ``cupy`` alone is the first GPU, ``cupy:1`` the second.
@@ -69,8 +67,7 @@ class CupyBackend(Backend):
 
         A new object each time, since several threads enter it at once.
         """
-        device: AbstractContextManager[Any] = cupy.cuda.Device(self.device.id)
-        return device
+        return cupy.cuda.Device(self.device.id)  # type: ignore[no-any-return]
 
     def compile(self, step: Step, *, donate: Sequence[int] = ()) -> Step:
         @wraps(step)
@@ -98,7 +95,8 @@ class CupyBackend(Backend):
 
     def describe(self) -> dict[str, str]:
         name = cupy.cuda.runtime.getDeviceProperties(self.device.id)["name"].decode()
-        settings = " ".join(f"{name}={os.environ.get(name, 'unset')}" for name in _PRECISION_SETTINGS)
+        deciding = ("CUPY_TF32", "NVIDIA_TF32_OVERRIDE", "CUBLAS_EMULATE_SINGLE_PRECISION")
+        settings = " ".join(f"{setting}={os.environ.get(setting, 'unset')}" for setting in deciding)
         chosen = _core.get_compute_type(np.float32)
         precision = "TF32" if chosen == _core._routines_linalg.COMPUTE_TYPE_TF32 else "float32"
         device = f"{name} (cuda:{self.device.id})"
@@ -182,9 +180,6 @@ def _problem(index: int, driver: Driver, wheel: int) -> str | None:
     except MemoryError as error:
         return f"GPU {index} has no memory left ({str(error).splitlines()[0]}); end what else runs on it"
     except (ImportError, RuntimeError, cupy.cuda.compiler.CompileException) as error:
-        first = str(error).splitlines()[0]
-        return (
-            f"{type(error).__name__}: {first}; CUDA's parts are missing or do not fit this GPU: "
-            f"pip install 'xpmlp[{driver.extra}]'"
-        )
+        found = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        return f"{found}; CUDA's parts are missing or do not fit this GPU: pip install 'xpmlp[{driver.extra}]'"
     return None if total == 83.0 else f"a product on GPU {index} gave {total} and should have given 83.0"

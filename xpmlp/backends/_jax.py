@@ -30,6 +30,7 @@ class JaxBackend(Backend):
 
     name = library = "jax"
     namespace = jax.numpy
+    further_devices = ("gpu",)
     out_of_memory = ("RESOURCE_EXHAUSTED",)
 
     def __init__(self, device: str | None = None, dtype: str | None = None) -> None:
@@ -45,10 +46,6 @@ class JaxBackend(Backend):
                 f"jax cannot run on {device!r}: {str(error).splitlines()[0]}; "
                 f"install a JAX build for that device (pip install 'jax[cuda13]' for NVIDIA's), {CPU_WAY_OUT}"
             ) from None
-
-    @classmethod
-    def devices(cls) -> tuple[str | None, ...]:
-        return (None, "gpu")
 
     @classmethod
     def of(cls, array: Any) -> Self:
@@ -67,8 +64,7 @@ class JaxBackend(Backend):
     def compile(self, step: Step, *, donate: Sequence[int] = ()) -> Step:
         if self.device.platform == "cpu":
             keep_freed_memory()
-        compiled: Step = jax.jit(step, donate_argnums=tuple(donate))
-        return compiled
+        return jax.jit(step, donate_argnums=tuple(donate))  # type: ignore[no-any-return]
 
     def use_tf32(self) -> None:
         if self.device.platform != "gpu":

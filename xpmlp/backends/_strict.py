@@ -23,6 +23,7 @@ class StrictBackend(Backend):
     name = "array-api-strict"
     library = "array_api_strict"
     namespace = xp
+    further_devices = ("device1",)
 
     def __init__(self, device: str | None = None, dtype: str | None = None) -> None:
         known = {"cpu": "CPU_DEVICE", "device1": "device1", "device2": "device2"}
@@ -36,10 +37,6 @@ class StrictBackend(Backend):
 
     def __str__(self) -> str:
         return f"{self.name} on {self._device_name}"
-
-    @classmethod
-    def devices(cls) -> tuple[str | None, ...]:
-        return (None, "device1")
 
     def _put(self, array: np.ndarray) -> Any:
         return xp.asarray(array, device=self.device, copy=True)

@@ -20,6 +20,7 @@ class TorchBackend(Backend):
 
     name = library = "torch"
     namespace = xp
+    further_devices = ("cuda", "mps")
     out_of_memory = ("out of memory", "not enough memory")  # a GPU's, the CPU's
 
     def __init__(self, device: str | None = None, dtype: str | None = None) -> None:
@@ -36,10 +37,6 @@ class TorchBackend(Backend):
                 f"torch cannot run on {device!r}: {str(error).splitlines()[0]}; "
                 f"install a PyTorch build for that device, {CPU_WAY_OUT}"
             ) from None
-
-    @classmethod
-    def devices(cls) -> tuple[str | None, ...]:
-        return (None, "cuda", "mps")
 
     def _put(self, array: np.ndarray) -> Any:
         return torch.from_numpy(array).to(self.device)

@@ -41,19 +41,16 @@ class Backend(ABC):
 
     name: ClassVar[str]
     """The library, as users write it."""
-
     library: ClassVar[str]
     """The top-level package that its arrays' types come from."""
-
     out_of_memory: ClassVar[tuple[str, ...]] = ()
     """What its RuntimeErrors say where memory ran out, beside Python's MemoryError."""
-
+    further_devices: ClassVar[tuple[str, ...]] = ()
+    """Which others than the library's own a listing tries."""
     namespace: Any
     """The Array API namespace that its arrays are computed with."""
-
     device: Any
     """The device that its arrays are on, as the library says it."""
-
     note: str = ""
     """Why it was chosen, where the user left the choice to `get_backend`."""
 
@@ -70,7 +67,7 @@ class Backend(ABC):
     @classmethod
     def devices(cls) -> tuple[str | None, ...]:
         """Return the devices that a listing tries, as users write them; None is the library's own."""
-        return (None,)
+        return (None, *cls.further_devices)
 
     def asarray(self, host: Any, *, copy: bool | None = None) -> Any:
         """Return a host array, number or nested list as an array on the device.

@@ -1,8 +1,8 @@
 """One model on many processes: a rank's way to the others, by MPI and NCCL in a file each, and how they are joined.
 
 The engine is one that exists: MPI for arrays on the host, NCCL for arrays on GPUs; nothing here opens a connection. The
-math, its kernels and the backends know nothing of it. A process that no MPI launcher started is
-alone, and pays nothing: neither mpi4py nor CuPy is imported for it.
+math, its kernels and the backends know nothing of it. A process that no MPI launcher started is alone, and pays
+nothing: neither mpi4py nor CuPy is imported for it.
 """
 
 import os
@@ -20,12 +20,6 @@ _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "MPI_LOCALN
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK")
 _LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
 """What Open MPI's, MPICH's, Intel's and Slurm's launchers tell a process of itself."""
-
-_GRACE = 1.0
-"""Seconds that rank 1 leaves rank 0 to say first what both have met; the others leave more, each its own."""
-
-_TO_FORWARD = 0.2
-"""Seconds that the launcher is left to pass on what this process has said, before lines of its own."""
 
 
 class Communicator:
@@ -181,18 +175,15 @@ def leave() -> None:
 def abort(code: int) -> None:
     """End all ranks that this process is joined to; nothing happens where it is alone, or has left them."""
     if _joined:
-        time.sleep(_TO_FORWARD)
+        time.sleep(0.2)  # the launcher passes on what this process has said, before lines of its own
         _joined.abort(code)
 
 
 def wait_for_rank_0() -> None:
-    """Return at once on rank 0, and on another after a while, in which an error that both have met has ended both.
-
-    So it is said once: by the lowest rank that has met it.
-    """
+    """Leave the ranks below the time to say first what all have met, and to end all: so it is said once."""
     launch = find_launch()
     if launch and launch.rank > 0:
-        time.sleep(_GRACE + min(3.0, 0.3 * (launch.rank - 1)))
+        time.sleep(1.0 + min(3.0, 0.3 * (launch.rank - 1)))  # each its own time
 
 
 def is_first_of_host() -> bool:

@@ -31,6 +31,8 @@ class NcclCommunicator(Communicator):
         self._host = host
         self.rank, self.size, self.hosts, self.cores = host.rank, host.size, host.hosts, host.cores
         self.local_rank, self.local_size = host.local_rank, host.local_size
+        self.broadcast, self.gather = host.broadcast, host.gather  # type: ignore[method-assign]
+        self.barrier, self.abort = host.barrier, host.abort  # type: ignore[method-assign]
         identity = host.broadcast(nccl.get_unique_id() if host.rank == 0 else None)
         try:
             self._ranks = nccl.NcclCommunicator(host.size, identity, host.rank)
@@ -46,18 +48,6 @@ class NcclCommunicator(Communicator):
         self._ranks.allReduce(pointer, pointer, vector.size, kinds[vector.dtype.name], nccl.NCCL_SUM, stream)
         return vector
 
-    def broadcast(self, content: Any) -> Any:
-        return self._host.broadcast(content)
-
-    def gather(self, content: Any) -> list[Any]:
-        return self._host.gather(content)
-
-    def barrier(self) -> None:
-        self._host.barrier()
-
     def leave(self) -> None:
         self._ranks.destroy()
         self._host.leave()
-
-    def abort(self, code: int) -> None:
-        self._host.abort(code)

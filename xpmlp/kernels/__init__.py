@@ -75,8 +75,7 @@ def operation(decisive: int = 0) -> Callable[[Operation], Operation]:
                 version = found[key] = _find(*key, plain.__name__) or plain
             return version(*arguments)
 
-        chosen: Any = choose
-        return chosen  # type: ignore[no-any-return]
+        return choose  # type: ignore[return-value]
 
     return decorate
 
@@ -122,7 +121,7 @@ def elements(*overwrites: str, fixed: tuple[str, ...] = ()) -> Callable[[Callabl
 def _find(kind: type, kernels: str, name: str) -> Callable[..., Any] | None:
     """Return what the best file for a type of arrays has under a name; None where none of them has it."""
     for file in _FILES.get((library_of(kind), kernels), ()):
-        found: Callable[..., Any] | None = getattr(importlib.import_module(f"{__name__}.{file}"), name, None)
-        if found is not None:
-            return found
+        module = importlib.import_module(f"{__name__}.{file}")
+        if hasattr(module, name):
+            return getattr(module, name)  # type: ignore[no-any-return]
     return None

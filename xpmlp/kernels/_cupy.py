@@ -52,8 +52,7 @@ def _version(function: Elements, dtypes: list[Any], keywords: dict[str, Any]) ->
     given += function.overwrites
     space: dict[str, Any] = {"kernel": made}
     exec(f"def call({function.parameters}):\n    return kernel({', '.join(given)})", space)
-    call: Callable[..., Any] = space["call"]
-    return call
+    return space["call"]  # type: ignore[no-any-return]
 
 
 TYPES = {
@@ -99,6 +98,8 @@ def _number(symbol: Symbol) -> str:
     return f"{TYPES[symbol.dtype.name]}({value!r})"
 
 
+_OPTIONS = {dtype: (f"-DREAL={TYPES[dtype]}",) for dtype in ("float32", "float64")}
+
 _SAMPLED = r"""
 typedef REAL real;
 
@@ -131,10 +132,7 @@ extern "C" __global__ void xpmlp_sampled(
 }
 """
 
-_sampled = {
-    dtype: cupy.RawKernel(_SAMPLED, "xpmlp_sampled", (f"-DREAL={real}",))
-    for dtype, real in (("float32", "float"), ("float64", "double"))
-}
+_sampled = {dtype: cupy.RawKernel(_SAMPLED, "xpmlp_sampled", options) for dtype, options in _OPTIONS.items()}
 
 _CROSS_ENTROPY = r"""
 typedef REAL real;
@@ -212,8 +210,7 @@ extern "C" __global__ void xpmlp_cross_entropy(
 """
 
 _cross_entropy = {
-    dtype: cupy.RawKernel(_CROSS_ENTROPY, "xpmlp_cross_entropy", (f"-DREAL={real}",))
-    for dtype, real in (("float32", "float"), ("float64", "double"))
+    dtype: cupy.RawKernel(_CROSS_ENTROPY, "xpmlp_cross_entropy", options) for dtype, options in _OPTIONS.items()
 }
 
 _THREADS = 256

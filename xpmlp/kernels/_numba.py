@@ -80,8 +80,7 @@ def _version(function: Elements, arrays: tuple[Any, ...], keywords: dict[str, An
     ]
     space: dict[str, Any] = {"np": np, "loop": loop}
     exec("\n    ".join(lines), space)
-    call: Callable[..., Any] = space["call"]
-    return call
+    return space["call"]  # type: ignore[no-any-return]
 
 
 @cache

@@ -64,6 +64,7 @@ class _Memory:
         self._holders = {name: program.arrays[name] for name in program.function.overwrites}
         self._kinds = {name: symbol.dtype for name, symbol in self._holders.items()}
         self.of = {id(symbol): name for name, symbol in program.arrays.items()}
+        self.of |= {id(symbol): f"s{k}" for k, symbol in enumerate(program.scalars)}
         self.scratch: list[tuple[str, np.dtype]] = []
 
     def take(self, symbol: Symbol, step: int) -> str:
@@ -75,14 +76,14 @@ class _Memory:
         for name in (wanted, *operands, *self._kinds):
             if name in self._kinds and self._kinds[name] == symbol.dtype and self._is_free(name, step):
                 return self._put(symbol, name)
-        return self.extra(symbol.dtype, symbol)
+        return self._put(symbol, self.extra(symbol.dtype))
 
-    def extra(self, dtype: np.dtype, symbol: Symbol | None = None) -> str:
+    def extra(self, dtype: np.dtype) -> str:
         """Return a new scratch vector."""
         name = f"x{len(self.scratch)}"
         self.scratch.append((name, dtype))
         self._kinds[name] = dtype
-        return name if symbol is None else self._put(symbol, name)
+        return name
 
     def _is_free(self, name: str, step: int) -> bool:
         holder = self._holders.get(name)
@@ -97,12 +98,9 @@ class _Memory:
 def source(program: Program) -> str:
     """Return a module that defines a program's function again, as calls each with ``out=``; it takes `scratch`."""
     memory = _Memory(program)
-    values = {id(symbol): f"s{k}" for k, symbol in enumerate(program.scalars)}
 
     def code(symbol: Symbol) -> str:
-        if symbol.operation == "number":
-            return repr(symbol.operands[0])
-        return values.get(id(symbol)) or memory.of[id(symbol)]
+        return repr(symbol.operands[0]) if symbol.operation == "number" else memory.of[id(symbol)]
 
     def lines() -> Iterator[str]:
         for k, symbol in enumerate(program.steps):

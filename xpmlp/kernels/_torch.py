@@ -1,4 +1,4 @@
-"""PyTorch's own versions: its fused elementwise operations, and products written into their places."""
+"""PyTorch's own versions: its fused elementwise operations, in place, and products written into their places."""
 
 from typing import Any
 
@@ -22,14 +22,12 @@ def bias_relu(Z: Any, b: Any) -> Any:
 
 
 def relu_backward(A: Any, dA: Any) -> Any:
-    """Return dA where A > 0 and else 0, in one pass."""
     return torch.ops.aten.threshold_backward(dA, A, 0)
 
 
 def momentum_step(
     theta: Any, velocity: Any, gradient: Any, *, rate: Any, momentum: float, nesterov: bool, rate_inside: bool
 ) -> tuple[Any, Any]:
-    """Return theta and the velocity after a step, each in its place."""
     change = gradient * -rate if rate_inside else gradient
     velocity.mul_(momentum).add_(change)
     direction = torch.add(change, velocity, alpha=momentum) if nesterov else velocity
@@ -40,7 +38,6 @@ def momentum_step(
 def adam_step(
     theta: Any, m: Any, v: Any, gradient: Any, *, rate: Any, beta1: float, beta2: float, epsilon: Any
 ) -> tuple[Any, Any, Any]:
-    """Return theta, m and v after a step, each in its place, in a few passes."""
     m.lerp_(gradient, 1 - beta1)
     v.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
     theta.sub_(v.sqrt().add_(epsilon).reciprocal_().mul_(m).mul_(rate))

@@ -70,16 +70,13 @@ class Head(NamedTuple):
 
 
 def _softmax(xp: Any, S: Array) -> Array:
-    P = xp.exp(S - xp.max(S, axis=-1, keepdims=True))
+    P = xp.exp(S - xp.max(S, axis=-1, keepdims=True))  # so that no logit overflows
     P /= xp.sum(P, axis=-1, keepdims=True)
     return P
 
 
 def log_softmax(S: Array) -> Array:
-    """Return the logarithm of each row's class probabilities, (…, n, c), without forming the probabilities.
-
-    So it is finite where a probability rounds to 0.
-    """
+    """Return the logarithm of each row's class probabilities, (…, n, c): finite, too, where one rounds to 0."""
     xp = array_namespace(S=S)
     Z = S - xp.max(S, axis=-1, keepdims=True)
     Z -= xp.log(xp.sum(xp.exp(Z), axis=-1, keepdims=True))
@@ -136,10 +133,7 @@ def predictions(S: Array, head: str = "softmax") -> Array:
 
 
 def softmax(S: Array) -> Array:
-    """Return each row's class probabilities (F6), an array of the shape of the logits S, (…, n, c).
-
-    The row's maximum is subtracted first, so that no logit overflows.
-    """
+    """Return each row's class probabilities (F6), an array of the shape of the logits S, (…, n, c)."""
     return predictions(S)
 
 

@@ -147,5 +147,5 @@ def _require_targets(xp: Any, S: Array, T: Array, head: str) -> None:
         raise ArrayError(f"labels are {T.dtype}: expected integers, each sample's class")
     expected = S.shape[:-1] if is_labels else S.shape
     if tuple(T.shape) != tuple(expected):
-        what = f"labels have shape {tuple(T.shape)}" if is_labels else f"targets have shape {tuple(T.shape)}"
-        raise ShapeError(f"{what}: expected {tuple(expected)}, as S has {tuple(S.shape)}")
+        shapes = f"have shape {tuple(T.shape)}: expected {tuple(expected)}, as S has {tuple(S.shape)}"
+        raise ShapeError(f"{'labels' if is_labels else 'targets'} {shapes}")

@@ -8,9 +8,6 @@ from xpmlp.errors import ConfigError
 
 Schedule: TypeAlias = Callable[[int], float]
 
-WARM_UP = 0.1
-"""The part of all steps over which `one_cycle` rises."""
-
 
 def constant(learning_rate: float) -> Schedule:
     """Return the same rate at every step."""
@@ -30,7 +27,7 @@ def one_cycle(peak: float, total_steps: int) -> Schedule:
     Both are linear. After Smith 2018, "A disciplined approach to neural network hyper-parameters".
     """
     _check(peak, total_steps)
-    top = max(1.0, WARM_UP * total_steps)
+    top = max(1.0, 0.1 * total_steps)
     return lambda step: peak * min(step / top, (total_steps + 1 - step) / (total_steps + 1 - top))
 
 
