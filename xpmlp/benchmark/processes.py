@@ -14,15 +14,10 @@ def ask(
     module: str, task: Mapping[str, Any], start: Sequence[str] = (), timeout: float | None = None, **environment: str
 ) -> tuple[list[dict[str, Any]], str]:
     """Return all that a module answers in a process of its own, and why it failed, where it did; `start` starts it."""
+    command = [*start, sys.executable, "-m", f"xpmlp.benchmark.{module}", json.dumps(task)]
+    env = {**os.environ, **environment}
     try:
-        done = subprocess.run(
-            [*start, sys.executable, "-m", f"xpmlp.benchmark.{module}", json.dumps(task)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-            env={**os.environ, **environment},
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, env=env)
     except subprocess.TimeoutExpired:
         return [], f"no end after {timeout} s"
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"at"')]

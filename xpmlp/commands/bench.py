@@ -44,14 +44,13 @@ def bench(context: click.Context, /, **values: Any) -> None:
 
     options = _benchmark.Options(**values)
     given = {name for name in values if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if options.ranks is None and "launcher" in given:
+        missing = "--ranks, which are missing: add them, as --ranks 1,2,4"
+        raise ConfigError(f"--launcher {options.launcher} starts {missing}")
     if options.ranks is None:
-        if "launcher" in given:
-            raise ConfigError(
-                f"--launcher {options.launcher} starts --ranks, which are missing: add them, as --ranks 1,2,4"
-            )
         _benchmark.run(options)
         return
-    if alien := sorted(given & {"peers", "cold"}):
-        name = {"peers": "--peers", "cold": "--cold" if options.cold else "--no-cold"}[alien[0]]
-        raise ConfigError(f"{name} is not for --ranks, which times xpmlp alone: leave one of them out")
+    for name, flag in {"cold": "--cold" if options.cold else "--no-cold", "peers": "--peers"}.items():
+        if name in given:
+            raise ConfigError(f"{flag} is not for --ranks, which times xpmlp alone: leave one of them out")
     _ranks.run(options, options.ranks)
