@@ -81,7 +81,12 @@ def body(program: Program) -> str:
     lines = []
 
     def code(symbol: Symbol) -> str:
-        return _number(symbol) if symbol.operation == "number" else names[id(symbol)]
+        if symbol.operation != "number":
+            return names[id(symbol)]
+        (value,) = symbol.operands
+        if not np.isfinite(value):
+            raise TypeError(f"{value} in a function of elements: expected finite numbers")
+        return f"{TYPES[symbol.dtype.name]}({value!r})"
 
     for k, symbol in enumerate(program.steps):
         kind, names[id(symbol)] = TYPES[symbol.dtype.name], f"t{k}"
@@ -89,13 +94,6 @@ def body(program: Program) -> str:
         lines.append(f"const {kind} t{k} = {expression.format(*map(code, symbol.operands))};")
     lines += [f"{name} = {code(value)};" for name, value in program.outputs.items()]
     return "\n".join(lines)
-
-
-def _number(symbol: Symbol) -> str:
-    (value,) = symbol.operands
-    if not np.isfinite(value):
-        raise TypeError(f"{value} in a function of elements: expected finite numbers")
-    return f"{TYPES[symbol.dtype.name]}({value!r})"
 
 
 _OPTIONS = {dtype: (f"-DREAL={TYPES[dtype]}",) for dtype in ("float32", "float64")}
@@ -252,13 +250,12 @@ def cross_entropy(S: Any, labels: Any) -> tuple[Any, Any, Any]:
         return delta, loss, correct
     n, c = S.shape
     real = S.dtype.type
-    delta, loss, correct = cupy.empty_like(S), cupy.empty((), real), cupy.empty((), np.int32)
+    outputs = cupy.empty_like(S), cupy.empty((), real), cupy.empty((), np.int32)
     n_blocks = min(-(-n * 32 // _THREADS), _MOST_BLOCKS)
-    outputs = delta, loss, correct
     # Of a Python number a raw kernel would make 8 bytes.
     numbers = np.int32(n), np.int32(c), real(1 / n)
-    kernel = _cross_entropy[S.dtype.name]
-    kernel((n_blocks,), (_THREADS,), (S, labels, *outputs, *_workspace(S.dtype.name), *numbers))
+    arguments = S, labels, *outputs, *_workspace(S.dtype.name), *numbers
+    _cross_entropy[S.dtype.name]((n_blocks,), (_THREADS,), arguments)
     return outputs
 
 

@@ -73,15 +73,12 @@ def merged(shapes: Sequence[tuple[int, ...]]) -> tuple[list[str], list[tuple[int
     """
     whole = np.broadcast_shapes(*shapes)
     padded = [(1,) * (len(whole) - len(shape)) + tuple(shape) for shape in shapes]
-    has = [tuple(shape[axis] == whole[axis] and whole[axis] != 1 for shape in padded) for axis in range(len(whole))]
+    has = [tuple(shape[axis] == length for shape in padded) for axis, length in enumerate(whole)]
     groups: list[list[int]] = []
     for axis, length in enumerate(whole):
-        joins = groups and (
-            length == 1  # one element there, whatever the others have
-            or all(whole[k] == 1 for k in groups[-1])
-            or has[axis] == next(has[k] for k in groups[-1] if whole[k] != 1)
-        )
-        if joins:
+        if length == 1:
+            continue  # all arrays have one element there
+        if groups and has[axis] == has[groups[-1][-1]]:
             groups[-1].append(axis)
         else:
             groups.append([axis])

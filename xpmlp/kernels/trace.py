@@ -83,13 +83,10 @@ class Program:
         self.outputs: dict[str, Symbol] = dict(zip(names, values, strict=True))
         """By the arrays that they overwrite, or the names of new ones."""
         self.new = {name: value for name, value in self.outputs.items() if name not in self.arrays}
-        used: set[int] = set()
-        waiting = list(values)
-        while waiting:
-            symbol = waiting.pop()
-            if id(symbol) not in used:
-                used.add(id(symbol))
-                waiting += [operand for operand in symbol.operands if isinstance(operand, Symbol)]
+        used = {id(value) for value in values}
+        for symbol in reversed(self._noted.values()):  # each was noted behind its operands
+            if id(symbol) in used:
+                used |= {id(operand) for operand in symbol.operands}
         noted = [symbol for symbol in self._noted.values() if id(symbol) in used]
         self.scalars = [symbol for symbol in noted if symbol.operation == "scalar"]
         self.steps = [symbol for symbol in noted if symbol.operation not in ("array", "scalar", "number")]
