@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import importlib
+import warnings
 from importlib.metadata import entry_points
 from typing import Any, cast
 
@@ -85,6 +86,16 @@ def backend_of(array: Any) -> Backend:
     raise ArrayError(
         f"a {type(array).__name__} of {root} belongs to no backend: expected an array of {', '.join(backend_names())}"
     )
+
+
+def reopened(spec: str, dtype: str | None = None) -> Backend:
+    """Return the backend that a pickle or a copy was on, or NumPy where that cannot run here, which a warning says."""
+    try:
+        return get_backend(spec, dtype)
+    except BackendError as error:
+        problem = str(error).removesuffix(f", {CPU_WAY_OUT}")
+        warnings.warn(f"what was on {spec} opens on NumPy: {problem}", stacklevel=3)
+        return get_backend("numpy")
 
 
 def backend_names() -> list[str]:

@@ -51,6 +51,10 @@ class CupyBackend(Backend):
     def devices(cls) -> tuple[str | None, ...]:
         return (None, *map(str, range(1, ask_driver().devices)))
 
+    @property
+    def spec(self) -> str:
+        return f"cupy:{self.device.id}"
+
     def __str__(self) -> str:
         return f"cupy on cuda:{self.device.id}"
 

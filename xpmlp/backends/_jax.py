@@ -52,6 +52,10 @@ class JaxBackend(Backend):
         device = min(array.devices(), key=lambda device: device.id)  # of several the first
         return cls(f"{device.platform}:{jax.devices(device.platform).index(device)}")
 
+    @property
+    def spec(self) -> str:
+        return f"jax:{self.device.platform}:{jax.devices(self.device.platform).index(self.device)}"
+
     def _put(self, array: np.ndarray) -> Any:
         narrowed = jax.dtypes.canonicalize_dtype(array.dtype)
         if narrowed != array.dtype:  # JAX does it silently, to 64-bit types unless x64 is on

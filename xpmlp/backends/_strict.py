@@ -32,6 +32,10 @@ class StrictBackend(Backend):
         self.device = xp.Device(known[device or "cpu"])
 
     @property
+    def spec(self) -> str:
+        return self.name if "CPU" in self._device_name else f"{self.name}:{self._device_name}"
+
+    @property
     def _device_name(self) -> str:
         return str(self.device).split("'")[1]
 

@@ -140,13 +140,7 @@ class Backend(ABC):
         return carry
 
     def use_tf32(self) -> None:
-        """Let products of float32 run in TF32, a precision that some GPUs have.
-
-        Raises
-        ------
-        BackendError
-            If the library or the device has none.
-        """
+        """Let products of float32 run in TF32, a precision that some GPUs have; refuse it where there is none."""
         raise BackendError(f"{self} has no TF32, a precision of NVIDIA's GPUs: leave the precision tf32 out")
 
     def synchronize(self) -> None:
@@ -169,6 +163,11 @@ class Backend(ABC):
     @abstractmethod
     def describe(self) -> dict[str, str]:
         """Return the library's version, the device, and what decides the precision of products."""
+
+    @property
+    def spec(self) -> str:
+        """What `get_backend` is given for the same library and device."""
+        return f"{self.name}:{self.device}"
 
     def __repr__(self) -> str:
         return f"<xpmlp backend {self}>"
@@ -285,9 +284,8 @@ def keep_freed_memory() -> None:
     page, each cleared first: half the time of a step of 784-256-128-10. This holds for the whole process; with
     another C library it does nothing, and values that the user set in the environment stay.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    if any(name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")):
+    settings = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+    if not sys.platform.startswith("linux") or any(name in os.environ for name in settings):
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -86,18 +86,7 @@ class Layout:
         return tuple(layers)
 
     def flatten(self, layers: Iterable[Layer]) -> Array:
-        """Return the layers' arrays, parameters or gradients, as one new vector.
-
-        Parameters
-        ----------
-        layers : sequence of (W, b)
-            Arrays of the shapes that `unflatten` gives.
-
-        Raises
-        ------
-        ShapeError
-            If there are more or fewer layers, or one has another shape.
-        """
+        """Return parameters or gradients, arrays of the shapes that `unflatten` gives, as one new vector."""
         arrays = tuple(array for layer in layers for array in layer)
         found = [tuple(array.shape[-2:]) for array in arrays]
         expected = [shape for fan_in, fan_out in self.shapes for shape in ((fan_in, fan_out), (1, fan_out))]
