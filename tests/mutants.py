@@ -1,9 +1,15 @@
-# ruff: noqa: T201
+# ruff: noqa: E402, T201
 """Put one fault at a time into a copy of the project, and show which test finds it, and in which mode.
 
 ``python tests/mutants.py``, in an environment where CuPy has the emulated CUDA device. `tests/mutants_table.py` has
 the faults. It fails unless every fault is found, and every test that is to find one passes without it.
 """
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)  # not tests/, where the folder math would be taken for the module
 
 import argparse
 import ast
@@ -13,16 +19,11 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from tests.mutants_table import MUTANTS, Mutant  # noqa: E402
+from tests.mutants_table import MUTANTS, Mutant
 
 MODES = {
     "plain": {"CUDA_ON_CPU": "0"},

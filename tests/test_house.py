@@ -14,7 +14,8 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from tests.conftest import ROOT, run_python
-from xpmlp import MLPClassifier, TrainConfig, train
+from xpmlp import MLPClassifier, TrainConfig
+from xpmlp.training.run import train_network as train
 from xpmlp.training.steps import compiled_step
 
 PACKAGE = ROOT / "xpmlp"
@@ -32,7 +33,7 @@ BELOW = {
     "communication": {"errors"},
     "storage": {"errors"},
     "data": {"errors", "namespaces", "kernels", "backends"},
-    "models": {"errors", "namespaces", "math", "backends", "storage"},
+    "models": {"errors", "namespaces", "math", "backends", "storage", "data"},
     "training": {
         *("errors", "namespaces", "kernels", "math", "backends", "communication", "storage", "data", "models"),
     },

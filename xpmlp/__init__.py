@@ -19,16 +19,35 @@ from xpmlp.math.network import backward, forward, score
 
 if TYPE_CHECKING:
     from xpmlp.backends import Backend, available_backends, backend_of, get_backend
-    from xpmlp.data import Dataset, DeviceLoader, load_dataset
+    from xpmlp.data import Dataset, DeviceLoader, LoadedData, load_dataset
     from xpmlp.estimators.classifier import MLPClassifier
     from xpmlp.estimators.regressor import MLPRegressor
-    from xpmlp.models.model import Model, load
+    from xpmlp.math.optimizers import Optimizer, adam, adamw, sgd
+    from xpmlp.math.schedules import constant, cosine, one_cycle
+    from xpmlp.models.model import Evaluation, Model, ModelInfo, load
     from xpmlp.training.config import TrainConfig
-    from xpmlp.training.evaluation import evaluate
-    from xpmlp.training.records import Callback, Checkpoint, History
+    from xpmlp.training.records import Callback, Checkpoint, EpochMetrics, History, Plan
     from xpmlp.training.train import train
 
 __version__ = "0.1.0"
+
+_LAZY = {
+    name: module
+    for module, names in {
+        "xpmlp.backends": ("Backend", "available_backends", "backend_of", "get_backend"),
+        "xpmlp.data": ("Dataset", "DeviceLoader", "LoadedData", "load_dataset"),
+        "xpmlp.estimators.classifier": ("MLPClassifier",),
+        "xpmlp.estimators.regressor": ("MLPRegressor",),
+        "xpmlp.math.optimizers": ("Optimizer", "adam", "adamw", "sgd"),
+        "xpmlp.math.schedules": ("constant", "cosine", "one_cycle"),
+        "xpmlp.models.model": ("Evaluation", "Model", "ModelInfo", "load"),
+        "xpmlp.training.config": ("TrainConfig",),
+        "xpmlp.training.records": ("Callback", "Checkpoint", "EpochMetrics", "History", "Plan"),
+        "xpmlp.training.train": ("train",),
+    }.items()
+    for name in names
+}
+"""What needs NumPy, or is seldom asked for, by the module that it is imported from when it is."""
 
 __all__ = [
     "ArrayError",
@@ -42,42 +61,40 @@ __all__ = [
     "DataError",
     "Dataset",
     "DeviceLoader",
+    "EpochMetrics",
+    "Evaluation",
     "History",
     "Layout",
+    "LoadedData",
     "MLPClassifier",
     "MLPRegressor",
     "Model",
+    "ModelInfo",
+    "Optimizer",
+    "Plan",
     "ShapeError",
     "TrainConfig",
     "TrainingError",
     "XpmlpError",
+    "adam",
+    "adamw",
     "available_backends",
     "backend_of",
     "backward",
-    "evaluate",
+    "constant",
+    "cosine",
     "forward",
     "get_backend",
     "init",
     "load",
     "load_dataset",
     "log_softmax",
+    "one_cycle",
     "score",
+    "sgd",
     "softmax",
     "train",
 ]
-
-_LAZY = {
-    **dict.fromkeys(("Backend", "available_backends", "backend_of", "get_backend"), "xpmlp.backends"),
-    **dict.fromkeys(("Dataset", "DeviceLoader", "load_dataset"), "xpmlp.data"),
-    "TrainConfig": "xpmlp.training.config",
-    "MLPClassifier": "xpmlp.estimators.classifier",
-    "MLPRegressor": "xpmlp.estimators.regressor",
-    **dict.fromkeys(("Model", "load"), "xpmlp.models.model"),
-    **dict.fromkeys(("Callback", "Checkpoint", "History"), "xpmlp.training.records"),
-    "evaluate": "xpmlp.training.evaluation",
-    "train": "xpmlp.training.train",
-}
-"""What needs NumPy, imported when it is first asked for."""
 
 
 def __getattr__(name: str) -> Any:

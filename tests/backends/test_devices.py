@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from tests.conftest import make_dataset
-from xpmlp import DeviceLoader, MLPClassifier, MLPRegressor, Model, TrainConfig, evaluate, train
+from xpmlp import DeviceLoader, MLPClassifier, MLPRegressor, Model, TrainConfig
 from xpmlp.benchmark.checking import check_one_pass, check_training, make_problem
 from xpmlp.math.layout import Layout
 from xpmlp.models.model import ModelInfo
+from xpmlp.training.evaluation import evaluate
+from xpmlp.training.run import train_network as train
 
 pytestmark = [
     pytest.mark.needs("cupy:1"),

@@ -34,7 +34,7 @@ from xpmlp.training.distributed import parts_of
 from xpmlp.training.evaluation import evaluate
 from xpmlp.training.folder import read_checkpoint
 from xpmlp.training.records import Callback
-from xpmlp.training.train import train
+from xpmlp.training.run import train_network as train
 
 LAUNCH_ENV = environment(
     PYTHONDONTWRITEBYTECODE="1",
@@ -180,7 +180,7 @@ from xpmlp.backends import get_backend
 from xpmlp.communication import join, leave
 from xpmlp.training.config import TrainConfig
 from xpmlp.training.evaluation import evaluate
-from xpmlp.training.train import train
+from xpmlp.training.run import train_network as train
 
 settings, spec, out = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
 backend, ranks = get_backend(spec, settings["dtype"]), join()

@@ -15,7 +15,7 @@ from xpmlp.errors import ArrayError, ConfigError, DataError
 from xpmlp.math.elements import scaled
 from xpmlp.math.schedules import constant, fading
 from xpmlp.training.config import TrainConfig
-from xpmlp.training.train import train
+from xpmlp.training.run import train_network as train
 
 SHAPES = [(28, 28), (8, 8), (5, 9), (2, 3)]
 CONFIG = TrainConfig(hidden=(16, 8), epochs=3, batch_size=16, learning_rate=0.1, deform=1.0)

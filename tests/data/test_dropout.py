@@ -13,7 +13,7 @@ from xpmlp.errors import ConfigError
 from xpmlp.math.layout import Layout
 from xpmlp.math.network import backward, forward, score
 from xpmlp.training.config import TrainConfig
-from xpmlp.training.train import train
+from xpmlp.training.run import train_network as train
 
 CONFIG = TrainConfig(hidden=(16, 8), epochs=3, batch_size=16, learning_rate=0.1, dropout=0.25)
 

@@ -478,7 +478,8 @@ def test_twenty_gigabytes_are_trained_on_in_little_memory(tmp_path):
     """A sparse file of 25 million images, 50 steps in random order."""
     code = f"""
 import numpy as np
-from xpmlp import Callback, Dataset, TrainConfig, get_backend, train
+from xpmlp import Callback, Dataset, TrainConfig, get_backend
+from xpmlp.training.run import train_network as train
 
 n = 20 * 10**9 // 784
 images = np.memmap({str(tmp_path / "images")!r}, np.uint8, "w+", shape=(n, 28, 28))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import make_dataset
-from xpmlp import MLPClassifier, MLPRegressor, TrainConfig, train
+from xpmlp import MLPClassifier, MLPRegressor, TrainConfig
+from xpmlp.training.run import train_network as train
 from xpmlp.training.steps import compiled_gradient, compiled_step
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

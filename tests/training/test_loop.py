@@ -2,9 +2,10 @@
 
 import pytest
 
-from xpmlp import MLPClassifier, TrainConfig, train
+from xpmlp import MLPClassifier, TrainConfig
 from xpmlp.backends._numpy import NumpyBackend
 from xpmlp.training.records import Callback
+from xpmlp.training.run import train_network as train
 
 CONFIG = TrainConfig(hidden=(6,), epochs=2, batch_size=20, val_size=0)
 """Of 240 images: 12 steps an epoch."""

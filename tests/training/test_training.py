@@ -23,6 +23,7 @@ from xpmlp.training.config import TrainConfig, make_optimizer
 from xpmlp.training.evaluation import Evaluation, evaluate
 from xpmlp.training.objectives import ImageObjective
 from xpmlp.training.records import Callback, EpochMetrics, History, Plan
+from xpmlp.training.run import train_network as train
 from xpmlp.training.steps import (
     make_evaluation_step,
     make_gradient_step,
@@ -30,7 +31,6 @@ from xpmlp.training.steps import (
     make_update_step,
     zero_totals,
 )
-from xpmlp.training.train import train
 
 SMALL = TrainConfig(hidden=(16, 8), epochs=4, batch_size=16, learning_rate=0.1)
 
@@ -207,8 +207,8 @@ class TestARun:
                 clock[0] += 2
                 waited.append(clock[0])
 
-        monkeypatch.setattr("xpmlp.training.train.evaluate_rows", evaluate_slowly)
-        monkeypatch.setattr("xpmlp.training.train.time.perf_counter", lambda: clock[0])
+        monkeypatch.setattr("xpmlp.training.run.evaluate_rows", evaluate_slowly)
+        monkeypatch.setattr("xpmlp.training.run.time.perf_counter", lambda: clock[0])
         _, history = train(SMALL, tiny, Device())
         assert [epoch.seconds for epoch in history.epochs] == [2.0] * 4, "the wait for the last step counts"
         assert len(waited) == 4

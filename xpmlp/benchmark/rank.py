@@ -15,8 +15,8 @@ from xpmlp.communication import Communicator, join, join_gpus, leave
 from xpmlp.data import load_dataset
 from xpmlp.math.layout import Layout
 from xpmlp.training.config import TrainConfig
+from xpmlp.training.run import train_network
 from xpmlp.training.steps import TAIL
-from xpmlp.training.train import train
 
 SUMMED = tuple(4**k for k in range(12))  # how many numbers, beside those of a step: from 4 bytes to 17 MB of float32
 _PATIENCE = 0.3  # seconds after which no further sum of a length is begun, once there were five
@@ -38,7 +38,7 @@ def main() -> None:
     for batch_size in (size for size in task["batch_sizes"] if size <= len(data)):
         n = min(task["steps"], len(data) // batch_size) * batch_size  # whole batches
         part = dataclasses.replace(data, images=data.images[:n], labels=data.labels[:n])
-        _, history = train(TrainConfig(**settings, batch_size=batch_size), part, backend, communicator=ranks)
+        _, history = train_network(TrainConfig(**settings, batch_size=batch_size), part, backend, communicator=ranks)
         if ranks.rank == 0:
             timed = history.epochs[1:]  # the first compiles and fills the caches
             seconds = [epoch.seconds / history.plan.steps_per_epoch for epoch in timed]

@@ -17,10 +17,9 @@ from xpmlp.commands._progress import Say
 from xpmlp.communication import Communicator
 from xpmlp.data import LoadedData
 from xpmlp.errors import CheckpointError
-from xpmlp.models.model import ModelInfo
+from xpmlp.models.model import Evaluation, ModelInfo
 from xpmlp.training.config import TrainConfig
 from xpmlp.training.drawing import plot_history
-from xpmlp.training.evaluation import Evaluation
 from xpmlp.training.folder import RunFolder
 from xpmlp.training.records import Callback, Checkpoint, EpochMetrics, History, Plan
 

@@ -24,11 +24,12 @@ from xpmlp.communication import Communicator, abort, join, join_gpus, leave, tho
 from xpmlp.data import LoadedData, load_dataset
 from xpmlp.data.datasets import DATA_VARIABLE
 from xpmlp.errors import CheckpointError, CommunicationError, ConfigError, TrainingError, XpmlpError
+from xpmlp.models.model import Evaluation
 from xpmlp.training.config import RECIPES, TrainConfig, continued
-from xpmlp.training.evaluation import Evaluation, evaluate
+from xpmlp.training.evaluation import evaluate
 from xpmlp.training.folder import RunFolder, read_checkpoint, read_json, read_metrics, read_settings
 from xpmlp.training.records import Callback, Checkpoint, History, Plan
-from xpmlp.training.train import is_reached, train
+from xpmlp.training.run import is_reached, train_network
 
 _EACH_HOSTS = ("data_dir", "threads")
 """Options that may differ between the ranks; one without takes rank 0's."""
@@ -239,7 +240,7 @@ def _train(work: Run, callbacks: Sequence[Callback]) -> tuple[Any, History]:
     """Train until the end, or until a signal has come to any rank, which all learn of."""
     stop, task = StopRequest(), work.task
     with stop.listening():
-        theta, history = train(
+        theta, history = train_network(
             task.config,
             work.data.train,
             work.device,

@@ -8,9 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from xpmlp.backends import backend_of
 from xpmlp.data import idx
 from xpmlp.data.download import Progress, download
 from xpmlp.data.sources import FILES, SOURCES
@@ -27,33 +29,39 @@ _NAMES = ("auto", *SOURCES, "digits", "idx:FOLDER")
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled images on the host.
+    """Labelled images, or other samples, on the host.
 
     Parameters
     ----------
-    images : numpy.ndarray of uint8, shape (n, height, width)
-        Grey values from 0 to `max_value`.
+    images : numpy.ndarray, shape (n, height, width)
+        Of uint8: grey values from 0 to `max_value`. Of float32 or float64: finite numbers, which are taken as they are.
     labels : numpy.ndarray of any integer dtype, shape (n,)
         Each image's class, an index into `class_names`.
-    class_names : tuple of str
-        What the classes are called.
-    max_value : int
-        The grey value that counts as 1 (255 in MNIST, 16 in the digits).
+    class_names : tuple of str or None
+        What the classes are called; None: their numbers, up to the greatest label.
+    max_value : int or None
+        The grey value that counts as 1 (255 in MNIST, 16 in the digits); None: 255 of bytes, 1 of floats.
     provenance : str
         Where it came from, in one line.
     """
 
     images: np.ndarray
     labels: np.ndarray
-    class_names: tuple[str, ...]
-    max_value: int
-    provenance: str
+    class_names: tuple[str, ...] = None  # type: ignore[assignment]  # filled in where it is left out
+    max_value: int = None  # type: ignore[assignment]
+    provenance: str = "a data set in memory"
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
-        problem, n_classes = "", len(self.class_names)
-        if images.ndim != 3 or images.dtype != np.uint8:
-            problem = f"images of {images.dtype}, shape {images.shape}: expected uint8 (n, height, width)"
+        is_bytes = images.dtype == np.uint8
+        if self.max_value is None:
+            object.__setattr__(self, "max_value", 255 if is_bytes else 1)
+        if self.class_names is None and labels.size and labels.dtype.kind in "iu":
+            greatest = min(max(0, int(labels.max())), _MOST_CLASSES)
+            object.__setattr__(self, "class_names", tuple(map(str, range(greatest + 1))))
+        problem, n_classes = "", len(self.class_names or ())
+        if images.ndim != 3 or not (is_bytes or images.dtype in (np.float32, np.float64)):
+            problem = f"images of {images.dtype}, shape {images.shape}: expected uint8 or floats (n, height, width)"
         elif labels.ndim != 1 or labels.dtype.kind not in "iu":
             problem = f"labels of {labels.dtype}, shape {labels.shape}: expected integers (n,)"
         elif len(images) != len(labels):
@@ -65,8 +73,32 @@ class Dataset:
             problem = f"a label is {found}: expected 0 to {n_classes - 1}"
         elif not 0 < self.max_value <= 255:
             problem = f"max_value {self.max_value}: expected 1 to 255"
+        elif not is_bytes and not np.isfinite(images).all():
+            problem = "some numbers are infinite or NaN: expected finite ones"
         if problem:
             raise DataError(f"{self.provenance}: {problem}")
+
+    @classmethod
+    def of(cls, X: Any, y: Any) -> "Dataset":
+        """Return samples and their classes as a data set on the host.
+
+        Parameters
+        ----------
+        X : array, shape (n, d) or (n, height, width)
+            Bytes, or numbers that are taken as they are: NumPy's, another library's, or what NumPy makes an array of.
+        y : array, shape (n,)
+            Numbers, booleans or strings; what they are called is the classes' names, in their order.
+        """
+        X, y = (np.asarray(on_host(array)) for array in (X, y))
+        if X.dtype.kind in "iub" and X.dtype != np.uint8:
+            X = X.astype(np.float64)
+        if y.ndim != 1 or y.dtype.kind not in "iubfUS":
+            raise DataError(f"y of {y.dtype}, shape {y.shape}: expected a class for each sample, (n,)")
+        classes, labels = np.unique(y, return_inverse=True)
+        if len(classes) > _MOST_CLASSES:
+            raise DataError(f"y has {len(classes)} classes: expected at most {_MOST_CLASSES}")
+        images = X[:, None, :] if X.ndim == 2 else X
+        return cls(images, labels.astype(np.int32), tuple(str(name) for name in classes.tolist()))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -88,6 +120,12 @@ class Dataset:
         return hashlib.sha256(f"{self.images_sum} {labels} {self.max_value} {self.class_names}".encode()).hexdigest()
 
 
+def on_host(array: Any) -> Any:
+    """Return another library's array as NumPy's, and what is none as it is."""
+    is_foreign = hasattr(array, "__dlpack__") and not isinstance(array, np.ndarray | np.generic)
+    return backend_of(array).to_numpy(array) if is_foreign else array
+
+
 @dataclass(frozen=True)
 class LoadedData:
     """A data set as `load_dataset` found it."""
@@ -100,6 +138,23 @@ class LoadedData:
     """Why it was chosen, where the user left the choice."""
     warning: str = ""
     """What the user should know about its files."""
+
+
+def parts_of(data: Any) -> tuple[Dataset, Dataset | None]:
+    """Return the data set to train on, and the one to test on where there is one, of whatever stands for them.
+
+    Raises
+    ------
+    DataError
+        If it is neither a data set with its two parts, nor one part, nor samples and classes.
+    """
+    if isinstance(data, LoadedData):
+        return data.train, data.test
+    if isinstance(data, Dataset):
+        return data, None
+    if isinstance(data, tuple) and len(data) == 2:
+        return Dataset.of(*data), None
+    raise DataError(f"data is a {type(data).__name__}: expected what load_dataset returns, a Dataset, or (X, y)")
 
 
 def load_dataset(

@@ -98,6 +98,13 @@ class DeviceLoader:
         """
         return (self._read(batch) for batch in self.batches(permutation, start))
 
+    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        """Return an iterator over the batches of all images, in the data set's own order."""
+        return self.epoch(np.arange(self._n))
+
+    def __len__(self) -> int:
+        return self._n // self.batch_size if self.drop_last else -(-self._n // self.batch_size)
+
     def batches(self, permutation: np.ndarray, start: int = 0) -> Iterator[Batch]:
         """Return an iterator over the same batches in the form that `read_batch` reads; see `epoch` for the arguments.
 
@@ -218,7 +225,7 @@ class Staging:
 
         The device's may come from a pool, out of memory that queued steps still read: the first copy waits for these.
         """
-        images = self.copier.host_buffer((self._batch_size, self._images.shape[1]), "uint8")
+        images = self.copier.host_buffer((self._batch_size, self._images.shape[1]), self._images.dtype.name)
         labels = self.copier.host_buffer((self._batch_size,), "int32")
         buffers = self.copier.device_buffer(images), self.copier.device_buffer(labels)
         slot = Slot(images, labels, *buffers, copied=self.copier.event(), used=self.copier.event())

@@ -1,5 +1,6 @@
 """What the two estimators have in common: what they are given is checked, fitted, and predicted for."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
@@ -24,6 +25,7 @@ from xpmlp.estimators.inputs import (
     require_same_place,
 )
 from xpmlp.estimators.labels import DeviceLabels
+from xpmlp.estimators.packing import packed, unpacked
 from xpmlp.estimators.rates import Rates
 from xpmlp.estimators.scores import infer
 from xpmlp.math.layout import Layout
@@ -243,6 +245,15 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
                 W, b = (place.xp.astype(array, getattr(place.xp, dtype), copy=False) for array in here)
                 layers.append((W, place.xp.reshape(b, (1, -1))))
             return infer(layers, X, self.activation, self.out_activation_)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle or a copy holds: arrays on the host, each with where it was."""
+        return {name: packed(value) for name, value in super().__getstate__().items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("once")  # not for each array
+            super().__setstate__({name: unpacked(value) for name, value in state.items()})
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

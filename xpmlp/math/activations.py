@@ -56,15 +56,14 @@ ACTIVATIONS = {
 
 
 class Head(NamedTuple):
-    """What stands behind the last layer: the inverse of a canonical link, and the loss that belongs to it.
-
-    So the gradient of the summed losses by S is P − T, whichever it is.
-    """
+    """What stands behind the last layer: the inverse of a canonical link, and the loss that belongs to it."""
 
     predict: Callable[[Any, Array], Array]
     """From the namespace and the sums S, (…, n, c), to the predictions P."""
     losses: Callable[[Any, Array, Array], Array]
     """From the namespace, S and the targets T to the loss of each sample and output, (…, n, c)."""
+    delta: Callable[[Array, Array], Array] = lambda P, T: P - T
+    """From P, which is handed over, and T to the gradient by S of the summed losses; of a canonical link P − T."""
     reported: Callable[[Any, Array, Array], Array] | None = None
     """From the namespace, S and T to the loss of each sample that scikit-learn reports, (…, n); None: the sum of the
     same."""

@@ -104,9 +104,16 @@ def sgd_step(xp: Any, theta: Array, gradient: Array, *, rate: Scalar) -> Array:
 
 @elements("theta", "velocity", fixed=("nesterov", "rate_inside"))
 def momentum_step(
-    xp: Any, theta: Array, velocity: Array, gradient: Array,
-    *, rate: Scalar, momentum: Scalar, nesterov: bool, rate_inside: bool,
-) -> tuple[Array, Array]:  # fmt: skip
+    xp: Any,
+    theta: Array,
+    velocity: Array,
+    gradient: Array,
+    *,
+    rate: Scalar,
+    momentum: Scalar,
+    nesterov: bool,
+    rate_inside: bool,
+) -> tuple[Array, Array]:
     """One step of momentum, Polyak's or Nesterov's, the rate outside of the velocity or inside."""
     if rate_inside:
         gradient = -rate * gradient
@@ -117,9 +124,17 @@ def momentum_step(
 
 @elements("theta", "m", "v")
 def adam_step(
-    xp: Any, theta: Array, m: Array, v: Array, gradient: Array,
-    *, rate: Scalar, beta1: Scalar, beta2: Scalar, epsilon: Scalar,
-) -> tuple[Array, Array, Array]:  # fmt: skip
+    xp: Any,
+    theta: Array,
+    m: Array,
+    v: Array,
+    gradient: Array,
+    *,
+    rate: Scalar,
+    beta1: Scalar,
+    beta2: Scalar,
+    epsilon: Scalar,
+) -> tuple[Array, Array, Array]:
     """One step of Adam, whose bias corrections are in the rate and in epsilon."""
     m = m + (1 - beta1) * (gradient - m)
     v = beta2 * v + (1 - beta2) * (gradient * gradient)
@@ -137,9 +152,16 @@ def shrunk(xp: Any, theta: Array, *, decay: Scalar) -> Array:
 
 @elements("loss", "correct", "steps", "finite")
 def accumulate(
-    xp: Any, loss: Array, correct: Array, steps: Array, finite: Array, batch_loss: Array, batch_correct: Array,
-    *, n: Scalar,
-) -> tuple[Array, Array, Array, Array]:  # fmt: skip
+    xp: Any,
+    loss: Array,
+    correct: Array,
+    steps: Array,
+    finite: Array,
+    batch_loss: Array,
+    batch_correct: Array,
+    *,
+    n: Scalar,
+) -> tuple[Array, Array, Array, Array]:
     """One more batch of n in the sums: losses, number correct, batches, and those before a loss that is not finite."""
     loss = loss + batch_loss * n
     return loss, correct + batch_correct, steps + 1, finite + xp.astype(xp.isfinite(loss), xp.int32)

@@ -72,7 +72,7 @@ def score(S: Array, T: Array, head: str = "softmax") -> tuple[Array, Array, Arra
         delta, loss, correct = cross_entropy(S, xp.astype(T, xp.int32, copy=False))  # F6, F7, B1
         return delta, loss, correct
     share, T = 1 / S.shape[-2], xp.astype(T, S.dtype, copy=False)
-    delta = (HEADS[head].predict(xp, S) - T) * share
+    delta = HEADS[head].delta(HEADS[head].predict(xp, S), T) * share
     return delta, xp.sum(HEADS[head].losses(xp, S, T), axis=(-2, -1)) * share, None
 
 
@@ -89,9 +89,13 @@ def cross_entropy(S: Array, labels: Array) -> tuple[Array, Array, Array]:
 
 
 def backward(
-    layers: Sequence[Layer], trail: Sequence[tuple[Array, Array]], delta: Array, activation: str = "relu",
-    masks: Sequence[Array] | None = None, into: Sequence[Layer] | None = None,
-) -> tuple[Layer, ...]:  # fmt: skip
+    layers: Sequence[Layer],
+    trail: Sequence[tuple[Array, Array]],
+    delta: Array,
+    activation: str = "relu",
+    masks: Sequence[Array] | None = None,
+    into: Sequence[Layer] | None = None,
+) -> tuple[Layer, ...]:
     """Return the loss's gradient by every weight and bias, (dW, db) for each layer.
 
     Parameters

@@ -88,9 +88,13 @@ def sgd(
 
 
 def adam(
-    beta1: float = 0.9, beta2: float = 0.999,
-    *, epsilon: float = 1e-8, weight_decay: float = 0.0, epsilon_hat: bool = False,
-) -> Optimizer:  # fmt: skip
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    *,
+    epsilon: float = 1e-8,
+    weight_decay: float = 0.0,
+    epsilon_hat: bool = False,
+) -> Optimizer:
     """Return Adam (Kingma & Ba 2015, "Adam: A Method for Stochastic Optimization", algorithm 1).
 
     With g the gradient plus weight_decay · theta, at step t::

@@ -4,16 +4,17 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpmlp.backends import get_backend
+from xpmlp.backends import get_backend, reopened
 from xpmlp.backends.base import Backend, computing
-from xpmlp.errors import ArrayError, CheckpointError, ConfigError, ShapeError
+from xpmlp.data.datasets import Dataset, parts_of
+from xpmlp.errors import ArrayError, CheckpointError, ConfigError, DataError, ShapeError
 from xpmlp.math.activations import softmax
 from xpmlp.math.layout import Layer, Layout
-from xpmlp.math.network import forward
+from xpmlp.math.network import forward, score
 from xpmlp.namespaces import Array, array_namespace
 from xpmlp.storage import tensors
 
@@ -25,6 +26,13 @@ CHECKPOINTS = "checkpoints"
 
 BATCH_SIZE = 1024
 """Images at a time, where the user does not say."""
+
+
+class Evaluation(NamedTuple):
+    """The mean loss and the fraction classified correctly."""
+
+    loss: float
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -80,9 +88,7 @@ def load(path: str | os.PathLike[str], backend: str | Backend = "auto") -> "Mode
             if not Path(path).is_dir() or file.exists():
                 raise  # else the run, which goes on, has a newer one
     theta, info = from_tensors(found, file)
-    device = backend if isinstance(backend, Backend) else get_backend(backend, theta.dtype.name)
-    with computing(device, BATCH_SIZE):
-        return Model(device, device.asarray(theta, copy=True), info)
+    return _placed(backend, theta, info)
 
 
 def find_model(path: str | os.PathLike[str]) -> Path:
@@ -109,7 +115,9 @@ def list_checkpoints(run: Path) -> list[Path]:
 
 
 class Model:
-    """A trained network on a backend's device.
+    """A trained network on a backend's device; `xpmlp.train` and `xpmlp.load` return one.
+
+    It can be pickled and copied: it opens on the same library and device where they are there, else on NumPy.
 
     Parameters
     ----------
@@ -119,6 +127,8 @@ class Model:
         Its parameters, there.
     info : ModelInfo
         What they are.
+    test : Dataset or None
+        What `evaluate` takes where it is given nothing; it is not saved, pickled or copied.
 
     Attributes
     ----------
@@ -126,8 +136,8 @@ class Model:
         As `ModelInfo` has them.
     """
 
-    def __init__(self, backend: Backend, theta: Array, info: ModelInfo) -> None:
-        self.backend, self.theta, self.info = backend, theta, info
+    def __init__(self, backend: Backend, theta: Array, info: ModelInfo, test: Dataset | None = None) -> None:
+        self.backend, self.theta, self.info, self._test = backend, theta, info, test
         self.layout, self.image_shape, self.max_value = info.layout, info.image_shape, info.max_value
         self.class_names, self.dataset = info.class_names, info.dataset
 
@@ -135,10 +145,51 @@ class Model:
         widths = "-".join(map(str, self.layout.sizes))
         return f"<xpmlp model {widths} of {self.dataset}, {self.theta.dtype}, {self.backend}>"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self.backend.spec, self.backend.to_numpy(self.theta), self.info)
+
     @property
     def layers(self) -> tuple[Layer, ...]:
         """Each layer's weights (fan_in × fan_out) and biases (1 × fan_out), on the device."""
         return self.layout.unflatten(self.theta)
+
+    def to(self, backend: str | Backend) -> "Model":
+        """Return the same model on another backend, as `get_backend` names it."""
+        theta = self.backend.to_numpy(self.theta)
+        return _placed(backend, theta, self.info, self._test)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a safetensors file, which `xpmlp.load` reads; whole, or not at all."""
+        write_model(path, self.backend.to_numpy(self.theta), self.info)
+
+    def evaluate(self, data: Any = None) -> Evaluation:
+        """Return the mean loss and the accuracy over a data set.
+
+        Parameters
+        ----------
+        data : LoadedData, Dataset, (X, y) or None
+            Of a loaded data set the test part is taken; None: that of what the model was trained on.
+
+        Raises
+        ------
+        DataError
+            If there is none, or its images or classes are not the network's.
+        """
+        part = self._test
+        if data is not None:
+            first, second = parts_of(data)
+            part = second or first
+        if part is None:
+            raise DataError("the model has no test data of its own: give evaluate a data set, or (X, y)")
+        number = {name: k for k, name in enumerate(self.class_names)}
+        unknown = [name for name in part.class_names if name not in number]
+        if unknown:
+            raise DataError(f"{part.provenance}: class {unknown[0]}: the network knows {', '.join(self.class_names)}")
+        labels = np.array([number[name] for name in part.class_names], np.int32)[part.labels]
+        with np.errstate(all="ignore"):
+            _, loss, correct = score(self.logits(part.images), labels)
+        assert correct is not None
+        return Evaluation(float(loss), int(correct) / len(part))
 
     def predict(self, images: Array, batch_size: int = BATCH_SIZE) -> Array:
         """Return each image's class, an index into `class_names`; see `predict_proba` for the arguments."""
@@ -151,8 +202,9 @@ class Model:
 
         Parameters
         ----------
-        images : array of uint8, shape (n, height, width) or (n, height · width)
-            Grey values from 0 to `max_value`: NumPy's, or of the backend's library and on its device.
+        images : array, shape (n, height, width) or (n, height · width)
+            Of uint8: grey values from 0 to `max_value`; of floats: taken as they are. NumPy's, or of the backend's
+            library and on its device.
         batch_size : int
             Images at a time.
 
@@ -164,7 +216,7 @@ class Model:
         Raises
         ------
         ArrayError
-            If the images are of another library, or not uint8.
+            If the images are of another library, or neither uint8 nor floats.
         ShapeError
             If they are of another size.
         """
@@ -177,8 +229,11 @@ class Model:
             raise ConfigError(f"batch size {batch_size}: expected at least 1")
         is_host = isinstance(images, np.ndarray)
         xp = array_namespace(images=images) if is_host else array_namespace(images=images, theta=self.theta)
-        if images.dtype != xp.uint8:
-            raise ArrayError(f"images are {images.dtype}: expected uint8, grey values from 0 to {self.max_value}")
+        is_bytes = images.dtype == xp.uint8
+        if not is_bytes and not xp.isdtype(images.dtype, "real floating"):
+            raise ArrayError(
+                f"images are {images.dtype}: expected uint8, grey values from 0 to {self.max_value}, or floats"
+            )
         n_pixels = self.layout.sizes[0]
         if tuple(images.shape[1:]) not in (self.image_shape, (n_pixels,)):
             height, width = self.image_shape
@@ -189,15 +244,31 @@ class Model:
         rows = xp.reshape(images, (n, n_pixels))
         parts = []
         with computing(self.backend, batch_size):
-            layers = self.layers
+            layers, share = self.layers, 1 / self.max_value if is_bytes else 1.0
             for first in range(0, max(1, n), batch_size):
                 batch = rows[first : min(first + batch_size, n), :]
-                batch = self.backend.asarray(batch) if is_host else batch
-                X = array_namespace(theta=self.theta).astype(batch, self.theta.dtype)
-                X *= 1 / self.max_value
+                if is_host:
+                    batch = self.backend.asarray(batch if is_bytes else batch.astype(self.theta_dtype, copy=False))
+                X = array_namespace(theta=self.theta).astype(batch, self.theta.dtype) * share
                 S, _ = forward(layers, X)
                 parts.append(self.backend.to_numpy(S) if is_host else S)
             return xp.concat(parts, axis=0)
+
+    @property
+    def theta_dtype(self) -> str:
+        """What it computes in, as NumPy calls it: float32 or float64."""
+        return "float64" if "float64" in str(self.theta.dtype) else "float32"
+
+
+def _placed(backend: str | Backend, theta: np.ndarray, info: ModelInfo, test: Dataset | None = None) -> Model:
+    device = backend if isinstance(backend, Backend) else get_backend(backend, theta.dtype.name)
+    with computing(device, BATCH_SIZE):
+        return Model(device, device.asarray(theta, copy=True), info, test)
+
+
+def _reopened(spec: str, theta: np.ndarray, info: ModelInfo) -> Model:
+    """Return a model that was pickled or copied."""
+    return _placed(reopened(spec, theta.dtype.name), theta, info)
 
 
 def to_tensors(theta: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:

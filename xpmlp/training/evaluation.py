@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
@@ -12,15 +11,9 @@ from xpmlp.data.datasets import Dataset
 from xpmlp.data.loading import Batch, DeviceLoader, row_dtype
 from xpmlp.errors import BackendError, DataError, TrainingError
 from xpmlp.math.layout import Layout
+from xpmlp.models.model import Evaluation
 from xpmlp.namespaces import Array
 from xpmlp.training.steps import Totals, make_evaluation_step, zero_totals
-
-
-class Evaluation(NamedTuple):
-    """The mean loss and the fraction classified correctly."""
-
-    loss: float
-    accuracy: float
 
 
 def evaluate(

@@ -150,8 +150,8 @@ class Callback:
     def on_step(self, step: int) -> None:
         """Do something after a step was queued (the device may still be at it); steps count from 1 over the run."""
 
-    def on_epoch(self, metrics: EpochMetrics) -> None:
-        """Do something after an epoch and its validation."""
+    def on_epoch(self, metrics: EpochMetrics) -> bool | None:
+        """Do something after an epoch and its validation; return True to let it be the last."""
 
     def on_checkpoint(self, take: Callable[[], Checkpoint]) -> None:
         """Do something where the run could go on: before the first step, after each epoch, every so many steps.
