@@ -130,7 +130,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 def measure(settings: dict[str, Any], train: xpmlp.Dataset, backend: xpmlp.Backend) -> dict[str, Any]:
     """Return what a run's last epoch reached, and its seconds."""
     began = time.perf_counter()
-    _, history = xpmlp.train(xpmlp.TrainConfig(**settings), train, backend)
+    _, history = xpmlp.train(train, backend=backend, **settings)
     last = history.epochs[-1]
     return {
         "val_accuracy": last.val_accuracy,

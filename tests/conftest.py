@@ -30,7 +30,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-from xpmlp.backends import Backend, get_backend  # noqa: E402
+from xpmlp.backends import Backend, get_backend, own_process  # noqa: E402
 from xpmlp.backends._driver import ask_driver  # noqa: E402
 from xpmlp.data import Dataset, idx  # noqa: E402
 from xpmlp.data.sources import SOURCES  # noqa: E402
@@ -229,7 +229,12 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def find_backend() -> Callable[..., Backend]:
     """Return a backend by its name; a test that calls this says so by the marker `needs`."""
-    return get_backend
+
+    def find(spec: str, dtype: str | None = None) -> Backend:
+        own_process(spec, dtype)
+        return get_backend(spec, dtype)
+
+    return find
 
 
 @pytest.fixture(params=SPECS)

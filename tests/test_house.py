@@ -217,9 +217,17 @@ class TestTheReadme:
         named = {number for numbers, _ in rows for number in numbers.split(", ")}
         assert named == set(found) == {f"F{k}" for k in range(1, 8)} | {f"B{k}" for k in range(1, 12)}
 
+    def test_its_python_trains_evaluates_saves_loads_and_predicts(self, backend, capsys, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (example,) = re.findall("## In Python\n\n```python\n(.*?)```", self.README, re.S)
+        assert example.count("\n") <= 10
+        exec(example.replace('"numpy"', repr(backend.spec)).replace('"auto"', repr(backend.spec)), {})
+        assert float(re.search(r"accuracy=(0\.\d+)", capsys.readouterr().out)[1]) > 0.95
+
     @pytest.mark.slow
-    def test_its_examples_run(self, capsys):
+    def test_its_examples_run(self, capsys, tmp_path, monkeypatch):
         """One after the other, as a reader pastes them; those that need a library only where it is."""
+        monkeypatch.chdir(tmp_path)
         names: dict[str, object] = {}
         needed = re.compile(r"^import (torch)\b", re.M)
         for example in re.findall("```python\n(.*?)```", self.README, re.S):

@@ -576,13 +576,29 @@ class TestTheCommand:
         monkeypatch.setattr(_run, "get_backend", lambda spec, *rest: spec)
         task = _run.Task(TrainConfig(), "cupy", None, "digits", None, None, None, None)
         ranks = Ranks(0, 3)
-        ranks.local_size = 3
+        ranks.local_size, ranks.gather = 3, lambda content: [content] * 3
         with pytest.raises(ConfigError, match="3 ranks on a host with 2 GPUs: start as many as it has"):
             _run._equip(task, ranks)
         ranks = Ranks(1, 2)
         ranks.local_size, ranks.local_rank = 2, 1
-        ranks.broadcast = lambda content: "cupy"
+        ranks.broadcast, ranks.gather = lambda content: "cupy", lambda content: [content] * 2
         assert _run._equip(task, ranks) == "cupy:1"
+        for spec in ("torch:cuda", "jax:gpu"):
+            ranks.broadcast = lambda content, spec=spec: spec
+            assert _run._equip(task, ranks) == f"{spec}:1"
+
+    def test_a_launcher_may_show_each_rank_a_gpu_of_its_own(self, monkeypatch):
+        from xpmlp.backends._driver import Driver
+        from xpmlp.commands import _run
+
+        monkeypatch.setattr(_run, "ask_driver", lambda: Driver(None, version=13000, devices=1))
+        monkeypatch.setattr(_run, "get_backend", lambda spec, *rest: spec)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+        task = _run.Task(TrainConfig(), "cupy", None, "digits", None, None, None, None)
+        ranks = Ranks(1, 4)
+        ranks.local_size, ranks.local_rank, ranks.broadcast = 4, 1, lambda content: "cupy"
+        ranks.gather = lambda content: [(content[0], str(k)) for k in (2, 3, 0, 1)]
+        assert _run._equip(task, ranks) == "cupy:0"
 
 
 class TestNccl:

@@ -26,7 +26,8 @@ class TestDataset:
         ("changes", "message"),
         [
             ({"images": np.zeros((240, 20), np.uint8)}, r"images of uint8, shape \(240, 20\): expected uint8"),
-            ({"images": np.zeros((240, 5, 4))}, "images of float64"),
+            ({"images": np.zeros((240, 5, 4), np.int32)}, "images of int32"),
+            ({"images": np.full((240, 5, 4), np.inf)}, "some numbers are infinite or NaN"),
             ({"labels": np.zeros((240, 1), np.uint8)}, r"labels of uint8, shape \(240, 1\): expected integers"),
             ({"labels": np.zeros(240)}, "labels of float64"),
             ({"labels": np.zeros(241, np.uint8)}, "240 images and 241 labels"),

@@ -29,7 +29,7 @@ _LIBRARIES = {"jaxlib": "jax", "array_api_strict": "array-api-strict"}
 
 
 def get_backend(spec: str = "auto", dtype: str | None = None, precision: str | None = None) -> Backend:
-    """Return the backend that a name stands for.
+    """Return the backend that a name stands for. No setting of the process or of the library is changed.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def get_backend(spec: str = "auto", dtype: str | None = None, precision: str | N
         ``torch``, ``jax``, ``array-api-strict`` or one that another package added, alone for its usual device or
         with a colon and a device: ``cupy:1``, ``torch:cuda``, ``jax:gpu``, ``array-api-strict:device1``.
     dtype : {"float32", "float64"} or None
-        What will be computed in: float64 switches JAX's 64-bit types on.
+        What will be computed in; float64 on JAX needs its 64-bit types (`jax_enable_x64`).
     precision : {"float32", "tf32"} or None
         Of products of float32: ``tf32`` lets the whole library, in this process, round their factors to TF32's 10 bits
         of mantissa, which NVIDIA's GPUs since Ampere multiply several times as fast. None and ``float32`` leave it as
@@ -86,6 +86,12 @@ def backend_of(array: Any) -> Backend:
     raise ArrayError(
         f"a {type(array).__name__} of {root} belongs to no backend: expected an array of {', '.join(backend_names())}"
     )
+
+
+def own_process(spec: str, dtype: str | None = None) -> None:
+    """Set for the whole process what a backend needs to compute in a dtype; for a program that owns it."""
+    with contextlib.suppress(BackendError):  # `get_backend` says it
+        backend_class("numpy" if spec == "auto" else spec.partition(":")[0]).own_process(dtype)
 
 
 def reopened(spec: str, dtype: str | None = None) -> Backend:

@@ -26,12 +26,12 @@ except ImportError as error:
     ) from None
 
 
-class CupyBackend(Backend):
-    """CuPy's arrays; ``cupy`` alone is the first GPU, ``cupy:1`` the second.
+_STAGED = 1 << 24
+"""Bytes up to which an array goes through page-locked memory, which CuPy's pool keeps for the next."""
 
-    The GPU becomes the current one of the thread that makes the backend, since CuPy puts on the current device what
-    is computed without naming one.
-    """
+
+class CupyBackend(Backend):
+    """CuPy's arrays; ``cupy`` alone is the first GPU, ``cupy:1`` the second. The thread's current GPU stays current."""
 
     name = library = "cupy"
     namespace = xp
@@ -45,7 +45,6 @@ class CupyBackend(Backend):
         if problem:
             raise BackendError(f"cupy cannot run: {problem}, {CPU_WAY_OUT}")
         self.device = cupy.cuda.Device(int(index))
-        self.device.use()
 
     @classmethod
     def devices(cls) -> tuple[str | None, ...]:
@@ -61,7 +60,11 @@ class CupyBackend(Backend):
     def _put(self, array: np.ndarray) -> Any:
         """CuPy may still be reading the array, if it is pinned memory that was not copied."""
         with self.context():
-            return cupy.asarray(array, order="C")
+            if array.nbytes <= _STAGED:
+                return cupy.asarray(array, order="C")
+            moved = cupy.empty(array.shape, array.dtype)
+            moved.set(array)
+            return moved
 
     def _fetch(self, array: Any) -> np.ndarray:
         return np.asarray(cupy.asnumpy(array, order="C"))
@@ -83,6 +86,8 @@ class CupyBackend(Backend):
 
     def use_tf32(self) -> None:
         """Let cuBLAS take TF32 for float32, as the environment's CUPY_TF32=1 would; never run on a GPU so far."""
+        if int(self.device.compute_capability) < 80:
+            super().use_tf32()
         with self.context():
             _core.set_compute_type(np.float32, _core._routines_linalg.COMPUTE_TYPE_TF32)
 
@@ -183,6 +188,8 @@ def _problem(index: int, driver: Driver, wheel: int) -> str | None:
             total = float((x @ x.T).sum())
     except MemoryError as error:
         return f"GPU {index} has no memory left ({str(error).splitlines()[0]}); end what else runs on it"
+    except OSError as error:
+        return f"{error}; CuPy keeps its compiled kernels there: let CUPY_CACHE_DIR name a folder that can be written"
     except (ImportError, RuntimeError, cupy.cuda.compiler.CompileException) as error:
         found = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         return f"{found}; CUDA's parts are missing or do not fit this GPU: pip install 'xpmlp[{driver.extra}]'"

@@ -1,8 +1,11 @@
 """What NVIDIA's driver says, asked by itself: no array library is imported for it."""
 
 import ctypes
+import os
+import subprocess
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True)
@@ -25,20 +28,39 @@ class Driver:
 
 
 def ask_driver() -> Driver:
-    """Load NVIDIA's driver library, start it and count its devices."""
+    """Return what NVIDIA's driver says, asked in a child process.
+
+    To count devices it must be started (``cuInit``), and children that a process forks after that have no CUDA.
+    """
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         cuda = ctypes.CDLL(name)
     except OSError:
         remedy = "install the driver (580 or newer for the extra cuda13, 525 for cuda12)"
         return Driver(f"there is no NVIDIA driver ({name} was not found)", remedy=remedy)
-    version, devices = ctypes.c_int(), ctypes.c_int()
+    version = ctypes.c_int()
     cuda.cuDriverGetVersion(ctypes.byref(version))
-    status = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(devices))
-    if status == 100 or (status == 0 and devices.value == 0):  # CUDA_ERROR_NO_DEVICE
+    status, devices = _started(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if status == 100 or (status == 0 and devices == 0):  # CUDA_ERROR_NO_DEVICE
         remedy = "look at what nvidia-smi lists and at CUDA_VISIBLE_DEVICES"
         return Driver("NVIDIA's driver sees no CUDA device", version.value, remedy=remedy)
     if status:
         remedy = "see whether nvidia-smi answers, and restart the machine after an update of the driver"
         return Driver(f"NVIDIA's driver does not start (CUDA error {status})", version.value, remedy=remedy)
-    return Driver(None, version.value, devices.value)
+    return Driver(None, version.value, devices)
+
+
+@lru_cache
+def _started(visible: str | None) -> tuple[int, int]:
+    """Return the driver's status once started, and its devices, of those that the environment leaves visible."""
+    try:
+        done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, timeout=60, check=False)
+        status, devices = map(int, done.stdout.split())
+        return status, devices
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return 999, 0  # CUDA_ERROR_UNKNOWN
+
+
+if __name__ == "__main__":
+    driver, count = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"), ctypes.c_int()
+    print(driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)), count.value)  # noqa: T201

@@ -3,11 +3,12 @@
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 import numpy as np
 
-from xpmlp.backends.base import CPU_WAY_OUT, Backend, Step, free_host_memory, keep_freed_memory
+from xpmlp.backends.base import CPU_WAY_OUT, Backend, Step, free_host_memory
 from xpmlp.errors import ArrayError, BackendError
 
 _MEMORY_SETTINGS = [f"XLA_PYTHON_CLIENT_{name}" for name in ("PREALLOCATE", "MEM_FRACTION", "ALLOCATOR")]
@@ -20,12 +21,14 @@ except ImportError:
     raise BackendError(f"JAX is not installed: pip install 'xpmlp[jax]', {CPU_WAY_OUT}") from None
 
 
+_SWITCH_ON = 'jax.config.update("jax_enable_x64", True)'
+
+
 class JaxBackend(Backend):
     """JAX's arrays; ``jax`` alone is its default device, ``jax:gpu`` or ``jax:cpu:0`` a given one.
 
-    Two of JAX's global settings are changed: products of float32 run in float32 (`jax_default_matmul_precision`
-    becomes ``highest``, unless the user has set it; JAX's default on recent GPUs is TF32), and `dtype="float64"`
-    switches `jax_enable_x64` on.
+    JAX's own settings stay as they are. In `context` products of float32 run in float32, unless the user has set
+    `jax_default_matmul_precision`; JAX's default on recent GPUs is TF32. float64 needs `jax_enable_x64`.
     """
 
     name = library = "jax"
@@ -34,10 +37,7 @@ class JaxBackend(Backend):
     out_of_memory = ("RESOURCE_EXHAUSTED",)
 
     def __init__(self, device: str | None = None, dtype: str | None = None) -> None:
-        if dtype == "float64":
-            jax.config.update("jax_enable_x64", True)
-        if jax.config.jax_default_matmul_precision is None:
-            jax.config.update("jax_default_matmul_precision", "highest")
+        self.require(dtype)
         platform, _, index = (device or "").partition(":")
         try:
             self.device = jax.devices(platform or None)[int(index or 0)]
@@ -52,6 +52,20 @@ class JaxBackend(Backend):
         device = min(array.devices(), key=lambda device: device.id)  # of several the first
         return cls(f"{device.platform}:{jax.devices(device.platform).index(device)}")
 
+    @classmethod
+    def own_process(cls, dtype: str | None = None) -> None:
+        super().own_process()
+        if dtype == "float64":
+            jax.config.update("jax_enable_x64", True)
+
+    def require(self, dtype: str | None) -> None:
+        if dtype == "float64" and not jax.config.jax_enable_x64:
+            raise BackendError(f"JAX computes in float32 only: {_SWITCH_ON} at the program's start, or take float32")
+
+    def context(self) -> AbstractContextManager[Any]:
+        chosen = jax.config.jax_default_matmul_precision
+        return nullcontext() if chosen else jax.default_matmul_precision("highest")
+
     @property
     def spec(self) -> str:
         return f"jax:{self.device.platform}:{jax.devices(self.device.platform).index(self.device)}"
@@ -60,18 +74,15 @@ class JaxBackend(Backend):
         narrowed = jax.dtypes.canonicalize_dtype(array.dtype)
         if narrowed != array.dtype:  # JAX does it silently, to 64-bit types unless x64 is on
             raise ArrayError(
-                f"JAX would narrow {array.dtype} to {narrowed}: cast it first, or switch JAX's 64-bit types on "
-                'with get_backend("jax", dtype="float64")'
+                f"JAX would narrow {array.dtype} to {narrowed}: cast it first, or {_SWITCH_ON} at the program's start"
             )
         return jax.device_put(array, self.device)
 
     def compile(self, step: Step, *, donate: Sequence[int] = ()) -> Step:
-        if self.device.platform == "cpu":
-            keep_freed_memory()
         return jax.jit(step, donate_argnums=tuple(donate))  # type: ignore[no-any-return]
 
     def use_tf32(self) -> None:
-        if self.device.platform != "gpu":
+        if self.device.platform != "gpu" or float(getattr(self.device, "compute_capability", "8.0")) < 8:
             super().use_tf32()
         jax.config.update("jax_default_matmul_precision", "tensorfloat32")
 
@@ -92,6 +103,6 @@ class JaxBackend(Backend):
         return {
             "version": jax.__version__,
             "device": str(self.device) if on_cpu else f"{self.device.device_kind} ({self.device})",
-            "products": f"float32 at {jax.config.jax_default_matmul_precision!r} "
+            "products": f"float32 at {jax.config.jax_default_matmul_precision or 'highest'!r} "
             "(JAX_DEFAULT_MATMUL_PRECISION, NVIDIA_TF32_OVERRIDE)",
         }

@@ -1,11 +1,10 @@
 """NumPy, on the CPU."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from xpmlp.backends.base import CPU_WAY_OUT, Backend, Copier, Step, keep_freed_memory
+from xpmlp.backends.base import CPU_WAY_OUT, Backend, Copier
 from xpmlp.errors import BackendError
 
 
@@ -19,10 +18,6 @@ class NumpyBackend(Backend):
         if device not in (None, "cpu"):
             raise BackendError(f"numpy has no device {device!r}: write numpy, {CPU_WAY_OUT}")
         self.device = "cpu"
-
-    def compile(self, step: Step, *, donate: Sequence[int] = ()) -> Step:
-        keep_freed_memory()
-        return step
 
     def copier(self) -> Copier:
         return _InPlace(self)

@@ -1,11 +1,12 @@
 """PyTorch, on the CPU or a GPU."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from xpmlp.backends.base import CPU_WAY_OUT, Backend, Step, free_host_memory, keep_freed_memory
+from xpmlp.backends.base import CPU_WAY_OUT, Backend, free_host_memory
 from xpmlp.errors import BackendError
 
 try:
@@ -44,13 +45,14 @@ class TorchBackend(Backend):
     def _fetch(self, array: Any) -> np.ndarray:
         return np.array(array.detach().cpu().numpy(), order="C")
 
-    def compile(self, step: Step, *, donate: Sequence[int] = ()) -> Step:
-        if self.device.type == "cpu":
-            keep_freed_memory()
-        return step
+    @contextmanager
+    def context(self) -> Iterator[None]:
+        """Compute ordinary tensors: no graph for gradients, and no precision of the caller's autocast."""
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            yield
 
     def use_tf32(self) -> None:
-        if self.device.type != "cuda":
+        if self.device.type != "cuda" or torch.cuda.get_device_capability(self.device) < (8, 0):
             super().use_tf32()
         torch.set_float32_matmul_precision("high")  # which on NVIDIA's GPUs is TF32
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-from xpmlp.backends import Backend, get_backend
+from xpmlp.backends import Backend, get_backend, own_process
 from xpmlp.benchmark.processes import answer
 from xpmlp.communication import Communicator, join, join_gpus, leave
 from xpmlp.data import load_dataset
@@ -26,8 +26,9 @@ def main() -> None:
     """Do what the first argument says."""
     task = json.loads(sys.argv[1])
     ranks, spec = join(), task["backend"]
+    own_process(spec)
     backend = get_backend(f"cupy:{ranks.local_rank}" if spec == "cupy" and ranks.size > 1 else spec, "float32")
-    ranks = join_gpus(ranks) if backend.name == "cupy" else ranks
+    ranks = join_gpus(ranks, backend.context) if backend.name == "cupy" else ranks
     settings = {**task["settings"], "hidden": tuple(task["settings"]["hidden"])}
     data = load_dataset("mnist", task["data_dir"]).train
     n_summed = Layout((784, *settings["hidden"], 10)).size + TAIL

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import os
+import platform
 import shlex
 import signal
 import time
@@ -15,7 +16,7 @@ import click
 import threadpoolctl
 
 import xpmlp
-from xpmlp.backends import Backend, get_backend
+from xpmlp.backends import Backend, get_backend, own_process
 from xpmlp.backends._driver import ask_driver
 from xpmlp.commands._progress import Say, make_download_progress, make_progress, say, say_nothing
 from xpmlp.commands._recording import FORMAT_VERSION, KEEP, Recorder, Run, Task, blas_threads, draw, sizes_of
@@ -70,7 +71,7 @@ def run(*, resume: str | None, given: set[str], plot: bool, quiet: bool, distrib
             task = dataclasses.replace(task, **{name: options[name] for name in _EACH_HOSTS if name in given})
         device = _equip(task, ranks)
         data = _load(task, ranks, progress)
-        ranks = join_gpus(ranks) if device.name == "cupy" else ranks
+        ranks = join_gpus(ranks, device.context) if device.name == "cupy" else ranks
         work = Run(task, data, device, ranks)
         if recorder:
             recorder.attach(work)
@@ -152,22 +153,24 @@ def _take_up(
 
 
 def _equip(task: Task, ranks: Communicator) -> Backend:
-    """Return the backend that all ranks compute with; of CuPy's GPUs each rank of a host takes one of its own."""
+    """Return the backend that all ranks compute with; of a host's GPUs each rank takes one of its own."""
     dtype, precision = task.config.dtype, task.precision
+    own_process(task.backend, dtype)
     first = get_backend(task.backend, dtype, precision) if ranks.rank == 0 else None
     if ranks.size == 1:
         assert first is not None
         return first
     spec = ranks.broadcast(first and (first.name if task.backend == "auto" else task.backend))
-    if spec == "cupy":
-        n = ask_driver().devices
-        if n < ranks.local_size:
-            raise ConfigError(
-                f"{ranks.local_size} ranks on a host with {n} GPU{'' if n == 1 else 's'}: start as many as it has, or "
-                "name the GPU, as --backend cupy:0, where each rank sees one of its own"
-            )
-        spec = f"cupy:{ranks.local_rank}"
-    return first or get_backend(spec, dtype, precision)
+    if spec not in ("cupy", "torch:cuda", "jax:gpu"):
+        return first or get_backend(spec, dtype, precision)
+    n, visible = ask_driver().devices, (platform.node(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    sees_its_own = ranks.gather(visible).count(visible) == 1  # as launchers such as Slurm's arrange it
+    if n < ranks.local_size and not sees_its_own:
+        raise ConfigError(
+            f"{ranks.local_size} ranks on a host with {n} GPU{'' if n == 1 else 's'}: start as many as it has, or let "
+            f"each see one of its own (CUDA_VISIBLE_DEVICES), or name one for all, as --backend {spec}:0"
+        )
+    return get_backend(f"{spec}:{0 if sees_its_own else ranks.local_rank}", dtype, precision)
 
 
 def _load(task: Task, ranks: Communicator, progress: Any) -> LoadedData:

@@ -13,9 +13,10 @@ def check(context: click.Context, backend: str) -> None:
     and float64, by the lines as they stand and by what the library makes of them. Exit code 0: all within bounds; 1:
     not.
     """
-    from xpmlp.backends import get_backend
+    from xpmlp.backends import get_backend, own_process
     from xpmlp.benchmark.checking import check_backend
 
+    own_process(backend, "float64")
     chosen = get_backend(backend)
     for what, said in {"backend": str(chosen), **chosen.describe(), "note": chosen.note}.items():
         if said:

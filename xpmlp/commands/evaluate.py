@@ -47,6 +47,7 @@ def evaluate(
     matrix and the most confident mistakes: evaluation.json, confusion.png, mistakes.png. Of several models it gives
     each, and their vote, the mean of their probabilities; that is written where --out says, else only printed.
     """
+    from xpmlp.backends import own_process
     from xpmlp.commands._progress import make_download_progress, say
     from xpmlp.data import load_dataset
     from xpmlp.models.model import find_model, load
@@ -56,6 +57,7 @@ def evaluate(
     if part not in ("test", "train"):
         raise ConfigError(f"unknown part {part!r}: expected test or train")
     paths = [find_model(model) for model in models]
+    own_process(backend, "float64")  # a model may be of it
     networks = [load(path, backend) for path in paths]
     names, device, is_vote = networks[0].class_names, networks[0].backend, len(paths) > 1
     folder = None if is_vote and out is None else _folder(out, paths[0])  # a vote is at home in no model's folder

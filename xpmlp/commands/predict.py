@@ -41,8 +41,10 @@ def predict(context: click.Context, model: str, files: Sequence[str], top: int |
     probabilities. Scans and photographs are brought to the form of MNIST's images: the paper is taken away, the ink
     fitted into the middle. One that cannot be read is a line on standard error; the rest go on, and the exit code is 1.
     """
+    from xpmlp.backends import own_process
     from xpmlp.models.model import load
 
+    own_process(backend, "float64")  # a model may be of it
     network = load(model, backend)
     problems = 0
     waiting: list[Sample] = []

@@ -7,7 +7,8 @@ nothing: neither mpi4py nor CuPy is imported for it.
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -153,14 +154,15 @@ def join(way: str = "auto") -> Communicator:
     return communicator
 
 
-def join_gpus(communicator: Communicator) -> Communicator:
-    """Return the way to the same ranks whose sums are CuPy's, each rank on its current GPU."""
+def join_gpus(communicator: Communicator, context: Callable[[], AbstractContextManager[Any]]) -> Communicator:
+    """Return the way to the same ranks whose sums are CuPy's, each rank on the GPU of a context."""
     if communicator.size == 1:
         return communicator
     global _joined
     from xpmlp.communication._nccl import NcclCommunicator
 
-    _joined = NcclCommunicator(communicator)
+    with context():  # NCCL takes the current GPU
+        _joined = NcclCommunicator(communicator)
     return _joined
 
 

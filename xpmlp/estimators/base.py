@@ -1,6 +1,5 @@
 """What the two estimators have in common: what they are given is checked, fitted, and predicted for."""
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
@@ -10,6 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from xpmlp.backends import Backend, reopened
 from xpmlp.backends.base import computing
 from xpmlp.estimators._sklearn import CLASSIFIER_CONSTRAINTS, StrOptions, check_sample_weight, fit_context
 from xpmlp.estimators.fitting import STOCHASTIC, Samples, fit_by_batches, fit_lbfgs
@@ -251,9 +251,13 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
         return {name: packed(value) for name, value in super().__getstate__().items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("once")  # not for each array
-            super().__setstate__({name: unpacked(value) for name, value in state.items()})
+        opened: dict[str, Backend] = {}
+        spec = state.get("backend")
+        if spec is not None and "coefs_" in state:
+            opened[spec] = reopened(spec)
+            if opened[spec].name != spec.partition(":")[0]:
+                state = {**state, "backend": "numpy"}
+        super().__setstate__({name: unpacked(value, opened) for name, value in state.items()})
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

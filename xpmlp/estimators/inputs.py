@@ -18,6 +18,9 @@ from xpmlp.namespaces import Array
 _BACKENDS: dict[str, Backend] = {}
 """One backend a library and device, so that what was compiled for it is found again."""
 
+_NAMED: dict[str, Backend] = {}
+"""The same, by what users call it."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -81,7 +84,7 @@ def on_host(array: Any) -> Any:
     return backend_of(array).to_numpy(array) if is_foreign(array) else array
 
 
-def place_of(X: object, spec: str | None, dtype: str | None = None) -> Place:
+def place_of(X: Any, spec: str | None, dtype: str | None = None) -> Place:
     """Return where X lies, and what computes with it.
 
     Parameters
@@ -98,13 +101,17 @@ def place_of(X: object, spec: str | None, dtype: str | None = None) -> Place:
     ValueError
         If X is another library's, or on another device, than the one that is wanted.
     """
+    if str(getattr(X, "layout", "torch.strided")) != "torch.strided":
+        raise ValueError(f"sparse X of PyTorch ({X.layout}): dense samples are expected; use X.to_dense()")
     source = _one(backend_of(X)) if is_foreign(X) else None
-    wanted = None if spec is None else _one(get_backend(spec, dtype))
+    wanted = None if spec is None else _named(spec)
     if source is not None and wanted is not None and str(wanted) != str(source):
         raise ValueError(
             f"backend={spec!r} is {wanted}, X is an array of {source}: leave the backend out, or hand X over as NumPy's"
         )
-    return Place(source, wanted or source or _one(get_backend("numpy")))
+    device = wanted or source or _named("numpy")
+    device.require(dtype)
+    return Place(source, device)
 
 
 def check_samples(X: Array, xp: Any, name: str, n_features: int | None, dtype: str | None = None) -> Array:
@@ -195,13 +202,20 @@ def as_samples(X: Any) -> Any:
 def require_same_place(X: object, place: Place, fitted: Array, who: str) -> None:
     """Refuse X where it lies elsewhere than what the estimator was fitted with."""
     was = _one(backend_of(fitted))
-    now = place.source or _one(get_backend("numpy"))
+    now = place.source or _named("numpy")
     if was is not now:
         raise ValueError(
             f"Inputs passed to {who}() must use the same namespace and the same device as those passed to fit(). "
             f"fit() was given arrays of {was}, {who.rpartition('.')[2]} a {type(X).__name__} of {now}: move X with "
             "xpmlp.get_backend(...).asarray(...)"
         )
+
+
+def _named(spec: str) -> Backend:
+    """Return a backend by its name; it is tried once in a process, not in each fit and predict."""
+    if spec not in _NAMED:
+        _NAMED[spec] = _one(get_backend(spec))
+    return _NAMED[spec]
 
 
 def _one(backend: Backend) -> Backend:

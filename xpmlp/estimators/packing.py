@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpmlp.backends import backend_of, reopened
-from xpmlp.estimators.inputs import is_foreign
+from xpmlp.backends import Backend, backend_of, reopened
+from xpmlp.estimators.inputs import is_foreign, on_host
 from xpmlp.estimators.labels import DeviceLabels
 from xpmlp.estimators.rates import Rates
 
@@ -23,23 +23,29 @@ def packed(value: Any) -> Any:
     if is_foreign(value):
         backend = backend_of(value)
         return Packed(backend.to_numpy(value), backend.spec)
+    if isinstance(value, Rates) and value.state:  # which the next fit moves to where it computes
+        value = copy.copy(value)
+        value.state = {name: on_host(vector) for name, vector in value.state.items()}
     return _changed(value, packed)
 
 
-def unpacked(value: Any) -> Any:
-    """Return an attribute as it was, on NumPy where its library or device is missing, which a warning says."""
+def unpacked(value: Any, opened: dict[str, Backend]) -> Any:
+    """Return an attribute as it was, on NumPy where its library or device is missing, which a warning says once.
+
+    `opened` holds the backends of the estimator's other attributes.
+    """
     if isinstance(value, Packed):
-        return reopened(value.spec, value.host.dtype.name).asarray(value.host, copy=True)
-    return _changed(value, unpacked)
+        if value.spec not in opened:
+            opened[value.spec] = reopened(value.spec)
+        return opened[value.spec].asarray(value.host, copy=True)
+    return _changed(value, lambda member: unpacked(member, opened))
 
 
 def _changed(value: Any, change: Any) -> Any:
     """Return a container with its members changed, and anything else as it is."""
     if type(value) is list:
         return [change(member) for member in value]
-    if type(value) is dict:
-        return {name: change(member) for name, member in value.items()}
-    if isinstance(value, DeviceLabels | Rates):
+    if isinstance(value, DeviceLabels):
         changed = copy.copy(value)
         vars(changed).update({name: change(member) for name, member in vars(value).items()})
         return changed

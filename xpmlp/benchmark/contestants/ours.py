@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from xpmlp.backends import get_backend
+from xpmlp.backends import get_backend, own_process
 from xpmlp.backends.base import computing
 from xpmlp.benchmark.work import Contestant, Work
 from xpmlp.data import DeviceLoader, load_dataset
@@ -17,6 +17,7 @@ from xpmlp.training.steps import make_step, zero_totals
 def enter(work: Work, name: str) -> Contestant:
     """Return xpmlp's own training step and loader."""
     library, way = ("numpy", "compiled") if name == "numba" else (name, "inplace")
+    own_process(library)
     backend, layout, rng = get_backend(library, "float32"), Layout(work.sizes), np.random.default_rng(0)
     data = load_dataset("mnist", work.data_dir)
     optimizer = make_optimizer(TrainConfig(hidden=work.hidden, optimizer=work.optimizer, batch_size=work.batch_size))
