@@ -339,10 +339,15 @@ print(xpmlp.get_backend("jax", "float64").asarray(np.ones(2)).dtype)
     @pytest.mark.slow
     def test_products_are_true_float32_unless_the_user_says_otherwise(self, find_backend):
         find_backend("jax")
-        code = "import jax, xpmlp; xpmlp.get_backend('jax'); print(jax.config.jax_default_matmul_precision)"
-        assert run_python("-c", code).stdout.strip() == "highest"
+        code = """
+import jax, xpmlp
+with xpmlp.get_backend("jax").context():
+    print(jax.config.jax_default_matmul_precision)
+print(jax.config.jax_default_matmul_precision)
+"""
+        assert run_python("-c", code).stdout.split() == ["highest", "None"]
         said = run_python("-c", code, JAX_DEFAULT_MATMUL_PRECISION="tensorfloat32")
-        assert said.stdout.strip() == "tensorfloat32"
+        assert said.stdout.split() == ["tensorfloat32"] * 2
 
     @pytest.mark.slow
     def test_memory_is_not_taken_in_advance_unless_the_user_says_so(self, find_backend):
