@@ -484,7 +484,7 @@ for samples in (X, J(X)):
     try:
         MLPClassifier(backend="jax", dtype="float64", **K).fit(samples, y)
     except BackendError as error:
-        print(str(error)[:79])
+        print(str(error).partition(" at the")[0])
 assert jnp.zeros(1).dtype == np.float32
 """
 
@@ -494,7 +494,7 @@ assert jnp.zeros(1).dtype == np.float32
 def test_jax_takes_what_it_must_narrow_where_its_wide_types_are_off(find_backend):
     find_backend("jax")
     done = run_python("-c", JAX_IN_32_BITS)
-    line = 'JAX computes in float32 only: jax.config.update("jax_enable_x64", True) at the p'
+    line = 'JAX computes in float32 only: jax.config.update("jax_enable_x64", True)'
     assert (done.returncode, done.stdout) == (0, f"{line}\n" * 2), done.stderr
 
 
