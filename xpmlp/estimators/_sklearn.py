@@ -10,7 +10,6 @@ try:
     from sklearn.neural_network import MLPClassifier, MLPRegressor
     from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
     from sklearn.utils._param_validation import StrOptions
-    from sklearn.utils.multiclass import _check_partial_fit_first_call as check_partial_fit_first_call
     from sklearn.utils.optimize import _check_optimize_result as check_optimize_result
     from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
@@ -22,14 +21,5 @@ except (ImportError, AttributeError) as error:
         f"they are tested with {TESTED}; install one of these"
     ) from None
 
-__all__ = [
-    "CLASSIFIER_CONSTRAINTS",
-    "REGRESSOR_CONSTRAINTS",
-    "AdamOptimizer",
-    "SGDOptimizer",
-    "StrOptions",
-    "check_optimize_result",
-    "check_partial_fit_first_call",
-    "check_sample_weight",
-    "fit_context",
-]
+__all__ = ["CLASSIFIER_CONSTRAINTS", "REGRESSOR_CONSTRAINTS", "AdamOptimizer", "SGDOptimizer", "StrOptions"]
+__all__ += ["check_optimize_result", "check_sample_weight", "fit_context"]

@@ -1,12 +1,14 @@
 """What the two estimators have in common: what they are given is checked, fitted, and predicted for."""
 
-from collections.abc import Iterator
+import copy
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
+from sklearn.base import BaseEstimator, is_regressor
+from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from xpmlp.backends import Backend, reopened
@@ -15,7 +17,6 @@ from xpmlp.estimators._sklearn import CLASSIFIER_CONSTRAINTS, StrOptions, check_
 from xpmlp.estimators.fitting import STOCHASTIC, Samples, fit_by_batches, fit_lbfgs
 from xpmlp.estimators.inputs import (
     Place,
-    as_samples,
     check_samples,
     check_weights,
     name_of,
@@ -24,12 +25,30 @@ from xpmlp.estimators.inputs import (
     require_length,
     require_same_place,
 )
-from xpmlp.estimators.labels import DeviceLabels
+from xpmlp.estimators.labels import Labels
 from xpmlp.estimators.packing import packed, unpacked
 from xpmlp.estimators.rates import Rates
 from xpmlp.estimators.scores import infer
 from xpmlp.math.layout import Layout
 from xpmlp.namespaces import Array, array_namespace
+
+SPARSE = ["csr", "csc"]
+"""What SciPy's sparse matrices are made, if they are of another kind."""
+
+
+def constructor_of(theirs: type) -> Callable[..., None]:
+    """Return a constructor that keeps each argument as it is: scikit-learn's arguments, `backend` and `dtype`."""
+    signature = inspect.signature(theirs.__init__)  # type: ignore[misc]
+    more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in ("backend", "dtype")]
+    signature = signature.replace(parameters=[*signature.parameters.values(), *more])
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        bound = signature.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        vars(self).update((name, value) for name, value in bound.arguments.items() if name != "self")
+
+    __init__.__signature__ = signature  # type: ignore[attr-defined]
+    return __init__
 
 
 class Perceptron(BaseEstimator):  # type: ignore[misc]
@@ -52,16 +71,8 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
     _loss_type: type[np.floating[Any]] = np.float64
     """Of the losses that are reported: scikit-learn's, which makes them of the targets' dtype too."""
 
-    def _keep(self, arguments: dict[str, Any]) -> None:
-        """Let every argument of the constructor be an attribute, untouched, as scikit-learn's estimators have it."""
-        self.__dict__.update({name: arguments[name] for name in self._get_param_names()})
-
     def _check_targets(self, X: Any, y: Any, place: Place, incremental: bool) -> Array:
         """Return T, (n, outputs), where it is computed with."""
-        raise NotImplementedError
-
-    def _check_both(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
-        """Return samples and targets on the host, validated by scikit-learn."""
         raise NotImplementedError
 
     def _validation_score(self, P: Array, T: Array, weights: Array | None) -> float:
@@ -142,31 +153,31 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
 
     def _check_input(self, X: Any, y: Any, sample_weight: Any, place: Place, incremental: bool, reset: bool) -> Samples:
         """Return samples, targets and weights where they are computed with, of one floating dtype but for labels."""
+        name, dtype = type(self).__name__, self.dtype or (None if reset else name_of(self.coefs_[0].dtype))
         if place.is_host:
             X, y = self._check_both(X, on_host(y), reset)
-            dtype = self.dtype or (X.dtype.name if reset else name_of(self.coefs_[0].dtype))
-            X = X.astype(dtype, copy=False)
             if sample_weight is not None:
-                sample_weight = check_sample_weight(on_host(sample_weight), X)
-            if not isinstance(X, np.ndarray) and place.device.name != "numpy":
-                raise ValueError(f"sparse X is for NumPy: {place.device} takes dense arrays; use X.toarray()")
-            T = self._check_targets(X, y, place, incremental)
-            if place.device.name == "numpy":
-                return as_samples(X), T, sample_weight
-            weights = None if sample_weight is None else place.to_device(sample_weight)
-            return place.to_device(X), place.to_device(T), weights
-        name = type(self).__name__
+                sample_weight = place.to_device(check_sample_weight(on_host(sample_weight), X))
+            X = place.samples(X, dtype or X.dtype)
+            return X, self._check_targets(X, y, place, incremental), sample_weight
         if y is None:
             raise ValueError(f"This {name} estimator requires y to be passed, but the target y is None.")
-        dtype = self.dtype or (None if reset else name_of(self.coefs_[0].dtype))
         X = check_samples(X, place.xp, name, None if reset else self.n_features_in_, dtype)
         if reset:
             self.n_features_in_ = X.shape[1]
-            if hasattr(self, "feature_names_in_"):
-                del self.feature_names_in_
+            self.__dict__.pop("feature_names_in_", None)
         T = self._check_targets(X, y, place, incremental)
         require_length(T, X)
-        return X, T, None if sample_weight is None else check_weights(sample_weight, place, X)
+        return X, T, check_weights(sample_weight, place, X.shape[0], X.dtype)
+
+    def _check_both(self, X: Any, y: Any, reset: bool) -> tuple[Any, np.ndarray]:
+        """Return samples and targets on the host, validated by scikit-learn."""
+        floats, is_numeric = (np.float64, np.float32), is_regressor(self)
+        X, y = validate_data(
+            self, X, y, accept_sparse=SPARSE, multi_output=True, y_numeric=is_numeric, dtype=floats, reset=reset
+        )
+        y = y.toarray() if hasattr(y, "toarray") else y
+        return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 
     def _initialise(self, layout: Layout, dtype: Any, place: Place) -> None:
         """Draw the first parameters: uniform, after Glorot & Bengio 2010, biases too."""
@@ -179,10 +190,8 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
             bound = np.sqrt(factor / (fan_in + fan_out))
             for arrays, shape in ((self.coefs_, (fan_in, fan_out)), (self.intercepts_, (fan_out,))):
                 drawn = self._random_state.uniform(-bound, bound, shape)
-                if place.is_host:
-                    arrays.append(drawn.astype(name_of(dtype), copy=False))
-                else:
-                    arrays.append(place.device.asarray(drawn.astype(name_of(dtype)), copy=True))
+                drawn = drawn.astype(name_of(dtype), copy=False)
+                arrays.append(drawn if place.is_host else place.device.asarray(drawn, copy=True))
         self._keep_best()
         if self.solver in STOCHASTIC:
             self.loss_curve_: list[float] = []
@@ -201,8 +210,7 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
         """Return `coefs_` and `intercepts_`, which are the truth, as one vector where they are computed with."""
         xp = array_namespace(coefs=tuple(self.coefs_))
         layers = [(W, xp.reshape(b, (1, -1))) for W, b in zip(self.coefs_, self.intercepts_, strict=True)]
-        theta = layout.flatten(layers)
-        return theta if place.source is place.device else place.to_device(theta)
+        return place.to_device(layout.flatten(layers))
 
     def _set_parameters(self, layout: Layout, theta: Array, place: Place) -> None:
         """Let `coefs_` and `intercepts_` be the parts of a vector, where X was."""
@@ -226,23 +234,16 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
         name = type(self).__name__
         require_same_place(X, place, self.coefs_[0], f"{name}.{method}")
         if place.is_host:
-            X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
-            if not isinstance(X, np.ndarray) and place.device.name != "numpy":
-                raise ValueError(f"sparse X is for NumPy: {place.device} takes dense arrays; use X.toarray()")
-            dtype = self.dtype or np.result_type(X.dtype, self.coefs_[0].dtype).name
-            X = as_samples(X).astype(dtype, copy=False)
-            if place.device.name != "numpy":
-                X = place.to_device(X)
-                dtype = name_of(X.dtype)
+            X = validate_data(self, X, accept_sparse=SPARSE, reset=False)
+            X = place.samples(X, self.dtype or np.result_type(X.dtype, name_of(self.coefs_[0].dtype)))
         else:
             X = check_samples(X, place.xp, name, self.n_features_in_)
             dtype = self.dtype or name_of(place.xp.result_type(X.dtype, self.coefs_[0].dtype))
             X = place.xp.astype(X, getattr(place.xp, dtype), copy=False)
         with computing(place.device, X.shape[0]):
             layers = []
-            for W, b in zip(self.coefs_, self.intercepts_, strict=True):
-                here = (array if place.source is place.device else place.to_device(array) for array in (W, b))
-                W, b = (place.xp.astype(array, getattr(place.xp, dtype), copy=False) for array in here)
+            for layer in zip(self.coefs_, self.intercepts_, strict=True):
+                W, b = (place.xp.astype(place.to_device(array), X.dtype, copy=False) for array in layer)
                 layers.append((W, place.xp.reshape(b, (1, -1))))
             return infer(layers, X, self.activation, self.out_activation_)
 
@@ -287,7 +288,11 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
             raise TypeError(f"{type(estimator).__name__}: expected scikit-learn's {cls._sklearn.__name__}")
         ours = cls(**{**estimator.get_params(deep=False), **parameters})
         for name, value in _fitted(estimator).items():
-            setattr(ours, name, Rates.from_sklearn(value) if name == "_optimizer" else _copied(value))
+            setattr(ours, name, _copied(value))
+        if hasattr(ours, "_optimizer"):
+            ours._optimizer = Rates.from_sklearn(estimator._optimizer)
+        if hasattr(ours, "_label_binarizer"):
+            ours._label_binarizer = Labels(ours.classes_, ours._label_binarizer.y_type_)
         return ours
 
     def to_sklearn(self) -> Any:
@@ -295,9 +300,11 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
         known = self._sklearn().get_params(deep=False)
         theirs = self._sklearn(**{name: value for name, value in self.get_params(deep=False).items() if name in known})
         for name, value in _fitted(self).items():
-            if name == "_optimizer":
-                value = value.to_sklearn([on_host(W) for W in self.coefs_], [on_host(b) for b in self.intercepts_])
-            setattr(theirs, name, value.to_sklearn() if isinstance(value, DeviceLabels) else _copied(value, host=True))
+            setattr(theirs, name, _copied(value))
+        if hasattr(self, "_optimizer"):
+            theirs._optimizer = self._optimizer.to_sklearn(theirs.coefs_, theirs.intercepts_)
+        if hasattr(self, "_label_binarizer"):
+            theirs._label_binarizer = self._label_binarizer.to_sklearn()
         return theirs
 
 
@@ -316,10 +323,6 @@ def _fitted(estimator: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(estimator).items() if name not in parameters}
 
 
-def _copied(value: Any, host: bool = False) -> Any:
-    """Return a copy of an attribute, NumPy's if wished."""
-    import copy
-
-    if isinstance(value, list):
-        return [_copied(item, host) for item in value]
-    return copy.deepcopy(on_host(value) if host else value)
+def _copied(value: Any) -> Any:
+    """Return a copy of an attribute, of an array NumPy's."""
+    return [_copied(item) for item in value] if isinstance(value, list) else copy.deepcopy(on_host(value))

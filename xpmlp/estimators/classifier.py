@@ -7,16 +7,14 @@ from typing import Any, Self
 import numpy as np
 import sklearn.neural_network
 from sklearn.base import ClassifierMixin
-from sklearn.preprocessing import LabelBinarizer
+from sklearn.metrics import accuracy_score
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import type_of_target, unique_labels
-from sklearn.utils.validation import validate_data
 
-from xpmlp.estimators._sklearn import check_partial_fit_first_call, fit_context
-from xpmlp.estimators.base import Perceptron
+from xpmlp.estimators._sklearn import fit_context
+from xpmlp.estimators.base import Perceptron, constructor_of
 from xpmlp.estimators.inputs import Place, check_weights, is_foreign, on_host, place_of, require_length
-from xpmlp.estimators.labels import DeviceLabels
+from xpmlp.estimators.labels import Labels
 from xpmlp.estimators.scores import mean_of_hits
 from xpmlp.namespaces import Array, array_namespace
 
@@ -60,36 +58,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
 
     _sklearn = sklearn.neural_network.MLPClassifier
 
-    def __init__(
-        self,
-        hidden_layer_sizes: Any = (100,),
-        activation: str = "relu",
-        *,
-        solver: str = "adam",
-        alpha: float = 0.0001,
-        batch_size: Any = "auto",
-        learning_rate: str = "constant",
-        learning_rate_init: float = 0.001,
-        power_t: float = 0.5,
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        verbose: bool = False,
-        warm_start: bool = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: int = 10,
-        max_fun: int = 15000,
-        backend: str | None = None,
-        dtype: str | None = None,
-    ) -> None:
-        self._keep(locals())
+    __init__ = constructor_of(_sklearn)
 
     @available_if(lambda estimator: estimator._check_solver())
     @fit_context(prefer_skip_nested_validation=True)
@@ -115,21 +84,17 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
 
     def _learn_classes(self, y: Any, classes: Any, place: Place) -> None:
         """Take the classes from the first call of `partial_fit`, and require the same ones of later calls."""
-        if place.is_host:
-            y, classes = on_host(y), on_host(classes)
-        on_device = not place.is_host and _is_numeric(y) and (classes is None or _is_numeric(classes))
-        if on_device and getattr(self, "classes_", None) is None and classes is not None:
-            is_multilabel = getattr(y, "ndim", 1) == 2 and y.shape[1] > 1
-            self._label_binarizer = DeviceLabels(place.to_device(y if is_multilabel else classes))
-            self.classes_ = self._label_binarizer.classes_
-        elif on_device and classes is not None:
-            if not _are_equal(place.xp.unique_values(place.to_device(classes)), self.classes_):
-                raise ValueError(
-                    f"`classes={classes}` is not the same as on last call to partial_fit, was: {self.classes_}"
-                )
-        elif check_partial_fit_first_call(self, classes):
-            self._label_binarizer = LabelBinarizer()
-            self._label_binarizer.fit(y if type_of_target(y).startswith("multilabel") else classes)
+        known = getattr(self, "classes_", None)
+        if classes is None:
+            if known is None:
+                raise ValueError("classes must be passed on the first call to partial_fit.")
+            return
+        y, of_classes = _labels(y, place), Labels.of(_labels(classes, place))
+        if known is None:
+            self.classes_ = of_classes.classes_
+            self._label_binarizer = Labels.of(y) if y.ndim == 2 and y.shape[1] > 1 else of_classes
+        elif not _are_equal(of_classes.classes_, known):
+            raise ValueError(f"`classes={classes}` is not the same as on last call to partial_fit, was: {known}")
 
     def predict(self, X: Any) -> Array:
         """Return each sample's class, (n,), or 0 and 1 for each of several classes, (n, classes).
@@ -145,10 +110,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             On X's device where the classes are numbers, else NumPy's.
         """
         with self._outputs(X, "predict") as (P, place):
-            if isinstance(self._label_binarizer, DeviceLabels):
-                return self._label_binarizer.inverse_transform(P)
-            P = place.host(P)
-        return self._label_binarizer.inverse_transform(P.ravel() if self.n_outputs_ == 1 else P)
+            return self._label_binarizer.inverse_transform(P if is_foreign(self.classes_) else place.host(P))
 
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class, (n, classes), in the order of `classes_`; see `predict`."""
@@ -176,65 +138,33 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             As `fit` has them.
         """
         if not is_foreign(X):
-            weights = None if sample_weight is None else on_host(sample_weight)
-            return float(super().score(X, on_host(y), weights))
+            return float(super().score(X, on_host(y), on_host(sample_weight)))
         found, place = self.predict(X), place_of(X, self.backend, self.dtype)
         if not is_foreign(found):
-            from sklearn.metrics import accuracy_score
-
-            weights = None if sample_weight is None else on_host(sample_weight)
-            return float(accuracy_score(y, found, sample_weight=weights))
+            return float(accuracy_score(on_host(y), found, sample_weight=on_host(sample_weight)))
         if not _is_numeric(y):
             raise ValueError(f"y holds {np.asarray(y).dtype}: the classes that were learned are {self.classes_.dtype}")
         with place.device.context():
             y = place.to_device(y)
             require_length(y, found)
-            weights = None
-            if sample_weight is not None:
-                P = place.xp.zeros(found.shape, dtype=self.coefs_[0].dtype, device=place.device.device)
-                weights = check_weights(sample_weight, place, P)
+            weights = check_weights(sample_weight, place, found.shape[0], self.coefs_[0].dtype)
             return mean_of_hits(found == place.xp.reshape(y, found.shape), weights)
 
     def _head(self) -> str:
         return "softmax" if self._label_binarizer.y_type_ == "multiclass" else "logistic"
 
-    def _check_both(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
-        X, y = validate_data(
-            self, X, y, accept_sparse=["csr", "csc"], multi_output=True, dtype=(np.float64, np.float32), reset=reset
-        )
-        return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
-
-    def _check_targets(self, X: Any, y: Any, place: Place, incremental: bool) -> Array:
-        if place.is_host or not _is_numeric(y):
-            return self._check_host_labels(y, place, incremental)
-        y = place.to_device(y)
-        begins = not hasattr(self, "classes_") or (not self.warm_start and not incremental)
-        if begins:
-            self._label_binarizer = DeviceLabels(y)
-            self.classes_ = self._label_binarizer.classes_
-        elif (
-            not isinstance(self._label_binarizer, DeviceLabels)
-            or self._label_binarizer.y_type_ != "multilabel-indicator"
-        ):
-            self._require_known(place.xp.unique_values(y), place)
-        return self._label_binarizer.transform(y)
-
-    def _check_host_labels(self, y: Any, place: Place, incremental: bool) -> Array:
-        """Return T of labels on the host, by scikit-learn's own binarizer."""
-        if not place.is_host:
-            y = column_or_1d(y, warn=True)
+    def _check_targets(self, X: Array, y: Any, place: Place, incremental: bool) -> Array:
+        y = _labels(y, place)
+        labels = Labels.of(y)
         if not hasattr(self, "classes_") or (not self.warm_start and not incremental):
-            self._label_binarizer = LabelBinarizer().fit(y)
-            self.classes_ = self._label_binarizer.classes_
+            self._label_binarizer, self.classes_ = labels, labels.classes_
         else:
-            self._require_known(unique_labels(y), place)
-        T = self._label_binarizer.transform(y).astype(bool)
-        return T if place.is_host else place.to_device(T)
+            self._require_known(labels.classes_, place)
+        return place.to_device(self._label_binarizer.transform(y))
 
     def _require_known(self, classes: Array, place: Place) -> None:
         """Refuse labels that do not fit those seen before."""
-        known = {value.item() if hasattr(value, "item") else value for value in place.host(self.classes_)}
-        found = {value.item() if hasattr(value, "item") else value for value in place.host(classes)}
+        known, found = (set(place.host(values).tolist()) for values in (self.classes_, classes))
         if self.warm_start:
             if found != known:
                 raise ValueError(
@@ -257,6 +187,14 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def _labels(y: Any, place: Place) -> Array:
+    """Return labels where it is computed, but on the host where the samples are, or where they are no numbers."""
+    if not place.is_host and _is_numeric(y):
+        return place.to_device(y)
+    y = np.asarray(on_host(y))
+    return column_or_1d(y, warn=True) if y.ndim != 2 or y.shape[1] == 1 else y
 
 
 def _is_numeric(y: Any) -> bool:

@@ -59,6 +59,13 @@ class Place:
             host = narrow
         return self.device.asarray(host)
 
+    def samples(self, X: Any, dtype: Any) -> Array:
+        """Return validated samples on the host, dense or sparse, where they are computed with, in a dtype."""
+        if not isinstance(X, np.ndarray) and self.device.name != "numpy":
+            raise ValueError(f"sparse X is for NumPy: {self.device} takes dense arrays; use X.toarray()")
+        X = as_samples(X).astype(dtype, copy=False)
+        return X if self.device.name == "numpy" else self.to_device(X)
+
     def to_source(self, array: Array) -> Array:
         """Return a result where the data lie."""
         return array if self.source is self.device else self.host(array)
@@ -85,22 +92,7 @@ def on_host(array: Any) -> Any:
 
 
 def place_of(X: Any, spec: str | None, dtype: str | None = None) -> Place:
-    """Return where X lies, and what computes with it.
-
-    Parameters
-    ----------
-    X : array
-        Of any library.
-    spec : str or None
-        What the user wants to compute with, as `get_backend` names it; None: X's own library and device.
-    dtype : {"float32", "float64"} or None
-        What it is going to compute in.
-
-    Raises
-    ------
-    ValueError
-        If X is another library's, or on another device, than the one that is wanted.
-    """
+    """Return where X lies, and what computes with it in a dtype: the backend of that name, or X's own."""
     if str(getattr(X, "layout", "torch.strided")) != "torch.strided":
         raise ValueError(f"sparse X of PyTorch ({X.layout}): dense samples are expected; use X.to_dense()")
     source = _one(backend_of(X)) if is_foreign(X) else None
@@ -151,16 +143,18 @@ def check_values(y: Array, xp: Any, X: Array, name: str) -> Array:
     return T if T.ndim == 2 else T[:, None]
 
 
-def check_weights(weights: Any, place: Place, like: Array) -> Array:
-    """Return the samples' weights where X is computed with, of its dtype."""
+def check_weights(weights: Any, place: Place, n: int, dtype: Any) -> Array | None:
+    """Return the weights of n samples where these are computed with, in a dtype."""
+    if weights is None:
+        return None
     xp = place.xp
-    w = xp.astype(place.to_device(weights), like.dtype)
+    w = xp.astype(place.to_device(weights), dtype)
     if w.ndim == 0:
-        w = xp.zeros((like.shape[0],), dtype=like.dtype, device=place.device.device) + w
+        w = xp.zeros((n,), dtype=dtype, device=place.device.device) + w
     if w.ndim != 1:
         raise ValueError("Sample weights must be 1D array or scalar")
-    if tuple(w.shape) != (like.shape[0],):
-        raise ValueError(f"sample_weight.shape == {tuple(w.shape)}, expected {(like.shape[0],)}!")
+    if tuple(w.shape) != (n,):
+        raise ValueError(f"sample_weight.shape == {tuple(w.shape)}, expected {(n,)}!")
     require_finite(w, xp, "sample_weight", "the estimator")
     if not bool(xp.any(w != 0)):
         raise ValueError("Sample weights must contain at least one non-zero number.")

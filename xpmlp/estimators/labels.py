@@ -1,43 +1,37 @@
-"""Classes among labels that lie on a device."""
+"""Classes among labels, on the host or on a device."""
 
 from typing import Any
 
 import numpy as np
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils.multiclass import type_of_target, unique_labels
 
-from xpmlp.backends import backend_of
-from xpmlp.estimators.inputs import require_finite
+from xpmlp.estimators.inputs import on_host, require_finite
 from xpmlp.namespaces import Array, array_namespace
 
+MULTILABEL = "multilabel-indicator"
 
-class DeviceLabels:
-    """The classes among labels on a device: what scikit-learn's LabelBinarizer is for those on the host.
 
-    Parameters
-    ----------
-    y : array, shape (n,) or (n, k)
-        Labels, whole numbers or booleans, or 0 and 1 for each of k classes.
+class Labels:
+    """What scikit-learn's LabelBinarizer is, of labels of any library: their classes, and what kind they are."""
 
-    Attributes
-    ----------
-    classes_ : array
-        The classes, on the device.
-    y_type_ : {"binary", "multiclass", "multilabel-indicator"}
-        What kind of labels they are.
+    def __init__(self, classes: Array, kind: str) -> None:
+        self.classes_, self.y_type_ = classes, kind
 
-    Raises
-    ------
-    ValueError
-        If they are none of these.
-    """
-
-    def __init__(self, y: Array) -> None:
+    @classmethod
+    def of(cls, y: Array) -> "Labels":
+        """Return the classes among labels, (n,), or of 0 and 1 for each of k classes, (n, k)."""
+        if isinstance(y, np.ndarray):
+            kind = type_of_target(y, input_name="y")
+            if "multioutput" in kind:
+                raise ValueError("Multioutput target data is not supported with label binarization")
+            return cls(unique_labels(y), kind)
         xp = array_namespace(y=y)
         if y.ndim == 2 and y.shape[1] > 1:
             values = xp.unique_values(y)
             if values.shape[0] > 2 or not bool(xp.all((values == 0) | (values == 1))):
                 raise ValueError("Multioutput target data is not supported with label binarization")
-            self.y_type_, self.classes_ = "multilabel-indicator", xp.arange(y.shape[1], device=y.device)
-            return
+            return cls(xp.arange(y.shape[1], device=y.device), MULTILABEL)
         y = _flat(y)
         if xp.isdtype(y.dtype, "real floating"):
             require_finite(y, xp, "y", "the estimator")
@@ -46,41 +40,34 @@ class DeviceLabels:
                     "Unknown label type: continuous. Maybe you are trying to fit a classifier, which expects discrete "
                     "classes on a regression target with continuous values."
                 )
-        self.classes_ = xp.unique_values(y)
-        self.y_type_ = "multiclass" if self.classes_.shape[0] > 2 else "binary"
+        classes = xp.unique_values(y)
+        return cls(classes, "multiclass" if classes.shape[0] > 2 else "binary")
 
     def transform(self, y: Array) -> Array:
         """Return T, booleans: (n, 1) for two classes, else (n, classes)."""
-        if self.y_type_ == "multilabel-indicator":
-            if y.ndim != 2 or y.shape[1] != self.classes_.shape[0]:
-                raise ValueError(
-                    f"y has shape {tuple(y.shape)}: expected 0 and 1 for each of {self.classes_.shape[0]} classes"
-                )
+        n_classes = self.classes_.shape[0]
+        if self.y_type_ == MULTILABEL:
+            if y.ndim != 2 or y.shape[1] != n_classes:
+                raise ValueError(f"y has shape {tuple(y.shape)}: expected 0 and 1 for each of {n_classes} classes")
             return y != 0
-        T = _flat(y)[:, None] == self.classes_[None, :]
         if self.y_type_ == "multiclass":
-            return T
-        return T[:, 1:] if T.shape[1] == 2 else ~T  # of a single class all are the first
-
-    def to_sklearn(self) -> Any:
-        """Return scikit-learn's binarizer of the same classes, on the host."""
-        from sklearn.preprocessing import LabelBinarizer
-
-        classes = backend_of(self.classes_).to_numpy(self.classes_)
-        if self.y_type_ == "multilabel-indicator":
-            return LabelBinarizer().fit(np.tile([[0], [1]], (1, len(classes))))
-        return LabelBinarizer().fit(classes)
+            return _flat(y)[:, None] == self.classes_[None, :]
+        T = _flat(y)[:, None] == self.classes_[None, -1:]
+        return T if n_classes == 2 else ~T  # of a single class all are the first
 
     def inverse_transform(self, P: Array) -> Array:
         """Return the labels that predictions are for."""
         xp = array_namespace(P=P)
-        if self.y_type_ == "multilabel-indicator":
+        if self.y_type_ == MULTILABEL:
             return xp.astype(P > 0.5, self.classes_.dtype)
         if self.y_type_ == "multiclass":
             return xp.take(self.classes_, xp.argmax(P, axis=1), axis=0)
-        is_second = xp.reshape(P, (-1,)) > 0.5
-        n_classes = self.classes_.shape[0]
-        return xp.where(is_second, self.classes_[n_classes - 1], self.classes_[0])
+        return xp.where(xp.reshape(P, (-1,)) > 0.5, self.classes_[self.classes_.shape[0] - 1], self.classes_[0])
+
+    def to_sklearn(self) -> Any:
+        """Return scikit-learn's binarizer of the same classes, on the host."""
+        classes = on_host(self.classes_)
+        return LabelBinarizer().fit(np.eye(len(classes), dtype=int) if self.y_type_ == MULTILABEL else classes)
 
 
 def _flat(y: Array) -> Array:

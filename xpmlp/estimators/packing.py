@@ -7,7 +7,7 @@ import numpy as np
 
 from xpmlp.backends import Backend, backend_of, reopened
 from xpmlp.estimators.inputs import is_foreign, on_host
-from xpmlp.estimators.labels import DeviceLabels
+from xpmlp.estimators.labels import Labels
 from xpmlp.estimators.rates import Rates
 
 
@@ -45,7 +45,7 @@ def _changed(value: Any, change: Any) -> Any:
     """Return a container with its members changed, and anything else as it is."""
     if type(value) is list:
         return [change(member) for member in value]
-    if isinstance(value, DeviceLabels):
+    if isinstance(value, Labels):
         changed = copy.copy(value)
         vars(changed).update({name: change(member) for name, member in vars(value).items()})
         return changed

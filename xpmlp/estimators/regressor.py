@@ -5,13 +5,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import sklearn.neural_network
 from sklearn.base import RegressorMixin
-from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import validate_data
 
 from xpmlp.estimators._sklearn import REGRESSOR_CONSTRAINTS, fit_context
-from xpmlp.estimators.base import Perceptron
-from xpmlp.estimators.inputs import Place, check_values, check_weights, is_foreign, on_host, place_of
+from xpmlp.estimators.base import Perceptron, constructor_of
+from xpmlp.estimators.inputs import Place, check_values, check_weights, is_foreign, name_of, on_host, place_of
 from xpmlp.estimators.scores import r2
 from xpmlp.namespaces import Array
 
@@ -23,11 +21,9 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
 
     Parameters
     ----------
-    loss, hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, \
-    max_iter, shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, \
-    validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
-        As `sklearn.neural_network.MLPRegressor` has them, with the same defaults.
-    backend, dtype
+    loss : {"squared_error", "poisson"}
+        What is minimised.
+    hidden_layer_sizes, activation, solver, ..., backend, dtype
         As for `MLPClassifier`.
 
     Attributes
@@ -48,37 +44,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
         "loss": REGRESSOR_CONSTRAINTS["loss"],
     }
 
-    def __init__(
-        self,
-        loss: str = "squared_error",
-        hidden_layer_sizes: Any = (100,),
-        activation: str = "relu",
-        *,
-        solver: str = "adam",
-        alpha: float = 0.0001,
-        batch_size: Any = "auto",
-        learning_rate: str = "constant",
-        learning_rate_init: float = 0.001,
-        power_t: float = 0.5,
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        verbose: bool = False,
-        warm_start: bool = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: int = 10,
-        max_fun: int = 15000,
-        backend: str | None = None,
-        dtype: str | None = None,
-    ) -> None:
-        self._keep(locals())
+    __init__ = constructor_of(_sklearn)
 
     @available_if(lambda estimator: estimator._check_solver())
     @fit_context(prefer_skip_nested_validation=True)
@@ -106,43 +72,28 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
             As `fit` has them.
         """
         if not is_foreign(X):
-            weights = None if sample_weight is None else on_host(sample_weight)
-            return float(super().score(X, on_host(y), weights))
+            return float(super().score(X, on_host(y), on_host(sample_weight)))
         found, place = self.predict(X), place_of(X, self.backend, self.dtype)
         with place.device.context():
             P = place.xp.reshape(found, (found.shape[0], -1))
             T = check_values(place.to_device(y), place.xp, P, type(self).__name__)
             if T.shape != P.shape:
                 raise ValueError(f"y_true and y_pred have different number of output ({T.shape[1]}!={P.shape[1]})")
-            weights = None if sample_weight is None else check_weights(sample_weight, place, found)
-            return r2(P, T, weights)
+            return r2(P, T, check_weights(sample_weight, place, P.shape[0], P.dtype))
 
     def _head(self) -> str:
         return "exp" if self.loss == "poisson" else "identity"
 
-    def _check_both(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse=["csr", "csc"],
-            multi_output=True,
-            y_numeric=True,
-            dtype=(np.float64, np.float32),
-            reset=reset,
-        )
-        return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
-
-    def _check_targets(self, X: Any, y: Any, place: Place, incremental: bool) -> Array:
+    def _check_targets(self, X: Array, y: Any, place: Place, incremental: bool) -> Array:
         if place.is_host:
-            self._loss_type = np.result_type(X.dtype, y.dtype).type
             if y.dtype.kind not in "biuf":
                 raise ValueError(
                     "dtype='numeric' is not compatible with arrays of bytes/strings. Convert your data to numeric "
                     "values explicitly instead."
                 )
-            T = y if y.ndim == 2 else y[:, None]
-            return T.astype(X.dtype, copy=False)
+            dtype = name_of(X.dtype)
+            self._loss_type = np.result_type(dtype, y.dtype).type
+            y = y.astype(dtype, copy=False)
         return check_values(place.to_device(y), place.xp, X, type(self).__name__)
 
     def _validation_score(self, P: Array, T: Array, weights: Array | None) -> float:
