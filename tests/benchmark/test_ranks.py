@@ -1,4 +1,4 @@
-"""``xpmlp bench --ranks``: the formula and its fit, and the command. (No test looks at how long anything takes.)"""
+"""scripts/ranks.py: the formula and its fit, and the command. (No test looks at how long anything takes.)"""
 
 import itertools
 import json
@@ -12,14 +12,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import ROOT
 from xpmlp.backends.probe import Report
-from xpmlp.benchmark.ranks import Launched, Way, find_launcher, summarise, ways
-from xpmlp.benchmark.scaling import LINKS, Computing, Line, Link, efficiency, fit_line, link_behind, sum_seconds
 from xpmlp.commands import main
-from xpmlp.commands._ranks import tables
 from xpmlp.errors import ConfigError
 
+sys.path.insert(0, str(ROOT / "scripts"))  # as Python does for a script of that folder
+from ranks import ranks as command
+from ranks import tables
+from scaling.formula import LINKS, Computing, Line, Link, efficiency, fit_line, link_behind, sum_seconds
+from scaling.launches import Launched, Way, find_launcher, summarise, ways
+
+sys.path.pop(0)
+
 BYTES = [4.0**k for k in range(1, 13)]
+
+
+def run(*options):
+    return main(options, command=command, program="ranks.py")
 
 
 class TestTheSumsTime:
@@ -137,8 +147,8 @@ class TestTheCommand:
 
     @pytest.mark.slow
     def test_measures_predicts_writes_and_draws(self, mpiexec, mnist_like, at_home, capsys):
-        command = ["bench", "--ranks", "1,2", "--data-dir", str(mnist_like), "--hidden", "8", "--batch-size", "32"]
-        assert main([*command, "--rounds", "1", "--epochs", "1", "--launcher", mpiexec]) == 0
+        options = ["--ranks", "1,2", "--data-dir", str(mnist_like), "--hidden", "8", "--batch-size", "32"]
+        assert run(*options, "--rounds", "1", "--epochs", "1", "--launcher", mpiexec) == 0
         said, errors = capsys.readouterr()
         assert errors == ""
         assert "\n| 32 | 2 × 1" in said
@@ -160,7 +170,7 @@ class TestTheCommand:
     def launcher(self, mpiexec, at_home):
         """A launcher that fails with three ranks, once they are to do something."""
         path = at_home / "launcher"
-        path.write_text(f'#!/bin/sh\ncase "$*" in *"-n 3"*benchmark.rank*) exit 1;; esac\nexec {mpiexec} "$@"\n')
+        path.write_text(f'#!/bin/sh\ncase "$*" in *"-n 3"*rank.py*) exit 1;; esac\nexec {mpiexec} "$@"\n')
         path.chmod(0o755)
         return str(path)
 
@@ -169,12 +179,12 @@ class TestTheCommand:
     def test_a_launch_that_fails_is_a_problem_and_the_others_are_told(
         self, launcher, mnist_like, at_home, capsys, ranks, code
     ):
-        command = ["bench", "--ranks", ranks, "--data-dir", str(mnist_like), "--hidden", "8", "--batch-size", "32"]
-        assert main([*command, "--rounds", "1", "--epochs", "1", "--launcher", launcher]) == code
+        options = ["--ranks", ranks, "--data-dir", str(mnist_like), "--hidden", "8", "--batch-size", "32"]
+        assert run(*options, "--rounds", "1", "--epochs", "1", "--launcher", launcher) == code
         said, errors = capsys.readouterr()
         assert "problem  exit code 1: no message" in said
         assert ("\n| 32 | 2 × 1" in said) == (code == 0)
-        assert errors == ("" if code == 0 else "xpmlp: nothing was measured: exit code 1: no message\n")
+        assert errors == ("" if code == 0 else "ranks.py: nothing was measured: exit code 1: no message\n")
         assert (at_home / "benchmark" / "ranks.png").exists() == (code == 0)
 
     @pytest.mark.parametrize(
@@ -188,10 +198,10 @@ class TestTheCommand:
         self, mpiexec, mnist_like, at_home, capsys, monkeypatch, launcher, message
     ):
         monkeypatch.setenv("PATH", os.path.dirname(mpiexec), prepend=os.pathsep)
-        command = ["bench", "--ranks", "2", "--data-dir", str(mnist_like), "--batch-size", "32"]
         if launcher != "true" and "Open MPI" not in subprocess.check_output([mpiexec, "--version"], text=True):
             pytest.skip("the words are those of Open MPI's mpiexec")
-        assert main([*command, "--launcher", launcher]) == 2
+        options = ("--ranks", "2", "--data-dir", str(mnist_like), "--batch-size", "32")
+        assert run(*options, "--launcher", launcher) == 2
         said, errors = capsys.readouterr()
         assert message in errors
         assert (said, errors.count("\n")) == ("", 1)
@@ -199,9 +209,9 @@ class TestTheCommand:
 
     def test_a_library_that_is_missing_is_refused(self, mnist_like, at_home, capsys, monkeypatch):
         missing = [Report("cupy", problem="cupy cannot run here")]
-        monkeypatch.setattr("xpmlp.commands._ranks.probe_apart", lambda name: missing)
-        assert main(["bench", "--ranks", "2", "--backend", "cupy", "--data-dir", str(mnist_like)]) == 2
-        assert capsys.readouterr() == ("", "xpmlp: cupy cannot run here\n")
+        monkeypatch.setattr("ranks.probe_apart", lambda name: missing)
+        assert run("--ranks", "2", "--backend", "cupy", "--data-dir", str(mnist_like)) == 2
+        assert capsys.readouterr() == ("", "ranks.py: cupy cannot run here\n")
         assert list(at_home.iterdir()) == [mnist_like]
 
     @pytest.mark.parametrize(
@@ -217,16 +227,14 @@ class TestTheCommand:
                 "--batch-size 70000: there are 600 training images; make it",
                 marks=pytest.mark.needs(module="mpi4py"),
             ),
-            (["--ranks", "2", "--backend", "numpy,jax"], "--backend numpy,jax with --ranks: expected one of numpy"),
-            (["--ranks", "2", "--peers", "thinc"], "--peers is not for --ranks, which times xpmlp alone"),
-            (["--ranks", "2", "--no-cold"], "--no-cold is not for --ranks"),
-            (["--launcher", "srun"], "--launcher srun starts --ranks, which are missing"),
+            (["--ranks", "2", "--backend", "numpy,jax"], "--backend numpy,jax: expected one of numpy"),
+            (["--ranks", "2", "--peers", "thinc"], "No such option '--peers'"),
             (["--ranks", "2", "--launcher", "no-such-launcher"], "no 'no-such-launcher' to start ranks with"),
             (["--ranks", "2", "--launcher", "'"], "cannot be read: No closing quotation"),
         ],
     )
     def test_refuses_in_one_line(self, at_home, capfd, mnist_like, options, message):
-        assert main(["bench", "--data-dir", str(mnist_like), "--launcher", sys.executable, *options]) == 2
+        assert run("--data-dir", str(mnist_like), "--launcher", sys.executable, *options) == 2
         said, errors = capfd.readouterr()
         assert message in errors
         assert (said, errors.count("\n")) == ("", 1)

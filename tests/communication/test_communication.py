@@ -465,7 +465,7 @@ class TestTheCommand:
         "command",
         [
             "evaluate run",
-            *(pytest.param(command, marks=pytest.mark.slow) for command in ("data digits", "bench --ranks 1", "check")),
+            *(pytest.param(command, marks=pytest.mark.slow) for command in ("data digits", "bench", "check")),
         ],
     )
     def test_commands_for_one_process_are_refused_once(self, launch, tmp_path, command):

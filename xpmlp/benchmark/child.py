@@ -1,10 +1,10 @@
-"""One contestant in a process of its own."""
+"""One contestant in a process of its own: told in JSON what to do, it answers in JSON, a line as each thing is done."""
 
 import json
 import sys
 import time
+from typing import Any
 
-from xpmlp.benchmark.processes import answer, peak_memory
 from xpmlp.benchmark.work import Work, make
 
 
@@ -32,6 +32,20 @@ def main() -> None:
             if accuracy >= task["target"]:
                 break
     answer(peak_bytes=peak_memory())
+
+
+def answer(**what: Any) -> None:
+    """Print a line of JSON at once, with the time."""
+    print(json.dumps({"at": time.time(), **what}), flush=True)  # noqa: T201
+
+
+def peak_memory(pid: int | str = "self") -> int | None:
+    """Return the most memory that a process has had resident, in bytes."""
+    try:
+        with open(f"/proc/{pid}/status") as file:  # ru_maxrss begins with that of the process that forked it
+            return next((int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:")), None)
+    except OSError:
+        return None
 
 
 if __name__ == "__main__":

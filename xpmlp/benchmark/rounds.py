@@ -1,6 +1,7 @@
 """The rounds of a benchmark: each contestant in a process of its own, in turn, and what comes of it."""
 
 import importlib.util
+import json
 import os
 import re
 import statistics
@@ -13,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
-from xpmlp.benchmark.processes import ask, peak_memory, spread
+from xpmlp.benchmark.child import peak_memory
 from xpmlp.benchmark.work import CONTESTANTS, OURS, PEERS, Work
 from xpmlp.errors import ConfigError
 
@@ -65,8 +66,10 @@ def turns(
 def measure(name: str, work: Work, what: str, epochs: int, round_: int) -> Result:
     """Return what a contestant measures in a process of its own."""
     task = {"contestant": name, "what": what, "epochs": epochs, "target": TARGET, "work": asdict(work)}
+    command = [sys.executable, "-m", "xpmlp.benchmark.child", json.dumps(task)]
+    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     began = time.time()
-    answers, problem = ask("child", task, TF_CPP_MIN_LOG_LEVEL="3")
+    answers, problem = read_answers(subprocess.run(command, capture_output=True, text=True, check=False, env=env))
     result = Result(name, work.batch_size, what, problem=problem)
     for answer in answers:
         result.description |= answer.get("description", {})
@@ -77,6 +80,16 @@ def measure(name: str, work: Work, what: str, epochs: int, round_: int) -> Resul
         elif answer.get("accuracy", 0) >= TARGET:
             result.seconds = [answer["at"] - began]
     return result
+
+
+def read_answers(done: subprocess.CompletedProcess[str]) -> tuple[list[dict[str, Any]], str]:
+    """Return all that a process has answered by `child.answer`, and why it failed, where it did."""
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"at"')]
+    if not done.returncode:
+        return answers, ""
+    lines = [line.strip() for line in done.stderr.splitlines() if any(sign.isalpha() for sign in line)]
+    own = [line for line in lines if "Error" in line or "error" in line]  # before a launcher's banner
+    return answers, f"exit code {done.returncode}: {(own or lines or ['no message'])[-1]}"
 
 
 def measure_recipe(name: str, work: Work, seed: int) -> Result:
@@ -104,28 +117,36 @@ def measure_recipe(name: str, work: Work, seed: int) -> Result:
 
 def summarise(results: Sequence[Result]) -> list[dict[str, Any]]:
     """Return a row for each contestant and kind of measurement: medians, spread, and the ratio to the fastest peer."""
-    groups: dict[tuple[str, int, str], list[Result]] = {}
+    groups: dict[tuple[str, int], dict[str, list[Result]]] = {}
     for result in results:
-        groups.setdefault((result.what, result.batch_size, result.contestant), []).append(result)
+        group = groups.setdefault((result.what, result.batch_size), {})
+        group.setdefault(result.contestant, []).append(result)
     rows = []
-    for (what, batch_size, name), own in groups.items():
-        peaks = [result.peak_bytes for result in own if result.peak_bytes]
-        rows.append(
-            {
-                "what": what,
-                "batch_size": batch_size,
-                "contestant": name,
-                **spread([second for result in own for second in result.seconds]),
-                "peak_bytes": statistics.median(peaks) if peaks else None,
-                "accuracy": own[-1].accuracy,
-                "description": own[-1].description,
-                "problem": next((result.problem for result in own if result.problem), ""),
-            }
-        )
-    for row in rows:
-        group = [other for other in rows if (other["what"], other["batch_size"]) == (row["what"], row["batch_size"])]
-        found = {other["contestant"]: other["seconds"] for other in group if other["seconds"]}
-        peers = [found[name] for name in PEERS if name in found]
-        row["by_fastest_peer"] = row["seconds"] / min(peers) if row["seconds"] and peers else None
-        row["share_of_floor"] = found["floor"] / row["seconds"] if row["seconds"] and "floor" in found else None
+    for (what, batch_size), group in groups.items():
+        times = {name: spread([second for result in own for second in result.seconds]) for name, own in group.items()}
+        medians = {name: time["seconds"] for name, time in times.items() if time["seconds"]}
+        fastest = min((medians[name] for name in PEERS if name in medians), default=None)
+        for name, own in group.items():
+            peaks = [result.peak_bytes for result in own if result.peak_bytes]
+            median = medians.get(name)
+            rows.append(
+                {
+                    "what": what,
+                    "batch_size": batch_size,
+                    "contestant": name,
+                    **times[name],
+                    "peak_bytes": statistics.median(peaks) if peaks else None,
+                    "accuracy": own[-1].accuracy,
+                    "description": own[-1].description,
+                    "problem": next((result.problem for result in own if result.problem), ""),
+                    "by_fastest_peer": median / fastest if median and fastest else None,
+                    "share_of_floor": medians["floor"] / median if median and "floor" in medians else None,
+                }
+            )
     return rows
+
+
+def spread(seconds: Sequence[float]) -> dict[str, Any]:
+    """Return the median, the least and the greatest, where there are any."""
+    median = statistics.median(seconds) if seconds else None
+    return {"seconds": median, "least": min(seconds, default=None), "most": max(seconds, default=None)}

@@ -1,4 +1,4 @@
-"""One ``xpmlp bench``: what is measured, written and said, in order; and the frame that ``--ranks`` shares with it."""
+"""One ``xpmlp bench``: what is measured, written and said, in order."""
 
 import contextlib
 import dataclasses
@@ -7,88 +7,50 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 import xpmlp
 from xpmlp.benchmark.drawing import plot_benchmark
-from xpmlp.benchmark.ranks import Launched
 from xpmlp.benchmark.rounds import Result, installed, summarise, turns
 from xpmlp.benchmark.work import CONTESTANTS, OURS, PEERS, Work
 from xpmlp.commands._progress import make_download_progress, say
 from xpmlp.data import load_dataset
-from xpmlp.data.sources import FILES
 from xpmlp.errors import ConfigError
 from xpmlp.storage.files import write_whole
 from xpmlp.training.config import RECIPES
 
-Measured = TypeVar("Measured", Result, Launched)
 
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What the command line says."""
-
-    data_dir: str | None
-    hidden: tuple[int, ...]
-    batch_size: tuple[int, ...]
-    backend: tuple[str, ...]
-    peers: tuple[str, ...] | None
-    optimizer: str
-    rounds: int
-    epochs: int
-    cold: bool
-    ranks: tuple[int, ...] | None
-    launcher: str
-    out: str
-
-    def __post_init__(self) -> None:
-        for option, values in {"ranks": self.ranks, "batch-size": self.batch_size, "hidden": self.hidden}.items():
-            if values and min(values) < 1:
-                raise ConfigError(f"--{option} {','.join(map(str, values))}: expected whole numbers of at least 1")
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """What is written: lines of JSON as they come, the record, and the picture."""
-        names = (
-            ("ranks.jsonl", "ranks.json", "ranks.png") if self.ranks else ("results.jsonl", "bench.json", "bench.png")
-        )
-        return tuple(Path(self.out) / name for name in names)
-
-
-def run(options: Options) -> None:
+def run(options: Mapping[str, Any]) -> None:
     """Measure as the command line says."""
-    if unknown := [name for name in options.backend if name not in OURS]:
+    if unknown := [name for name in options["backend"] if name not in OURS]:
         raise ConfigError(f"unknown backend {', '.join(unknown)}: expected {', '.join(OURS)}")
-    peers = PEERS if options.peers is None else tuple(name for name in options.peers if name != "none")
-    here, missing = installed(["floor", *options.backend, *peers])
-    files, n_images = folder_of_mnist(options.data_dir)
+    peers = PEERS if options["peers"] is None else [name for name in options["peers"] if name != "none"]
+    here, missing = installed(["floor", *options["backend"], *peers])
+    files, n_images = folder_of_mnist(options["data_dir"])
     if missing:
         say("left out", f"{', '.join(missing)}: not installed")
-    rate = 0.001 if options.optimizer == "adam" else 0.1
-    settings = (options.optimizer, rate, options.epochs, files, n_images)
-    works = [Work(options.hidden, size, *settings) for size in options.batch_size]
+    optimizer, folder = options["optimizer"], Path(options["out"])
+    settings = (optimizer, 0.001 if optimizer == "adam" else 0.1, options["epochs"], files, n_images)
+    works = [Work(options["hidden"], size, *settings) for size in options["batch_size"]]
     recipe = {name: RECIPES["quick"][name] for name in ("hidden", "batch_size", "learning_rate", "epochs", "center")}
-    cold = Work(**recipe, optimizer="sgd", data_dir=files, n_images=n_images) if options.cold else None
+    cold = Work(**recipe, optimizer="sgd", data_dir=files, n_images=n_images) if options["cold"] else None
     machine = describe_machine(os.cpu_count() or 1)
-    results = measure(turns(here, works, options.epochs, cold), options)
-    for result in results:
-        if "gpu" in result.description:
-            say("gpu", _gpu(result.description["gpu"]))
+    results = measure(turns(here, works, options["epochs"], cold), folder / "results.jsonl", options["rounds"])
+    for found in (result.description["gpu"] for result in results if "gpu" in result.description):
+        say(
+            "gpu",
+            f"{found['name']}: {1e6 * found['step_seconds']:.0f} µs a step, {found['share']:.1%} of the "
+            f"{found['products'] / 1e12:.1f} TFLOP/s of a large product; copies at {found['copy'] / 1e9:.0f} GB/s, "
+            f"from the host at {found['host_to_device'] / 1e9:.1f}",
+        )
     rows = summarise(results)
-    write(options, machine, {"rows": rows}, _tables(rows), partial(plot_benchmark, rows))
-
-
-def _gpu(found: dict[str, Any]) -> str:
-    """Return what `measure_gpu` found, in one line."""
-    return (
-        f"{found['name']}: {1e6 * found['step_seconds']:.0f} µs a step, {found['share']:.1%} of the "
-        f"{found['products'] / 1e12:.1f} TFLOP/s of a large product; copies at {found['copy'] / 1e9:.0f} GB/s, "
-        f"from the host at {found['host_to_device'] / 1e9:.1f}"
-    )
+    write_record(folder / "bench.json", machine, options, {"rows": rows})
+    click.echo(_tables(rows))
+    plot_benchmark(rows, folder / "bench.png", title(options, "float32", machine))
+    say("written", f"results.jsonl, bench.json, bench.png in {options['out']}")
 
 
 def _tables(rows: Sequence[dict[str, Any]]) -> str:
@@ -122,9 +84,7 @@ def markdown(heads: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]:
 def folder_of_mnist(data_dir: str | None) -> tuple[str, int]:
     """Return the folder with MNIST's files, where they are or once downloaded, and the number of training images."""
     found = load_dataset("mnist", data_dir, progress=make_download_progress())
-    folder = Path(found.train.provenance.partition(" set in ")[2])
-    assert any((folder / f"{FILES[0]}{ending}").exists() for ending in ("", ".gz"))
-    return str(folder.absolute()), len(found.train)
+    return os.path.abspath(found.train.provenance.partition(" set in ")[2]), len(found.train)
 
 
 def describe_machine(n_cores: int) -> str:
@@ -139,15 +99,14 @@ def describe_machine(n_cores: int) -> str:
     return machine
 
 
-def measure(turns: Mapping[str, Callable[[int], Measured]], options: Options) -> list[Measured]:
-    """Return what every turn measures in each round; each is also written as it comes."""
-    lines, *_ = options.files
-    lines.parent.mkdir(parents=True, exist_ok=True)
+def measure(turns: Mapping[str, Callable[[int], Result]], path: Path, rounds: int) -> list[Result]:
+    """Return what every turn measures in each round; each is also written as it comes, a line of JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     results = []
-    with lines.open("a", encoding="utf-8") as file:
-        for k in range(1, options.rounds + 1):
+    with path.open("a", encoding="utf-8") as file:
+        for k in range(1, rounds + 1):
             for what, turn in turns.items():
-                say("measure", f"round {k}/{options.rounds}{what}")
+                say("measure", f"round {k}/{rounds}{what}")
                 result = turn(k)
                 file.write(json.dumps(dataclasses.asdict(result)) + "\n")
                 file.flush()
@@ -157,21 +116,14 @@ def measure(turns: Mapping[str, Callable[[int], Measured]], options: Options) ->
     return results
 
 
-def write(
-    options: Options, machine: str, found: Mapping[str, Any], tables: str, plot: Callable[[Path, str], None]
-) -> None:
-    """Write what was measured, when and how, print its tables and draw it."""
-    lines, record, picture = options.files
-    content = {
-        "xpmlp": xpmlp.__version__,
-        "date": time.strftime("%Y-%m-%d %H:%M"),
-        "machine": machine,
-        **{name: getattr(options, name) for name in ("hidden", "optimizer", "rounds", "epochs")},
-        **found,
-    }
-    write_whole(record, (json.dumps(content, indent=1) + "\n").encode())
-    click.echo(tables)
-    library = f"{options.backend[0]}, " if options.ranks else ""
-    network = f"784-{'-'.join(map(str, options.hidden))}-10"
-    plot(picture, f"{network}, {options.optimizer}, {library}float32, {machine.partition(',')[0]}")
-    say("written", f"{lines.name}, {record.name}, {picture.name} in {options.out}")
+def write_record(path: Path, machine: str, options: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Write what was measured, when and how."""
+    when = {"xpmlp": xpmlp.__version__, "date": time.strftime("%Y-%m-%d %H:%M"), "machine": machine}
+    how = {name: options[name] for name in ("hidden", "optimizer", "rounds", "epochs")}
+    write_whole(path, (json.dumps({**when, **how, **found}, indent=1) + "\n").encode())
+
+
+def title(options: Mapping[str, Any], what: str, machine: str) -> str:
+    """Return the picture's title: the network, what trained it, and the cores."""
+    network = f"784-{'-'.join(map(str, options['hidden']))}-10"
+    return f"{network}, {options['optimizer']}, {what}, {machine.partition(',')[0]}"

@@ -10,7 +10,7 @@ import numpy as np
 import threadpoolctl
 
 from xpmlp.backends import Backend, get_backend, own_process
-from xpmlp.benchmark.processes import answer
+from xpmlp.benchmark.child import answer
 from xpmlp.communication import Communicator, join, join_gpus, leave
 from xpmlp.data import load_dataset
 from xpmlp.math.layout import Layout

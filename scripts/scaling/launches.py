@@ -1,6 +1,7 @@
 """The same training on one rank and on several, and the sums between them: launches in turn, and what comes of them."""
 
 import importlib.util
+import json
 import os
 import shlex
 import shutil
@@ -12,10 +13,11 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from xpmlp.benchmark.processes import ask, spread
-from xpmlp.benchmark.scaling import LINKS, Computing, Line, efficiency, fit_line, link_behind
+from scaling.formula import LINKS, Computing, Line, efficiency, fit_line, link_behind
+from xpmlp.benchmark.rounds import read_answers, spread
 from xpmlp.errors import ConfigError
 
 LADDER = tuple(4**k for k in range(7))  # batch sizes, 1 to 4096, from which one rank's time for any other is read
@@ -23,6 +25,7 @@ PREDICTED_RANKS = (8, 64, 512, 4096)
 PREDICTED_BATCHES = (1024, 8192, 65536)  # of all ranks together
 PREDICTED_EVERY = (1, 64)  # steps from one sum to the next
 
+_RANK = Path(__file__).absolute().with_name("rank.py")  # the same path on every host
 _LIMIT = 1200  # seconds after which a launch counts as hanging
 _LIMIT_TO_START = 60  # seconds in which a launcher must start processes that do nothing
 _AS_ROOT = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM")
@@ -122,7 +125,13 @@ def measure(task: Mapping[str, Any], way: Way, launcher: Sequence[str], round_: 
     """Return what one launch measures; one rank needs no launcher."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(way.threads))
     start = (*launcher, "-n", str(way.ranks)) if way.ranks > 1 else ()
-    answers, problem = ask("rank", {**task, "threads": way.threads}, start, _LIMIT, **threads)
+    command = [*start, sys.executable, str(_RANK), json.dumps({**task, "threads": way.threads})]
+    env = {**os.environ, **threads}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LIMIT, env=env)
+    except subprocess.TimeoutExpired:
+        return Launched(*way, problem=f"no end after {_LIMIT} s")
+    answers, problem = read_answers(done)
     launched = Launched(*way, problem=problem)
     for answer in answers:
         if "batch_size" in answer:

@@ -1,16 +1,24 @@
-"""One ``xpmlp bench --ranks``: what is measured, predicted, written and said, in order."""
+"""Time the same training on one rank and on several, and the sums between them, and predict what more would give.
 
+``python scripts/ranks.py --ranks 1,2,4``: strong and weak scaling of xpmlp's training on MNIST over processes; a line
+of JSON a launch in benchmark/ranks.jsonl, all that comes of them in ranks.json, tables, and the picture ranks.png.
+"""
+
+import sys
 from collections.abc import Sequence
-from functools import partial
+from pathlib import Path
 from typing import Any
 
+import click
+from scaling.drawing import plot_ranks
+from scaling.launches import PREDICTED_RANKS, Launched, find_launcher, summarise, try_launcher, turns, ways
+
 from xpmlp.backends.probe import probe_apart
-from xpmlp.benchmark.drawing import plot_ranks
-from xpmlp.benchmark.ranks import PREDICTED_RANKS, find_launcher, summarise, try_launcher, turns, ways
 from xpmlp.benchmark.work import OURS
-from xpmlp.commands import _benchmark
-from xpmlp.commands._benchmark import Options, markdown
+from xpmlp.commands import main
+from xpmlp.commands._benchmark import describe_machine, folder_of_mnist, markdown, measure, title, write_record
 from xpmlp.commands._progress import say
+from xpmlp.commands.bench import counts
 from xpmlp.communication import SingleRank
 from xpmlp.errors import BackendError, CommunicationError, ConfigError
 from xpmlp.training.config import TrainConfig
@@ -18,51 +26,75 @@ from xpmlp.training.config import TrainConfig
 STEPS = 200  # in an epoch, as far as the images go
 
 
-def run(options: Options, ranks: tuple[int, ...]) -> None:
-    """Measure as the command line says."""
-    sizes, backend = options.batch_size, ",".join(options.backend)
+@click.command()
+@click.option("--ranks", callback=counts, default="1,2,4", show_default=True, help="Numbers of ranks, with commas.")
+@click.option("--launcher", default="mpiexec", show_default=True, help="What starts them, with options of its own.")
+@click.option("--data-dir", type=click.Path(), help="The folder of MNIST. [XPMLP_DATA, then the user's cache]")
+@click.option("--hidden", callback=counts, default="256,128", show_default=True, help="Widths of the hidden layers.")
+@click.option("--batch-size", callback=counts, default="128,1024", show_default=True, help="Sizes, with commas.")
+@click.option("--backend", default="numpy", show_default=True, help=f"One of {', '.join(OURS)}.")
+@click.option("--optimizer", type=click.Choice(["adam", "sgd"]), default="adam", show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Turns of each launch.")
+@click.option("--epochs", type=click.IntRange(1), default=3, show_default=True, help="Timed epochs a launch.")
+@click.option("--out", type=click.Path(), default="benchmark", show_default=True, help="The folder for the results.")
+def ranks(ranks: tuple[int, ...], backend: str, batch_size: tuple[int, ...], out: str, **options: Any) -> None:
+    """Time xpmlp's training on several ranks, in float32: strong and weak scaling, and the sums between the ranks.
+
+    Predicts from them what more ranks and other links would give. Each number of ranks is a launch of its own, in turn;
+    medians count. Writes ranks.jsonl as they come, ranks.json and ranks.png.
+    """
     if backend not in OURS:
-        raise ConfigError(f"--backend {backend} with --ranks: expected one of {', '.join(OURS)}")
-    if max(ranks) > min(sizes):
-        raise ConfigError(f"{max(ranks)} ranks for batches of {min(sizes)} images: each needs at least one")
+        raise ConfigError(f"--backend {backend}: expected one of {', '.join(OURS)}")
+    if max(ranks) > min(batch_size):
+        raise ConfigError(f"{max(ranks)} ranks for batches of {min(batch_size)} images: each needs at least one")
     library, kernels = ("numpy", "compiled") if backend == "numba" else (backend, "inplace")
     if problem := probe_apart(library)[0].problem:  # said now, not by each rank
         raise BackendError(problem)
-    launcher = find_launcher(options.launcher)
-    files, n_images = _benchmark.folder_of_mnist(options.data_dir)
+    launcher = find_launcher(options["launcher"])
+    files, n_images = folder_of_mnist(options["data_dir"])
     settings: dict[str, Any] = {
-        "hidden": options.hidden,
-        "optimizer": options.optimizer,
+        "hidden": options["hidden"],
+        "optimizer": options["optimizer"],
         "learning_rate": 0.001,
         "schedule": "constant",
         "val_size": 0,
         "kernels": kernels,
-        "epochs": options.epochs + 1,  # the first is not timed
+        "epochs": options["epochs"] + 1,  # the first is not timed
     }
-    TrainConfig(**settings, batch_size=max(sizes)).resolve(n_images)  # refuses what cannot be
+    TrainConfig(**settings, batch_size=max(batch_size)).resolve(n_images)  # refuses what cannot be
     if max(ranks) > 1:
-        launcher = try_launcher(launcher, options.launcher, max(ranks))
+        launcher = try_launcher(launcher, options["launcher"], max(ranks))
     cores = SingleRank().cores
-    machine = _benchmark.describe_machine(cores)
+    machine = describe_machine(cores)
     if library == "jax":
         say("note", "JAX takes the threads that it likes: those that are named are what OpenMP and BLAS were told")
-    for size in sizes:
+    for size in batch_size:
         if size * max(ranks) > n_images:
             most = n_images // size
             say("left out", f"weak scaling of batch {size:,} on more than {most} ranks: there are {n_images:,} images")
     task = {"backend": library, "data_dir": files, "steps": STEPS, "settings": settings}
     launches = ways(ranks, 1 if library == "cupy" else cores)  # CuPy's step runs on no core
-    results = _benchmark.measure(turns(task, sizes, launches, launcher), options)
+    folder = Path(out)
+    results = measure(turns(task, batch_size, launches, launcher), folder / "ranks.jsonl", options["rounds"])
     wanted = [result for result in results if result.ranks > 1] or results
     if not any(result.steps for result in wanted):
         raise CommunicationError(f"nothing was measured: {wanted[0].problem}")
-    found = summarise(results, sizes)
-    engine = "none: no launch of several ranks answered"
-    for about in (result.description for result in results if result.description.get("engine")):
-        engine = about["engine"] + (f" on {about['hosts']} hosts" if about["hosts"] > 1 else "")
+    engine = engine_of(results)
     say("engine", engine + ("" if "NCCL" in engine else ". NCCL was not run: it joins several GPUs, --backend cupy"))
-    record = {"engine": engine, "backend": backend, **found}
-    _benchmark.write(options, machine, record, tables(found), partial(plot_ranks, found))
+    found = summarise(results, batch_size)
+    write_record(folder / "ranks.json", machine, options, {"engine": engine, "backend": backend, **found})
+    click.echo(tables(found))
+    plot_ranks(found, folder / "ranks.png", title(options, f"{backend}, float32", machine))
+    say("written", f"ranks.jsonl, ranks.json, ranks.png in {out}")
+
+
+def engine_of(results: Sequence[Launched]) -> str:
+    """Return what summed, as the last launch of several ranks says."""
+    for result in reversed(results):
+        if engine := result.description.get("engine"):
+            hosts = result.description["hosts"]
+            return f"{engine} on {hosts} hosts" if hosts > 1 else engine
+    return "none: no launch of several ranks answered"
 
 
 def tables(found: dict[str, Any]) -> str:
@@ -114,3 +146,7 @@ def _scaling(rows: Sequence[dict[str, Any]], batch: str) -> list[str]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+
+
+if __name__ == "__main__":
+    sys.exit(main(command=ranks, program="ranks.py"))

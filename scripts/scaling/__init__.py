@@ -1,0 +1,1 @@
+"""The parts of ``scripts/ranks.py``: the launches, what a rank does, the formula, and the picture."""
