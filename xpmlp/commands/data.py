@@ -10,8 +10,7 @@ if TYPE_CHECKING:
 
     from xpmlp.data import Dataset
 
-DEFORMATIONS = 9
-"""Drawn of each image."""
+DEFORMATIONS = 9  # drawn of each image
 
 
 @click.command()

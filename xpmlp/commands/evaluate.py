@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from xpmlp.data import Dataset
     from xpmlp.models.model import Model
 
-WORST = 30
-"""How many mistakes are drawn."""
+WORST = 30  # how many mistakes are drawn
 
 
 @click.command()

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 PICTURES = {".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".pnm", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 """The endings by which a folder's pictures are told from its other files."""
 
-BATCH = 256
-"""Pictures that are classified together: few, so that their lines come soon."""
+BATCH = 256  # pictures that are classified together: few, so that their lines come soon
 
 
 class Sample(NamedTuple):

@@ -18,11 +18,8 @@ from xpmlp.data.download import Progress, download
 from xpmlp.data.sources import FILES, SOURCES
 from xpmlp.errors import DataError
 
-DATA_VARIABLE = "XPMLP_DATA"
-"""Of the environment: the folder in which data sets are looked for first."""
-
-_MOST_CLASSES = 10_000
-"""Of a user's own data: one wrong label would make a network as wide as it is great."""
+DATA_VARIABLE = "XPMLP_DATA"  # of the environment: the folder in which data sets are looked for first
+_MOST_CLASSES = 10_000  # of a user's own data: one wrong label would make a network as wide as it is great
 
 _NAMES = ("auto", *SOURCES, "digits", "idx:FOLDER")
 
@@ -57,7 +54,7 @@ class Dataset:
         if self.max_value is None:
             object.__setattr__(self, "max_value", 255 if is_bytes else 1)
         if self.class_names is None and labels.size and labels.dtype.kind in "iu":
-            greatest = min(max(0, int(labels.max())), _MOST_CLASSES)
+            greatest = min(max(0, int(labels.max())), _MOST_CLASSES - 1)
             object.__setattr__(self, "class_names", tuple(map(str, range(greatest + 1))))
         problem, n_classes = "", len(self.class_names or ())
         if images.ndim != 3 or not (is_bytes or images.dtype in (np.float32, np.float64)):
@@ -70,7 +67,8 @@ class Dataset:
             problem = f"images of shape {images.shape}: expected at least one, of at least one pixel"
         elif labels.min() < 0 or labels.max() >= n_classes:
             found = labels.min() if labels.min() < 0 else labels.max()
-            problem = f"a label is {found}: expected 0 to {n_classes - 1}"
+            expected = "classes from 0 to at most" if n_classes == _MOST_CLASSES else "0 to"
+            problem = f"a label is {found}: expected {expected} {n_classes - 1}"
         elif not 0 < self.max_value <= 255:
             problem = f"max_value {self.max_value}: expected 1 to 255"
         elif not is_bytes and not np.isfinite(images).all():
@@ -130,24 +128,15 @@ def on_host(array: Any) -> Any:
 class LoadedData:
     """A data set as `load_dataset` found it."""
 
-    name: str
-    """Which one it is, as the user would name it."""
+    name: str  # which one it is, as the user would name it
     train: Dataset
     test: Dataset
-    note: str = ""
-    """Why it was chosen, where the user left the choice."""
-    warning: str = ""
-    """What the user should know about its files."""
+    note: str = ""  # why it was chosen, where the user left the choice
+    warning: str = ""  # what the user should know about its files
 
 
 def parts_of(data: Any) -> tuple[Dataset, Dataset | None]:
-    """Return the data set to train on, and the one to test on where there is one, of whatever stands for them.
-
-    Raises
-    ------
-    DataError
-        If it is neither a data set with its two parts, nor one part, nor samples and classes.
-    """
+    """Return the data set to train on, and the one to test on where there is one, of whatever stands for them."""
     if isinstance(data, LoadedData):
         return data.train, data.test
     if isinstance(data, Dataset):
@@ -158,10 +147,7 @@ def parts_of(data: Any) -> tuple[Dataset, Dataset | None]:
 
 
 def load_dataset(
-    name: str = "auto",
-    data_dir: str | os.PathLike[str] | None = None,
-    *,
-    progress: Progress | None = None,
+    name: str = "auto", data_dir: str | os.PathLike[str] | None = None, *, progress: Progress | None = None
 ) -> LoadedData:
     """Find a data set, or download it, and read it.
 
@@ -182,17 +168,12 @@ def load_dataset(
     DataError
         If the name is unknown, or the data set is not there, cannot be had, is damaged or is another one.
     """
-    is_digits, is_own = name == "digits", name.startswith("idx:")
-    if data_dir is not None and (is_digits or is_own):
-        where = "ship with scikit-learn" if is_digits else "name their folder themselves"
-        raise DataError(f"{name} {where}: leave out the data folder {data_dir}")
-    if is_digits:
-        return _digits()
-    if is_own:
-        folder = Path(name.removeprefix("idx:"))
-        if not _is_whole(folder):
-            raise DataError(_missing(folder))
-        return _read(name, folder)
+    is_digits = name == "digits"
+    if is_digits or name.startswith("idx:"):
+        if data_dir is not None:
+            where = "ship with scikit-learn" if is_digits else "name their folder themselves"
+            raise DataError(f"{name} {where}: leave out the data folder {data_dir}")
+        return _digits() if is_digits else _read(name, Path(name.removeprefix("idx:")))
     if name in SOURCES:
         return _read(name, _find_or_download(name, data_dir, progress))
     if name == "auto":
@@ -211,17 +192,14 @@ def load_dataset(
 def _find_or_download(name: str, data_dir: str | os.PathLike[str] | None, progress: Progress | None) -> Path:
     import platformdirs
 
-    cache = platformdirs.user_cache_path("xpmlp")
-    given = os.environ.get(DATA_VARIABLE)
-    parents = [Path(given), cache] if given else [cache]
-    if data_dir is not None:
-        parents = [Path(data_dir)]
+    cache, given = platformdirs.user_cache_path("xpmlp"), os.environ.get(DATA_VARIABLE)
+    parents = [Path(data_dir)] if data_dir is not None else [Path(given), cache] if given else [cache]
     for folder in (folder for parent in parents for folder in (parent / name, parent)):
-        if _is_whole(folder):
+        if not _missing(folder):
             return folder
     if data_dir is not None:
-        also = f" (nor in its folder {name})" if Path(data_dir).is_dir() else ""
-        raise DataError(f"{name} is not in the given folder: {_missing(Path(data_dir))}{also}")
+        also = f" (nor in its folder {name})" if parents[0].is_dir() else ""
+        raise DataError(f"{name} is not in the given folder: {_missing(parents[0])}{also}")
     try:
         download(name, SOURCES[name], cache / name, progress)
     except DataError as error:
@@ -243,55 +221,43 @@ def _files_in(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _is_whole(folder: Path) -> bool:
-    return len(_files_in(folder)) == len(FILES)
-
-
 def _missing(folder: Path) -> str:
+    """Return what keeps a folder from being a data set's, nothing where it has the four files."""
     if not folder.is_dir():
         return f"{folder} is no folder"
-    return f"{folder} has no {', '.join(file for file in FILES if file not in _files_in(folder))}, plain or .gz"
+    missing = [file for file in FILES if file not in _files_in(folder)]
+    return f"{folder} has no {', '.join(missing)}, plain or .gz" if missing else ""
 
 
 def _read(name: str, folder: Path) -> LoadedData:
+    missing = _missing(folder)
+    if missing:
+        raise DataError(missing)
     paths = _files_in(folder)
     with ThreadPoolExecutor(len(FILES)) as pool:  # inflating and summing let go of the interpreter's lock
         arrays = dict(zip(FILES, pool.map(idx.read, paths.values()), strict=True))
         sums = dict(zip(FILES, pool.map(idx.sum_of_contents, arrays.values()), strict=True))
-    warning = ""
-    if name in SOURCES:
-        class_names = SOURCES[name].class_names
-        unknown = [paths[file].name for file in FILES if not _is_published(name, file, paths[file], sums[file])]
-        if unknown:
-            warning = f"{', '.join(unknown)} in {folder}: not {name} as it was published (their sums are unknown)"
-    else:
-        labels = arrays[FILES[1]]
-        counts = _counts(labels, paths[FILES[1]])
-        class_names = tuple(map(str, range(len(counts))))
-        if not counts.all():
-            warning = f"{np.count_nonzero(counts == 0)} of the {len(counts)} classes have no training image"
 
-    def part(title: str, images: str, labels: str) -> Dataset:
+    def part(title: str, images: str, labels: str, class_names: Any) -> Dataset:
         data = Dataset(arrays[images], arrays[labels], class_names, 255, f"{name} {title} set in {folder}")
         vars(data)["images_sum"] = sums[images]  # the property's, taken while the file was read
         return data
 
-    train, test = part("training", *FILES[:2]), part("test", *FILES[2:])
+    train = part("training", *FILES[:2], SOURCES[name].class_names if name in SOURCES else None)
+    test = part("test", *FILES[2:], train.class_names)
     if train.image_shape != test.image_shape:
         raise DataError(
             f"{folder}: training images of {train.image_shape} and test images of {test.image_shape} pixels: "
             "expected one size"
         )
+    warning, n_classes = "", len(train.class_names)
+    if name in SOURCES:
+        unknown = [paths[file].name for file in FILES if not _is_published(name, file, paths[file], sums[file])]
+        if unknown:
+            warning = f"{', '.join(unknown)} in {folder}: not {name} as it was published (their sums are unknown)"
+    elif n_empty := n_classes - len(np.unique(train.labels)):
+        warning = f"{n_empty} of the {n_classes} classes have no training image"
     return LoadedData(name, train, test, warning=warning)
-
-
-def _counts(labels: np.ndarray, path: Path) -> np.ndarray:
-    """Return how many images each class of a user's own labels has; the greatest label says how many classes."""
-    if not labels.size or labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.min() < 0:
-        return np.ones(1, np.int64)  # `Dataset` says what is wrong with them
-    if labels.max() >= _MOST_CLASSES:
-        raise DataError(f"{path}: a label is {labels.max()}: expected classes from 0 to at most {_MOST_CLASSES - 1}")
-    return np.bincount(labels)
 
 
 def _is_published(name: str, file: str, path: Path, sum_: str) -> bool:

@@ -23,21 +23,11 @@ from xpmlp.namespaces import Array, array_namespace, clipped
 
 TURN, SHEAR, SCALE, SHIFT = np.deg2rad(15), 0.2, 0.15, 0.05
 """The most at strength 1: an angle; columns a row; the logarithm of a factor for each axis; a fraction of the side."""
-
-BEND = 0.04
-"""The standard deviation at strength 1 of the random field's displacements, a fraction of the side."""
-
-KNOTS, SMOOTHNESS = 6, 1 / 6
-"""Of the random field: knots of its grid along each side, and the hills' standard deviation, a fraction of the side."""
-
-COUNT = 3 + KNOTS**2
-"""How many functions the basis has."""
-
-_BLOCK = 16_384
-"""Images whose numbers are drawn and brought to the device at once, if a batch is not larger."""
-
-Numbers: TypeAlias = tuple[Array, int]
-"""Several batches' numbers, (batches, batch, 2, COUNT), and which of them is meant."""
+BEND = 0.04  # the standard deviation at strength 1 of the random field's displacements, a fraction of the side
+KNOTS, SMOOTHNESS = 6, 1 / 6  # of that field: knots of its grid a side; the hills' standard deviation, of the side
+COUNT = 3 + KNOTS**2  # how many functions the basis has
+_BLOCK = 16_384  # images whose numbers are drawn and brought to the device at once, if a batch is not larger
+Numbers: TypeAlias = tuple[Array, int]  # several batches' numbers, (batches, batch, 2, COUNT), and which one is meant
 
 
 def basis(image_shape: tuple[int, int]) -> np.ndarray:
@@ -88,10 +78,8 @@ def deformed(images: Array, numbers: Array, basis: Array, image_shape: tuple[int
     xp = array_namespace(images=images, numbers=numbers, basis=basis)
     n, (height, width) = images.shape[0], image_shape
     if images.ndim != 2 or images.shape[1] != height * width:
-        raise DataError(
-            f"images of shape {tuple(images.shape)} cannot be deformed: expected (n, {height * width}), "
-            f"pictures of {height} × {width} pixels"
-        )
+        expected = f"expected (n, {height * width}), pictures of {height} × {width} pixels"
+        raise DataError(f"images of shape {tuple(images.shape)} cannot be deformed: {expected}")
     displacements = xp.reshape(xp.reshape(numbers, (2 * n, COUNT)) @ basis, (n, 2, height, width))
     return sampled(images, displacements, max_value)
 
@@ -152,10 +140,9 @@ class Deformation:
         dtype: str = "float32",
     ) -> None:
         if min(image_shape) < 2:
-            raise DataError(
-                f"data of {image_shape[0]} × {image_shape[1]} cannot be deformed: expected images of at least 2 × 2 "
-                "pixels; leave the deformation out"
-            )
+            what = "{} × {}".format(*image_shape)
+            expected = "expected images of at least 2 × 2 pixels; leave the deformation out"
+            raise DataError(f"data of {what} cannot be deformed: {expected}")
         self.strength, self.image_shape, self.max_value, self.batch_size = strength, image_shape, max_value, batch_size
         self._backend, self._dtype = backend, dtype
         self._basis = backend.asarray(basis(image_shape).astype(dtype))

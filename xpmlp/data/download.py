@@ -12,11 +12,8 @@ from typing import Any, TypeAlias
 from xpmlp.data.sources import FILES, Source
 from xpmlp.errors import DataError
 
-ANSWER_WITHIN = 10.0
-"""Seconds of the clock in which some mirror must answer, the resolving of names included."""
-
-STALLED_AFTER = 10.0
-"""Seconds without a byte after which a download that has begun is given up."""
+ANSWER_WITHIN = 10.0  # seconds of the clock in which some mirror must answer, the resolving of names included
+STALLED_AFTER = 10.0  # seconds without a byte after which a download that has begun is given up
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Is told a file's name, the bytes that have come and the bytes in all (0: unknown)."""
@@ -58,11 +55,9 @@ def _answers(mirrors: tuple[str, ...], file: str) -> Iterator[tuple[str, str | N
         try:
             mirror, problem = answers.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
-            break
+            mirror, problem = waiting[0], f"no answer in {ANSWER_WITHIN:.0f} s"
         waiting.remove(mirror)
         yield mirror, problem
-    for mirror in waiting:
-        yield mirror, f"no answer in {ANSWER_WITHIN:.0f} s"
 
 
 def _ask(url: str) -> str | None:
@@ -115,8 +110,7 @@ class _Bar:
     """What pooch takes for a progress bar: it passes on how many bytes of a file have come."""
 
     def __init__(self, file: str, progress: Progress | None) -> None:
-        self.total = 0
-        self._file, self._progress, self._done = file, progress, 0
+        self.total, self._file, self._progress, self._done = 0, file, progress, 0
 
     def update(self, count: int) -> None:
         self._done = min(self._done + count, self.total) if self.total else self._done + count

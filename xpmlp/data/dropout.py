@@ -9,11 +9,8 @@ from xpmlp.backends.base import Backend
 from xpmlp.data.noise import lines
 from xpmlp.namespaces import Array, array_namespace
 
-LEVELS = 256
-"""A unit is left out where a byte is below the rate's share of these."""
-
-_BLOCK = 2**24
-"""Bytes that are drawn and brought to the device at once, if a batch does not take more."""
+LEVELS = 256  # a unit is left out where a byte is below the rate's share of these
+_BLOCK = 2**24  # bytes that are drawn and brought to the device at once, if a batch does not take more
 
 
 class Dropout:

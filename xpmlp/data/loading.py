@@ -16,12 +16,10 @@ from xpmlp.errors import ConfigError, DataError
 from xpmlp.namespaces import Array, array_namespace
 
 TRANSFERS = ("auto", "resident", "stream")
-
 Batch: TypeAlias = tuple[Any, ...]
 """A batch's images and labels; or all images and labels, a table of row numbers and which line of it is the batch."""
 
-_SHARE = 0.5
-"""Of the device's free memory, what a data set may take to be kept there; the rest is for the training."""
+_SHARE = 0.5  # of the device's free memory, what a data set may take to be kept there; the rest is for the training
 
 
 class DeviceLoader:
@@ -114,15 +112,12 @@ class DeviceLoader:
             raise ConfigError(f"start {start}: expected the number of a batch, at least 0")
         permutation = np.asarray(permutation)
         if permutation.ndim != 1 or permutation.dtype.kind not in "iu":
-            raise DataError(
-                f"a permutation of {permutation.dtype}, shape {permutation.shape}: expected the images' numbers (m,)"
-            )
+            what = f"{permutation.dtype}, shape {permutation.shape}"
+            raise DataError(f"a permutation of {what}: expected the images' numbers (m,)")
         if len(permutation) and not 0 <= permutation.min() <= permutation.max() < self._n:
             # Some libraries would take another image in silence.
-            raise DataError(
-                f"a permutation names images {permutation.min()} to {permutation.max()}: "
-                f"the data set has 0 to {self._n - 1}"
-            )
+            named = f"images {permutation.min()} to {permutation.max()}"
+            raise DataError(f"a permutation names {named}: the data set has 0 to {self._n - 1}")
         stop = len(permutation)
         if self.drop_last:
             stop -= stop % self.batch_size
@@ -207,10 +202,8 @@ class Slot:
     labels: np.ndarray
     device_images: Any
     device_labels: Any
-    copied: Any
-    """The event behind the last copy out of the host's buffers."""
-    used: Any
-    """The event behind the last use of the device's buffers."""
+    copied: Any  # the event behind the last copy out of the host's buffers
+    used: Any  # the event behind the last use of the device's buffers
     batch: tuple[Array, Array] | None = None
 
 

@@ -18,24 +18,12 @@ if TYPE_CHECKING:
 
 _FORMATS = ("PNG", "JPEG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
 """Those that Pillow reads by itself; for others it would start programs (ghostscript for EPS)."""
-
 _MOST_PIXELS = 100_000_000
-
-_BOX = 20 / 28
-"""How much of an image's height or width, whichever it fills first, a character has in MNIST."""
-
-_WORKING_SIZE = 256
-"""Pixels along the longer side at which ink is looked for: noise averages out, and no picture takes long."""
-
-_LARGE_ENOUGH = 0.4
-"""How much of the working size a character must have; a smaller one is cut out and looked at more closely."""
-
-_FAINTEST = 0.1
-"""What is darker than the paper by less than this part of it may be a crease or a stain, and is no ink."""
-
-_THINNEST = 2.1 / 20
-"""The width, as a part of the character's size, to which thinner strokes are thickened: few in MNIST are thinner."""
-
+_BOX = 20 / 28  # how much of an image's height or width, whichever it fills first, a character has in MNIST
+_WORKING_SIZE = 256  # pixels of the longer side where ink is looked for: noise averages out, no picture takes long
+_LARGE_ENOUGH = 0.4  # how much of the working size a character must have; a smaller one is looked at more closely
+_FAINTEST = 0.1  # what is darker than the paper by less than this part of it may be a crease or a stain, and is no ink
+_THINNEST = 2.1 / 20  # of the character's size: the width to which strokes are thickened; few in MNIST are thinner
 _NO_INK = "no ink found: expected one character, dark on light or light on dark"
 
 
@@ -133,10 +121,8 @@ def _ink_of(picture: np.ndarray) -> np.ndarray:
         if scale == 1 or max(ink[box].shape) >= _LARGE_ENOUGH * max(ink.shape):
             return ink[box]
         margin = max(ink[box].shape) / 2  # so that enough paper is left around it
-        rows, columns = (
-            slice(max(0, int((side.start - margin) * scale)), int((side.stop + margin) * scale) + 1) for side in box
-        )
-        picture = picture[rows, columns]
+        ends = [(int((side.start - margin) * scale), int((side.stop + margin) * scale) + 1) for side in box]
+        picture = picture[tuple(slice(max(0, first), stop) for first, stop in ends)]
         small = _shrunk(picture)
 
 

@@ -12,10 +12,8 @@ class Source:
     """A data set as it is published."""
 
     class_names: tuple[str, ...]
-    mirrors: tuple[str, ...]
-    """The folders that hold its files, as URLs that end in a slash."""
-    zipped: Mapping[str, str]
-    """The SHA-256 of each file as distributed, by its name without ``.gz``."""
+    mirrors: tuple[str, ...]  # the folders that hold its files, as URLs that end in a slash
+    zipped: Mapping[str, str]  # the SHA-256 of each file as distributed, by its name without ``.gz``
     contents: Mapping[str, str] = field(default_factory=dict)
     """The SHA-256 of each file's contents, where they are known: a file may have been compressed anew."""
 

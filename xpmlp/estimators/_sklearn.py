@@ -2,8 +2,7 @@
 
 import sklearn
 
-TESTED = "1.7 and 1.9"
-"""The releases with which the tests were run."""
+TESTED = "1.7 and 1.9"  # the releases with which the tests were run
 
 try:
     from sklearn.base import _fit_context as fit_context

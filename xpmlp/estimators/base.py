@@ -32,8 +32,7 @@ from xpmlp.estimators.scores import infer
 from xpmlp.math.layout import Layout
 from xpmlp.namespaces import Array, array_namespace
 
-SPARSE = ["csr", "csc"]
-"""What SciPy's sparse matrices are made, if they are of another kind."""
+SPARSE = ["csr", "csc"]  # what SciPy's sparse matrices are made, if they are of another kind
 
 
 def constructor_of(theirs: type) -> Callable[..., None]:
@@ -67,6 +66,7 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
     loss_: Any
     best_loss_: Any
     best_validation_score_: Any
+    validation_scores_: Any
     _label_binarizer: Any
     _loss_type: type[np.floating[Any]] = np.float64
     """Of the losses that are reported: scikit-learn's, which makes them of the targets' dtype too."""
@@ -153,19 +153,14 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
 
     def _check_input(self, X: Any, y: Any, sample_weight: Any, place: Place, incremental: bool, reset: bool) -> Samples:
         """Return samples, targets and weights where they are computed with, of one floating dtype but for labels."""
-        name, dtype = type(self).__name__, self.dtype or (None if reset else name_of(self.coefs_[0].dtype))
+        dtype = self.dtype or (None if reset else name_of(self.coefs_[0].dtype))
         if place.is_host:
             X, y = self._check_both(X, on_host(y), reset)
             if sample_weight is not None:
                 sample_weight = place.to_device(check_sample_weight(on_host(sample_weight), X))
             X = place.samples(X, dtype or X.dtype)
             return X, self._check_targets(X, y, place, incremental), sample_weight
-        if y is None:
-            raise ValueError(f"This {name} estimator requires y to be passed, but the target y is None.")
-        X = check_samples(X, place.xp, name, None if reset else self.n_features_in_, dtype)
-        if reset:
-            self.n_features_in_ = X.shape[1]
-            self.__dict__.pop("feature_names_in_", None)
+        X = check_samples(self, X, y, place.xp, dtype, reset)
         T = self._check_targets(X, y, place, incremental)
         require_length(T, X)
         return X, T, check_weights(sample_weight, place, X.shape[0], X.dtype)
@@ -196,7 +191,7 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
         if self.solver in STOCHASTIC:
             self.loss_curve_: list[float] = []
             self._no_improvement_count = 0
-            self.validation_scores_: list[float] | None = [] if self.early_stopping else None
+            self.validation_scores_ = [] if self.early_stopping else None
             self.best_validation_score_ = -np.inf if self.early_stopping else None
             self.best_loss_ = None if self.early_stopping else np.inf
 
@@ -231,20 +226,19 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
             yield self._infer(X, place, method), place
 
     def _infer(self, X: Any, place: Place, method: str) -> Array:
-        name = type(self).__name__
-        require_same_place(X, place, self.coefs_[0], f"{name}.{method}")
+        require_same_place(X, place, self.coefs_[0], f"{type(self).__name__}.{method}")
+        xp, kept = place.xp, self.coefs_[0].dtype
         if place.is_host:
             X = validate_data(self, X, accept_sparse=SPARSE, reset=False)
-            X = place.samples(X, self.dtype or np.result_type(X.dtype, name_of(self.coefs_[0].dtype)))
+            X = place.samples(X, self.dtype or np.result_type(X.dtype, name_of(kept)))
         else:
-            X = check_samples(X, place.xp, name, self.n_features_in_)
-            dtype = self.dtype or name_of(place.xp.result_type(X.dtype, self.coefs_[0].dtype))
-            X = place.xp.astype(X, getattr(place.xp, dtype), copy=False)
+            X = check_samples(self, X, "none needed", xp, None, reset=False)
+            X = xp.astype(X, getattr(xp, self.dtype) if self.dtype else xp.result_type(X.dtype, kept), copy=False)
         with computing(place.device, X.shape[0]):
             layers = []
             for layer in zip(self.coefs_, self.intercepts_, strict=True):
-                W, b = (place.xp.astype(place.to_device(array), X.dtype, copy=False) for array in layer)
-                layers.append((W, place.xp.reshape(b, (1, -1))))
+                W, b = (xp.astype(place.to_device(array), X.dtype, copy=False) for array in layer)
+                layers.append((W, xp.reshape(b, (1, -1))))
             return infer(layers, X, self.activation, self.out_activation_)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 STOCHASTIC = ("sgd", "adam")
 
-Samples: TypeAlias = tuple[Array, Array, Array | None]
-"""Samples, targets and weights."""
+Samples: TypeAlias = tuple[Array, Array, Array | None]  # samples, targets and weights
 
 
 def fit_by_batches(e: "Perceptron", layout: Layout, data: Samples, place: Place, incremental: bool) -> None:
@@ -119,12 +118,12 @@ class _Fit:
     def after_step(self, step: int) -> None:
         """Do nothing."""
 
+    def keep(self, step: int, carry: Carry) -> None:
+        """Do nothing."""
+
     def keeps(self, step: int) -> bool:
         """Return that nothing is to be kept."""
         return False
-
-    def keep(self, step: int, carry: Carry) -> None:
-        """Do nothing."""
 
     def end_epoch(self, step: int, carry: Carry) -> Carry:
         """Report the loss, and decide whether it was the last epoch."""
@@ -160,7 +159,6 @@ class _Fit:
         X, T, weights = self.held_out
         P = infer(self.layout.unflatten(theta), X, e.activation, e.out_activation_)
         score = e._validation_score(P, T, weights)
-        assert e.validation_scores_ is not None
         e.validation_scores_.append(score)
         if e.verbose:
             print(f"Validation score: {score:f}")  # noqa: T201

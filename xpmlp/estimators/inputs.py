@@ -6,20 +6,18 @@ its array API dispatch is switched on.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
+from sklearn.utils.validation import validate_data
 
 from xpmlp.backends import backend_of, get_backend
 from xpmlp.backends.base import Backend
 from xpmlp.errors import ArrayError
 from xpmlp.namespaces import Array
 
-_BACKENDS: dict[str, Backend] = {}
-"""One backend a library and device, so that what was compiled for it is found again."""
-
-_NAMED: dict[str, Backend] = {}
-"""The same, by what users call it."""
+_BACKENDS: dict[str, Backend] = {}  # one backend a library and device, so that what was compiled for it is found again
 
 
 @dataclass(frozen=True)
@@ -106,30 +104,17 @@ def place_of(X: Any, spec: str | None, dtype: str | None = None) -> Place:
     return Place(source, device)
 
 
-def check_samples(X: Array, xp: Any, name: str, n_features: int | None, dtype: str | None = None) -> Array:
-    """Return X, (n, d) of float32 or float64, of a library other than NumPy."""
+def check_samples(estimator: Any, X: Array, y: Any, xp: Any, dtype: str | None, reset: bool) -> Array:
+    """Return X, (n, d) of float32 or float64, of a library other than NumPy; y is only looked at for not being None."""
     if xp.isdtype(X.dtype, "complex floating"):
         raise ValueError(f"Complex data not supported\n{X}\n")
-    if X.ndim != 2:
-        what = {0: "scalar array", 1: "1D array"}.get(X.ndim)
-        if what is None:
-            raise ValueError(f"Found array with dim {X.ndim}, while dim <= 2 is required by {name}.")
-        raise ValueError(
-            f"Expected 2D array, got {what} instead:\narray={X}.\n"
-            "Reshape your data either using array.reshape(-1, 1) if your data has a single feature or "
-            "array.reshape(1, -1) if it contains a single sample."
-        )
-    for axis, what in enumerate(("sample", "feature")):
-        if X.shape[axis] < 1:
-            raise ValueError(
-                f"Found array with {X.shape[axis]} {what}(s) (shape={tuple(X.shape)}) while a minimum of 1 is required "
-                f"by {name}."
-            )
-    if n_features is not None and X.shape[1] != n_features:
-        raise ValueError(f"X has {X.shape[1]} features, but {name} is expecting {n_features} features as input.")
+    # scikit-learn checks the shape, of zeros that take no memory, and keeps or compares the number of features.
+    same_shape = np.broadcast_to(np.float32(0), X.shape) if X.ndim == 2 else on_host(X)
+    y = None if y is None else "no_validation"
+    validate_data(estimator, same_shape, y, reset=reset, dtype=None, ensure_all_finite=False)
     if dtype is not None or X.dtype not in (xp.float32, xp.float64):
         X = xp.astype(X, getattr(xp, dtype) if dtype else widest_float(xp))
-    require_finite(X, xp, "X", name)
+    require_finite(X, xp, "X", type(estimator).__name__)
     return X
 
 
@@ -205,11 +190,10 @@ def require_same_place(X: object, place: Place, fitted: Array, who: str) -> None
         )
 
 
+@cache
 def _named(spec: str) -> Backend:
     """Return a backend by its name; it is tried once in a process, not in each fit and predict."""
-    if spec not in _NAMED:
-        _NAMED[spec] = _one(get_backend(spec))
-    return _NAMED[spec]
+    return _one(get_backend(spec))
 
 
 def _one(backend: Backend) -> Backend:

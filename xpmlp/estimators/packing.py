@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpmlp.backends import Backend, backend_of, reopened
-from xpmlp.estimators.inputs import is_foreign, on_host
+from xpmlp.estimators.inputs import is_foreign
 from xpmlp.estimators.labels import Labels
 from xpmlp.estimators.rates import Rates
 
@@ -23,9 +23,6 @@ def packed(value: Any) -> Any:
     if is_foreign(value):
         backend = backend_of(value)
         return Packed(backend.to_numpy(value), backend.spec)
-    if isinstance(value, Rates) and value.state:  # which the next fit moves to where it computes
-        value = copy.copy(value)
-        value.state = {name: on_host(vector) for name, vector in value.state.items()}
     return _changed(value, packed)
 
 
@@ -45,8 +42,10 @@ def _changed(value: Any, change: Any) -> Any:
     """Return a container with its members changed, and anything else as it is."""
     if type(value) is list:
         return [change(member) for member in value]
-    if isinstance(value, Labels):
+    if isinstance(value, dict):
+        return {name: change(member) for name, member in value.items()}
+    if isinstance(value, Labels | Rates):
         changed = copy.copy(value)
-        vars(changed).update({name: change(member) for name, member in vars(value).items()})
+        changed.__dict__ = _changed(vars(value), change)
         return changed
     return value

@@ -10,8 +10,7 @@ from xpmlp.math.layout import Layer
 from xpmlp.math.network import forward
 from xpmlp.namespaces import Array, array_namespace
 
-AT_ONCE = 16_384
-"""Samples whose activations are kept at a time where only the last layer's are wanted."""
+AT_ONCE = 16_384  # samples whose activations are kept at a time where only the last layer's are wanted
 
 
 def infer(layers: Sequence[Layer], X: Array, activation: str, head: str) -> Array:

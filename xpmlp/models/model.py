@@ -18,14 +18,9 @@ from xpmlp.math.network import forward, score
 from xpmlp.namespaces import Array, array_namespace
 from xpmlp.storage import tensors
 
-FILE = "model.safetensors"
-"""What a run calls its model."""
-
-CHECKPOINTS = "checkpoints"
-"""The folder of a run's checkpoints, each of which is a model too."""
-
-BATCH_SIZE = 1024
-"""Images at a time, where the user does not say."""
+FILE = "model.safetensors"  # what a run calls its model
+CHECKPOINTS = "checkpoints"  # the folder of a run's checkpoints, each of which is a model too
+BATCH_SIZE = 1024  # images at a time, where the user does not say
 
 
 class Evaluation(NamedTuple):
@@ -40,13 +35,10 @@ class ModelInfo:
     """What must be known of a network to use its parameters."""
 
     layout: Layout
-    image_shape: tuple[int, int]
-    """The height and width of its images, in pixels."""
-    max_value: int
-    """The grey value that counts as 1."""
+    image_shape: tuple[int, int]  # the height and width of its images, in pixels
+    max_value: int  # the grey value that counts as 1
     class_names: tuple[str, ...]
-    dataset: str
-    """The name of the data set that it was trained on."""
+    dataset: str  # the name of the data set that it was trained on
 
     def __post_init__(self) -> None:
         (height, width), sizes = self.image_shape, self.layout.sizes

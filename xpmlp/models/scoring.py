@@ -8,19 +8,16 @@ import numpy as np
 from xpmlp.math.activations import log_softmax, softmax
 from xpmlp.math.network import score as score_logits
 
-BINS = 15
-"""Of the calibration error, as Guo et al. have them."""
+BINS = 15  # of the calibration error, as Guo et al. have them.
 
 
 class Mistake(NamedTuple):
     """An image that was taken for another class."""
 
-    image: int
-    """Its number in the data set."""
+    image: int  # its number in the data set
     label: int
     prediction: int
-    probability: float
-    """What the prediction was given."""
+    probability: float  # what the prediction was given
 
 
 def score(S: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from typing import IO
 
 from xpmlp.errors import CheckpointError
 
-PART = ".part"
-"""What the name of a file ends in that is not whole yet."""
+PART = ".part"  # what the name of a file ends in that is not whole yet
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:

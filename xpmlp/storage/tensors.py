@@ -17,8 +17,7 @@ import numpy as np
 from xpmlp.errors import CheckpointError
 from xpmlp.storage.files import write_whole
 
-FORMAT_VERSION = 1
-"""Of the files written here; a reader refuses a newer one."""
+FORMAT_VERSION = 1  # of the files written here; a reader refuses a newer one
 
 
 class Contents(NamedTuple):
