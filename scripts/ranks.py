@@ -16,7 +16,7 @@ from scaling.launches import PREDICTED_RANKS, Launched, find_launcher, summarise
 from xpmlp.backends.probe import probe_apart
 from xpmlp.benchmark.work import OURS
 from xpmlp.commands import main
-from xpmlp.commands._benchmark import describe_machine, folder_of_mnist, markdown, measure, title, write_record
+from xpmlp.commands._benchmark import describe_machine, folder_of_mnist, markdown, take_turns, write_record
 from xpmlp.commands._progress import say
 from xpmlp.commands.bench import counts
 from xpmlp.communication import SingleRank
@@ -65,7 +65,7 @@ def ranks(ranks: tuple[int, ...], backend: str, batch_size: tuple[int, ...], out
     if max(ranks) > 1:
         launcher = try_launcher(launcher, options["launcher"], max(ranks))
     cores = SingleRank().cores
-    machine = describe_machine(cores)
+    say("machine", machine := describe_machine(cores))
     if library == "jax":
         say("note", "JAX takes the threads that it likes: those that are named are what OpenMP and BLAS were told")
     for size in batch_size:
@@ -75,7 +75,7 @@ def ranks(ranks: tuple[int, ...], backend: str, batch_size: tuple[int, ...], out
     task = {"backend": library, "data_dir": files, "steps": STEPS, "settings": settings}
     launches = ways(ranks, 1 if library == "cupy" else cores)  # CuPy's step runs on no core
     folder = Path(out)
-    results = measure(turns(task, batch_size, launches, launcher), folder / "ranks.jsonl", options["rounds"])
+    results = take_turns(turns(task, batch_size, launches, launcher), folder / "ranks.jsonl", options["rounds"])
     wanted = [result for result in results if result.ranks > 1] or results
     if not any(result.steps for result in wanted):
         raise CommunicationError(f"nothing was measured: {wanted[0].problem}")
@@ -84,7 +84,8 @@ def ranks(ranks: tuple[int, ...], backend: str, batch_size: tuple[int, ...], out
     found = summarise(results, batch_size)
     write_record(folder / "ranks.json", machine, options, {"engine": engine, "backend": backend, **found})
     click.echo(tables(found))
-    plot_ranks(found, folder / "ranks.png", title(options, f"{backend}, float32", machine))
+    trained = f"784-{'-'.join(map(str, options['hidden']))}-10, {options['optimizer']}, {backend}, float32"
+    plot_ranks(found, folder / "ranks.png", f"{trained}, {machine.partition(',')[0]}")
     say("written", f"ranks.jsonl, ranks.json, ranks.png in {out}")
 
 

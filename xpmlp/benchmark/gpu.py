@@ -20,14 +20,7 @@ WIDTH = 8192  # of the large product's matrices
 
 
 def measure_gpu(epoch: Callable[[], object], work: Work) -> dict[str, Any]:
-    """Return the current GPU's name, its ceilings in float32, and a step's time and share of the ceiling of products.
-
-    An epoch is run twice. ``step_seconds`` is its time between two events by its steps, waits for the host included;
-    ``host_to_device`` and ``copy`` are bytes a second, a copy within the GPU counted twice, read and written;
-    ``products`` and ``step_products`` are operations a second of one large product and of the step's products over all
-    of its time; ``share`` is the latter by the former. A wrong result, or a step that is faster than its products can
-    be, is a BackendError: then nothing was measured.
-    """
+    """Return the current GPU's ceilings in float32 and a step's share; what is wrong or cannot be is a BackendError."""
     device = cupy.cuda.runtime.getDevice()
     pinned = cupyx.empty_pinned((COPIED,), np.uint8)
     pinned[:] = np.resize(np.arange(251, dtype=np.uint8), COPIED)
@@ -48,11 +41,11 @@ def measure_gpu(epoch: Callable[[], object], work: Work) -> dict[str, Any]:
         raise BackendError(f"GPU {device}: steps of {step_products:.3g} FLOP/s where {products:.3g} is the most")
     return {
         "name": cupy.cuda.runtime.getDeviceProperties(device)["name"].decode(),
-        "step_seconds": epoch_seconds / work.steps_per_epoch,
-        "host_to_device": host_to_device,
-        "copy": copy,
-        "products": products,
-        "step_products": step_products,
+        "step_seconds": epoch_seconds / work.steps_per_epoch,  # waits for the host included
+        "host_to_device": host_to_device,  # bytes a second
+        "copy": copy,  # bytes a second within the GPU, each counted twice: read and written
+        "products": products,  # operations a second of one large product
+        "step_products": step_products,  # those of the step's products, over all of its time
         "share": step_products / products,
     }
 

@@ -9,29 +9,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any
 
 from xpmlp.benchmark.child import peak_memory
 from xpmlp.benchmark.work import CONTESTANTS, OURS, PEERS, Work
 from xpmlp.errors import ConfigError
+from xpmlp.storage.figures import TRAINING, VALIDATION, new_figure, save
 
-TARGET = 0.98  # the test accuracy that a cold start goes to
+TARGET = 0.98  # the test accuracy after whose epoch a cold start ends; ours is one xpmlp train --recipe quick
 
 
 @dataclass
 class Result:
-    """What one contestant's process measured.
-
-    A cold start goes from the start of the process to 98 % test accuracy: for us, one ``xpmlp train --recipe quick``;
-    for the others, the first epoch of the same recipe after which it is reached.
-    """
+    """What one contestant's process measured."""
 
     contestant: str
     batch_size: int
-    what: str  # "steady" or "cold"
+    what: str  # "steady", or "cold": from the start of the process to `TARGET`
     seconds: list[float] = field(default_factory=list)  # of each epoch but the first, or of the cold start
     peak_bytes: int | None = None  # the most memory that was resident
     accuracy: float | None = None  # the last of a cold start
@@ -41,26 +37,10 @@ class Result:
 
 def installed(names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return which contestants' packages are here, and which are not."""
-    for name in names:
-        if name not in CONTESTANTS:
-            raise ConfigError(f"unknown contestant {name!r}: expected {', '.join(CONTESTANTS)}")
+    if unknown := [name for name in names if name not in CONTESTANTS]:
+        raise ConfigError(f"unknown contestant {unknown[0]!r}: expected {', '.join(CONTESTANTS)}")
     here = [name for name in names if importlib.util.find_spec(CONTESTANTS[name][1])]
     return here, [name for name in names if name not in here]
-
-
-def turns(
-    names: Sequence[str], works: Sequence[Work], epochs: int, cold: Work | None
-) -> dict[str, Callable[[int], Result]]:
-    """Return what is measured in each round, given its number: every contestant at every work, and each cold."""
-    found: dict[str, Callable[[int], Result]] = {}
-    for work in works:
-        for name in names:
-            found[f", batch {work.batch_size}: {name}"] = partial(measure, name, work, "steady", epochs)
-    for name in names:
-        if cold and name != "floor":
-            turn = partial(measure_recipe, name, cold) if name in OURS else partial(measure, name, cold, "cold", 12)
-            found[f", cold start: {name}"] = turn
-    return found
 
 
 def measure(name: str, work: Work, what: str, epochs: int, round_: int) -> Result:
@@ -97,11 +77,9 @@ def measure_recipe(name: str, work: Work, seed: int) -> Result:
     result = Result(name, work.batch_size, "cold")
     backend, kernels = ("numpy", "compiled") if name == "numba" else (name, "inplace")
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            *(sys.executable, "-m", "xpmlp", "train", "--recipe", "quick", "--dataset", "mnist", "--no-plot"),
-            *("--backend", backend, "--kernels", kernels, "--data-dir", work.data_dir, "--seed", str(seed)),
-            *("--out", os.path.join(folder, "run")),
-        ]
+        command = [sys.executable, "-m", "xpmlp", "train", "--recipe", "quick", "--dataset", "mnist", "--no-plot"]
+        command += ["--backend", backend, "--kernels", kernels, "--data-dir", work.data_dir, "--seed", str(seed)]
+        command += ["--out", os.path.join(folder, "run")]
         began, line = time.time(), ""
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             for line in process.stdout or ():
@@ -150,3 +128,25 @@ def spread(seconds: Sequence[float]) -> dict[str, Any]:
     """Return the median, the least and the greatest, where there are any."""
     median = statistics.median(seconds) if seconds else None
     return {"seconds": median, "least": min(seconds, default=None), "most": max(seconds, default=None)}
+
+
+def plot_benchmark(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], title: str) -> None:
+    """Draw what `summarise` returns as bars with their spread: a panel a batch size, one for cold starts."""
+    panels = list(dict.fromkeys((row["what"], row["batch_size"]) for row in rows))
+    figure = new_figure(5 * len(panels), 3.6)
+    figure.suptitle(title)
+    for axes, (what, batch_size) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
+        group = [row for row in rows if (row["what"], row["batch_size"]) == (what, batch_size) and row["seconds"]]
+        group.sort(key=lambda row: -row["seconds"])
+        for k, row in enumerate(group):
+            name = row["contestant"]
+            colour = "#bbbbbb" if name == "floor" else TRAINING if name in OURS else VALIDATION
+            axes.barh(k, row["seconds"], color=colour, height=0.7)
+            axes.plot([row["least"], row["most"]], [k, k], color="black", linewidth=1)
+            axes.text(row["most"], k, f"  {row['seconds']:.2f}", va="center", size=8)
+        names = [row["contestant"] for row in group]
+        axes.set_yticks(range(len(group)), [f"xpmlp, {name}" if name in OURS else name for name in names])
+        axes.set_xlabel(f"s/epoch, batch {batch_size}" if what == "steady" else "s, cold start to 98 % test accuracy")
+        axes.margins(x=0.12)
+        axes.spines[["top", "right"]].set_visible(False)
+    save(figure, path)

@@ -1,28 +1,28 @@
 """What every contestant is given to do, and how it is asked for it."""
 
 import gzip
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 CONTESTANTS = {
-    "floor": ("floor", "numpy", "the step's eight products alone, through NumPy"),
+    "floor": ("others", "numpy", "the step's eight products alone, through NumPy"),
     "numpy": ("ours", "numpy", "xpmlp on NumPy"),
     "numba": ("ours", "numba", "xpmlp on NumPy, kernels compiled"),
     "torch": ("ours", "torch", "xpmlp on PyTorch"),
     "jax": ("ours", "jax", "xpmlp on JAX"),
     "cupy": ("ours", "cupy", "xpmlp on CuPy"),
-    "scikit-learn": ("scikit_learn", "sklearn", "scikit-learn's MLPClassifier"),
+    "scikit-learn": ("others", "sklearn", "scikit-learn's MLPClassifier"),
     "pytorch": ("pytorch", "torch", "PyTorch, tensor indexing, fused optimizer"),
     "pytorch-dataloader": ("pytorch", "torch", "PyTorch, DataLoader"),
     "pytorch-compile": ("pytorch", "torch", "PyTorch, torch.compile"),
     "jax-by-hand": ("jax_by_hand", "jax", "JAX, jitted step, buffers donated"),
-    "keras": ("keras_on_jax", "keras", "Keras on JAX"),
-    "thinc": ("thinc_chain", "thinc", "Thinc"),
+    "keras": ("others", "keras", "Keras on JAX"),
+    "thinc": ("others", "thinc", "Thinc"),
 }
 """Each name's module in `contestants`, the package that it needs, and what it is."""
 
@@ -72,9 +72,7 @@ class Contestant(NamedTuple):
 
 def make(name: str, work: Work) -> Contestant:
     """Return a contestant by its name, ready for its first epoch."""
-    module = importlib.import_module(f"xpmlp.benchmark.contestants.{CONTESTANTS[name][0]}")
-    made: Contestant = module.enter(work, name)
-    return made
+    return Contestant(*import_module(f"xpmlp.benchmark.contestants.{CONTESTANTS[name][0]}").enter(work, name))
 
 
 def read_mnist(work: Work) -> tuple[np.ndarray, ...]:

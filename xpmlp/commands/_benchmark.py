@@ -7,14 +7,14 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 import xpmlp
-from xpmlp.benchmark.drawing import plot_benchmark
-from xpmlp.benchmark.rounds import Result, installed, summarise, turns
+from xpmlp.benchmark.rounds import Result, installed, measure, measure_recipe, plot_benchmark, summarise
 from xpmlp.benchmark.work import CONTESTANTS, OURS, PEERS, Work
 from xpmlp.commands._progress import make_download_progress, say
 from xpmlp.data import load_dataset
@@ -32,13 +32,18 @@ def run(options: Mapping[str, Any]) -> None:
     files, n_images = folder_of_mnist(options["data_dir"])
     if missing:
         say("left out", f"{', '.join(missing)}: not installed")
-    optimizer, folder = options["optimizer"], Path(options["out"])
-    settings = (optimizer, 0.001 if optimizer == "adam" else 0.1, options["epochs"], files, n_images)
-    works = [Work(options["hidden"], size, *settings) for size in options["batch_size"]]
+    optimizer, epochs, folder = options["optimizer"], options["epochs"], Path(options["out"])
+    turns: dict[str, Callable[[int], Result]] = {}
+    for size in options["batch_size"]:
+        work = Work(options["hidden"], size, optimizer, 0.001 if optimizer == "adam" else 0.1, epochs, files, n_images)
+        turns |= {f", batch {size}: {name}": partial(measure, name, work, "steady", epochs) for name in here}
     recipe = {name: RECIPES["quick"][name] for name in ("hidden", "batch_size", "learning_rate", "epochs", "center")}
-    cold = Work(**recipe, optimizer="sgd", data_dir=files, n_images=n_images) if options["cold"] else None
-    machine = describe_machine(os.cpu_count() or 1)
-    results = measure(turns(here, works, options["epochs"], cold), folder / "results.jsonl", options["rounds"])
+    cold = Work(**recipe, optimizer="sgd", data_dir=files, n_images=n_images)
+    for name in here[1:] if options["cold"] else ():  # the floor learns nothing
+        turn = partial(measure_recipe, name, cold) if name in OURS else partial(measure, name, cold, "cold", 12)
+        turns[f", cold start: {name}"] = turn
+    say("machine", machine := describe_machine(os.cpu_count() or 1))
+    results = take_turns(turns, folder / "results.jsonl", options["rounds"])
     for found in (result.description["gpu"] for result in results if "gpu" in result.description):
         say(
             "gpu",
@@ -49,7 +54,8 @@ def run(options: Mapping[str, Any]) -> None:
     rows = summarise(results)
     write_record(folder / "bench.json", machine, options, {"rows": rows})
     click.echo(_tables(rows))
-    plot_benchmark(rows, folder / "bench.png", title(options, "float32", machine))
+    network = f"784-{'-'.join(map(str, options['hidden']))}-10"
+    plot_benchmark(rows, folder / "bench.png", f"{network}, {optimizer}, float32, {machine.partition(',')[0]}")
     say("written", f"results.jsonl, bench.json, bench.png in {options['out']}")
 
 
@@ -88,28 +94,25 @@ def folder_of_mnist(data_dir: str | None) -> tuple[str, int]:
 
 
 def describe_machine(n_cores: int) -> str:
-    """Return what the benchmark runs on, and say it; the processor as the machine calls it."""
+    """Return what the benchmark runs on; the processor as the machine calls it."""
     processor = platform.processor() or platform.machine()
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
         models = (line.partition(":")[2].strip() for line in file if line.startswith("model name"))
         processor = next(models, processor)
     power = f"{n_cores} core{'' if n_cores == 1 else 's'}"
-    machine = f"{power}, {processor}, {platform.platform()}, Python {platform.python_version()}"
-    say("machine", machine)
-    return machine
+    return f"{power}, {processor}, {platform.platform()}, Python {platform.python_version()}"
 
 
-def measure(turns: Mapping[str, Callable[[int], Result]], path: Path, rounds: int) -> list[Result]:
+def take_turns(turns: Mapping[str, Callable[[int], Result]], path: Path, rounds: int) -> list[Result]:
     """Return what every turn measures in each round; each is also written as it comes, a line of JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     results = []
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a", buffering=1, encoding="utf-8") as file:
         for k in range(1, rounds + 1):
             for what, turn in turns.items():
                 say("measure", f"round {k}/{rounds}{what}")
                 result = turn(k)
                 file.write(json.dumps(dataclasses.asdict(result)) + "\n")
-                file.flush()
                 if result.problem:
                     say("problem", result.problem)
                 results.append(result)
@@ -121,9 +124,3 @@ def write_record(path: Path, machine: str, options: Mapping[str, Any], found: Ma
     when = {"xpmlp": xpmlp.__version__, "date": time.strftime("%Y-%m-%d %H:%M"), "machine": machine}
     how = {name: options[name] for name in ("hidden", "optimizer", "rounds", "epochs")}
     write_whole(path, (json.dumps({**when, **how, **found}, indent=1) + "\n").encode())
-
-
-def title(options: Mapping[str, Any], what: str, machine: str) -> str:
-    """Return the picture's title: the network, what trained it, and the cores."""
-    network = f"784-{'-'.join(map(str, options['hidden']))}-10"
-    return f"{network}, {options['optimizer']}, {what}, {machine.partition(',')[0]}"

@@ -22,15 +22,13 @@ def check(context: click.Context, backend: str) -> None:
         if said:
             click.echo(f"{what:<10}{said}")
     click.echo(f"{'':<42}{'kernels':<10}{'dtype':<9}{'error':>9}  {'bound':>7}")
-    outside = total = 0
+    within = []
     for measured in check_backend(backend):
-        total += 1
-        outside += not measured.is_within
+        within.append(measured.is_within)
         error, bound = (".2g", ".0e") if measured.bound else (".0f", ".0f")
-        figures = f"{format(measured.error, error):>9}  {format(measured.bound, bound):>7}"
-        verdict = "" if measured.is_within else "  OUTSIDE"
-        click.echo(f"{measured.what:<42}{measured.kernels:<10}{measured.dtype:<9}{figures}{verdict}")
-    if outside:
-        click.echo(f"{chosen.name}: {outside} of {total} figures are outside their bounds")
+        figures = f"{measured.error:>9{error}}  {measured.bound:>7{bound}}{'' if measured.is_within else '  OUTSIDE'}"
+        click.echo(f"{measured.what:<42}{measured.kernels:<10}{measured.dtype:<9}{figures}")
+    if outside := within.count(False):
+        click.echo(f"{chosen.name}: {outside} of {len(within)} figures are outside their bounds")
         context.exit(1)
-    click.echo(f"{chosen.name}: all {total} figures are within their bounds")
+    click.echo(f"{chosen.name}: all {len(within)} figures are within their bounds")

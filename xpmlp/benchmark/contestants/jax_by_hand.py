@@ -14,9 +14,9 @@ jax.config.update("jax_default_matmul_precision", "highest")  # true float32, as
 
 
 def _logits(params: Any, X: Any) -> Any:
-    for W, b in params[:-1]:
-        X = jax.nn.relu(X @ W + b)
-    W, b = params[-1]
+    *hidden, (W, b) = params
+    for V, c in hidden:
+        X = jax.nn.relu(X @ V + c)
     return X @ W + b
 
 
@@ -30,16 +30,14 @@ def _adam(params: Any, m: Any, v: Any, t: Any, rate: Any, X: Any, y: Any, rows: 
     m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, gradient)
     v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, v, gradient)
     scale = jnp.sqrt(1 - 0.999**t) / (1 - 0.9**t)
-    params = jax.tree.map(lambda p, m, v: p - rate * scale * m / (jnp.sqrt(v) + 1e-8), params, m, v)
-    return params, m, v
+    return jax.tree.map(lambda p, m, v: p - rate * scale * m / (jnp.sqrt(v) + 1e-8), params, m, v), m, v
 
 
 @functools.partial(jax.jit, donate_argnums=(0, 1, 2))
 def _nesterov(params: Any, m: Any, v: Any, t: Any, rate: Any, X: Any, y: Any, rows: Any) -> Any:
     gradient = jax.grad(_loss)(params, X[rows], y[rows])
     m = jax.tree.map(lambda m, g: 0.9 * m + g, m, gradient)
-    params = jax.tree.map(lambda p, m, g: p - rate * (g + 0.9 * m), params, m, gradient)
-    return params, m, v
+    return jax.tree.map(lambda p, m, g: p - rate * (g + 0.9 * m), params, m, gradient), m, v
 
 
 def enter(work: Work, name: str) -> Contestant:
@@ -64,13 +62,9 @@ def enter(work: Work, name: str) -> Contestant:
             params, m, v = update(params, m, v, step, work.rate(step), X, y, rows)
         jax.block_until_ready(params)
 
-    return Contestant(
-        epoch,
-        lambda: float(np.mean(np.argmax(np.asarray(_logits(params, X_test)), axis=1) == y_test)),
-        {
-            "library": "jax",
-            "version": jax.__version__,
-            "device": str(jax.devices()[0]),
-            "products": f"float32 at {jax.config.jax_default_matmul_precision!r}",
-        },
-    )
+    def test_accuracy() -> float:
+        return float(np.mean(np.argmax(np.asarray(_logits(params, X_test)), axis=1) == y_test))
+
+    products = f"float32 at {jax.config.jax_default_matmul_precision!r}"
+    about = {"library": "jax", "version": jax.__version__, "device": str(jax.devices()[0]), "products": products}
+    return Contestant(epoch, test_accuracy, about)

@@ -25,8 +25,8 @@ def enter(work: Work, name: str) -> Contestant:
         theta = backend.asarray(init(layout, rng, "float32"), copy=True)
         state = optimizer.init(theta)
         loader = DeviceLoader(data.train, backend, work.batch_size, reuse_buffers=True)
-        objective = ImageObjective(layout, data.train.max_value)
-        train_step = backend.compile(make_step(objective, optimizer), donate=(0, 1, 2))
+        train_step = make_step(ImageObjective(layout, data.train.max_value), optimizer)
+        train_step = backend.compile(train_step, donate=(0, 1, 2))
     step = 0
 
     def epoch() -> None:
@@ -39,7 +39,5 @@ def enter(work: Work, name: str) -> Contestant:
                 theta, state, totals = train_step(theta, state, totals, batch, scalars)
             backend.to_numpy(totals.loss)
 
-    def test_accuracy() -> float:
-        return evaluate(theta, layout, data.test, backend).accuracy
-
-    return Contestant(epoch, test_accuracy, {"library": backend.name, "kernels": way, **backend.describe()})
+    about = {"library": backend.name, "kernels": way, **backend.describe()}
+    return Contestant(epoch, lambda: evaluate(theta, layout, data.test, backend).accuracy, about)

@@ -16,9 +16,7 @@ def enter(work: Work, name: str) -> Contestant:
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     X, y, X_test, y_test = (torch.from_numpy(array).to(device) for array in read_mnist(work))
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in itertools.pairwise(work.sizes):
-        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+    layers = [layer for shape in itertools.pairwise(work.sizes) for layer in (nn.Linear(*shape), nn.ReLU())]
     model: Any = nn.Sequential(*layers[:-1]).to(device)
     if work.optimizer == "adam":
         optimizer: Any = torch.optim.Adam(model.parameters(), lr=work.learning_rate, fused=True)
@@ -26,9 +24,7 @@ def enter(work: Work, name: str) -> Contestant:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, fused=True)
     if name == "pytorch-compile":  # it needs a C++ compiler
         model = torch.compile(model, mode="reduce-overhead" if device.type == "cuda" else None)
-    loader = None
-    if name == "pytorch-dataloader":
-        loader = DataLoader(TensorDataset(X, y), batch_size=work.batch_size, shuffle=True)
+    loader = DataLoader(TensorDataset(X, y), work.batch_size, shuffle=True) if name == "pytorch-dataloader" else None
     step = 0
 
     def indexed() -> Iterator[Any]:
