@@ -3,7 +3,7 @@
 from tests.cuda_on_cpu.emulated import check  # skips this module where the device is not installed
 
 BEGIN = """
-    from cuda_on_cpu.counters import count
+    from cuda_on_cpu.control import count
     a, b = cupy.ones((3, 4), "float32"), cupy.ones((4, 5), "float32")
     a + 1
     a @ b

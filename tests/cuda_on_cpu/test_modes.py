@@ -244,3 +244,62 @@ def test_host_functions_run_in_their_turn(mode):
     """.replace("MODE", repr(mode)),
         mode=mode,
     )
+
+
+ORDERS = """
+    from cuda_on_cpu.control import interleave
+
+    def order(seed):  # in which two streams' work is done
+        interleave(seed)
+        done, one, other = [], Stream(non_blocking=True), Stream(non_blocking=True)
+        for k in range(4):
+            one.launch_host_func(done.append, ("one", k))
+            other.launch_host_func(done.append, ("other", k))
+        one.synchronize(), other.synchronize()
+        return done
+
+    """
+
+
+def test_random_keeps_each_streams_order_and_a_seed_decides_the_rest():
+    check(
+        ORDERS
+        + """
+    found = [order(seed) for seed in range(20)]
+    assert found == [order(seed) for seed in range(20)]
+    assert len(set(map(tuple, found))) > 5
+    for done in found:
+        for name in ("one", "other"):
+            assert [k for stream, k in done if stream == name] == [0, 1, 2, 3]
+    """
+    )
+
+
+def test_random_is_as_late_as_lazy_may_be_and_no_later():
+    check(
+        LATE
+        + """
+    from cuda_on_cpu.control import interleave
+
+    seen = set()
+    for seed in range(30):
+        interleave(seed)
+        a.set(pinned, stream=stream)
+        pinned[...] += 1
+        stream.synchronize()
+        seen.add(float(pinned[0]) - values(a)[0])
+    assert seen == {0, 1}, seen
+    """
+    )
+
+
+def test_a_sort_is_done_in_its_turn():
+    check(
+        """
+    a = cupy.asarray(np.array([3, 1, 2], "float32"))
+    a.sort()
+    assert host_view(a).tolist() != [1, 2, 3]
+    assert a.tolist() == [1, 2, 3]
+    """,
+        mode="lazy",
+    )

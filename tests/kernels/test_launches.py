@@ -1,6 +1,7 @@
 """What a training step asks of a CUDA device, counted on the emulated one: no copy, no wait, and so many launches."""
 
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -18,9 +19,9 @@ SMALL = {"hidden": (16, 8), "epochs": 1, "batch_size": 50, "val_size": 0}
 
 def between(counts):
     """Return what each step has asked for, the first few left out, in which kernels are compiled."""
-    from cuda_on_cpu.counters import Counts
+    from cuda_on_cpu.control import Counts
 
-    steps = [Counts(*later) - Counts(*earlier) for earlier, later in zip(counts[3:], counts[4:], strict=False)]
+    steps = [Counts(*later) - Counts(*earlier) for earlier, later in pairwise(counts[3:])]
     assert len(steps) >= 3
     assert len(set(steps)) == 1, "each step asks for the same"
     return {name: n for name, n in steps[0]._asdict().items() if n}
@@ -31,7 +32,7 @@ class Counting(Callback):
         self.counts = []
 
     def on_step(self, step):
-        from cuda_on_cpu.counters import count
+        from cuda_on_cpu.control import count
 
         self.counts.append(count())
 
@@ -57,7 +58,7 @@ def test_of_training_on_resident_images(find_backend, settings, kernels, product
 def test_of_training_on_streamed_images_gathers_nothing(find_backend):
     counting = Counting()
     train(make_dataset(400), backend=find_backend("cupy"), callbacks=[counting], transfer="stream", **SMALL)
-    steps = [later - earlier for earlier, later in zip(counting.counts[3:], counting.counts[4:], strict=False)]
+    steps = [later - earlier for earlier, later in pairwise(counting.counts[3:])]
     assert {(step.kernels, step.library_calls) for step in steps} == {(12, 8)}  # the loader's thread copies meanwhile
     copied = counting.counts[-1].bytes_to_device - counting.counts[0].bytes_to_device
     assert 0 < copied <= 400 * (20 + 4), "images and labels, each once"
@@ -68,7 +69,7 @@ def test_of_training_on_streamed_images_gathers_nothing(find_backend):
 )
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_of_an_estimator(find_backend, monkeypatch, kind, n_classes, most, solver):
-    from cuda_on_cpu.counters import count
+    from cuda_on_cpu.control import count
 
     counts, scalars = [], _Fit.scalars
 

@@ -2,6 +2,7 @@
 //   now   as soon as it is queued (the default)
 //   lazy  when something waits for it, and then no more than is waited for
 //   skew  the default stream is lazy, all others are not: a copy overtakes the work that it should wait for
+//   random  whenever something is queued, some of what any stream has queued, by CUDA_ON_CPU_SEED or emu_interleave
 #include "state.h"
 
 #include <cstdlib>
@@ -22,6 +23,7 @@ State* make_state() {
     auto made = new State;  // never deleted: other threads may use it while the process exits
     const char* mode = getenv("CUDA_ON_CPU_MODE");
     made->mode = mode ? mode : "now";
+    made->random = number("CUDA_ON_CPU_SEED", 1) | uint64_t(1) << 63;
     made->memory_per_device = number("CUDA_ON_CPU_MEMORY", size_t(4) << 30);
     made->devices.resize(number("CUDA_ON_CPU_DEVICES", 1));
     for (int d = 0; d < int(made->devices.size()); ++d)
@@ -82,7 +84,32 @@ void push(const StreamPtr& stream, Work work, MarkPtr waits_for) {
 
 bool is_late(const Stream& stream) {
     const std::string& mode = state().mode;
-    return mode == "lazy" || (mode == "skew" && stream.is_default());
+    return mode == "lazy" || mode == "random" || (mode == "skew" && stream.is_default());
+}
+
+unsigned draw(unsigned n) {  // 0 to n - 1, by xorshift
+    uint64_t& x = state().random;
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    return unsigned((x >> 11) % n);
+}
+
+// Runs the first operation of one stream after another, of those that no thread is at. By the seed, the default streams
+// or all others may be left until they are waited for.
+void run_some(Call& call) {
+    while (draw(3)) {
+        std::vector<StreamPtr> ready;
+        const auto look = [&](const StreamPtr& stream) {
+            if (state().sleepy == (stream->is_default() ? 1 : 2)) return;
+            if (!stream->running && !stream->queue.empty()) ready.push_back(stream);
+        };
+        for (auto& device : state().devices) look(device.default_stream);
+        for (auto& entry : state().streams) look(entry.second);
+        for (auto& stream : state().destroyed) look(stream);
+        if (ready.empty()) return;
+        run_first(call, *ready[draw(unsigned(ready.size()))]);
+    }
 }
 
 template <class F> void each_stream_of(int device, F f) {
@@ -140,6 +167,7 @@ MarkPtr enqueue(Call& call, const StreamPtr& stream, Work work, MarkPtr waits_fo
     push(stream, std::move(work), std::move(waits_for));
     const MarkPtr mark = stream->tail;
     if (!is_late(*stream)) drain(call, stream);
+    else if (state().mode == "random") run_some(call);
     return mark;
 }
 
@@ -171,6 +199,14 @@ extern "C" {
 int emu_device_count() { return int(state().devices.size()); }
 int emu_get_device() { return device_of_thread; }
 int emu_init() { return Call().error; }
+
+void emu_interleave(uint64_t seed) {
+    std::lock_guard<std::mutex> lock(state().lock);
+    const char* mode = getenv("CUDA_ON_CPU_MODE");
+    state().mode = seed ? "random" : mode ? mode : "now";
+    state().random = seed | uint64_t(1) << 63;
+    state().sleepy = int(seed % 3);
+}
 
 void emu_count(emu_counts* counts) {
     std::lock_guard<std::mutex> lock(state().lock);

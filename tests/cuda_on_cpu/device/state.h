@@ -78,6 +78,8 @@ struct State {
     int error = 0;  // sticky: all further calls return it
     bool initialized = false;
     emu_counts counts = {};
+    uint64_t random;  // of the mode "random"
+    int sleepy = 0;   // likewise: 1, the default streams are left as long as can be; 2, all others
 };
 
 State& state();

@@ -1,4 +1,4 @@
-"""What was asked of the emulated devices: kernels, calls of cuBLAS, copies with their bytes, and waits of the host."""
+"""What was asked of the emulated devices, and in which order it is done."""
 
 import ctypes
 import os
@@ -26,5 +26,17 @@ class Counts(NamedTuple):
 def count():
     """Return what was asked in this process so far."""
     numbers = (ctypes.c_uint64 * len(Counts._fields))()
-    ctypes.CDLL(os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib", "libcuda.so.1")).emu_count(numbers)
+    _library().emu_count(numbers)
     return Counts(*numbers)
+
+
+def interleave(seed):
+    """Let what is queued from now on be done in an order that a seed decides, as far as CUDA leaves it open.
+
+    0: as CUDA_ON_CPU_MODE says.
+    """
+    _library().emu_interleave(ctypes.c_uint64(seed))
+
+
+def _library():
+    return ctypes.CDLL(os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib", "libcuda.so.1"))
