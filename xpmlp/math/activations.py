@@ -14,27 +14,27 @@ from xpmlp.namespaces import Array, array_namespace, clipped
 class Activation(NamedTuple):
     """A nonlinearity f, and its derivative."""
 
-    apply: Callable[[Array, Array, Array | None], tuple[Array, Array]]
-    """From a layer's products, which are handed over, its biases b, and dropout's mask or None, to what the
-    derivative needs of Z = A W + b, and A = f(Z), masked. Where A is all that it needs, the first is A too, and lies
-    in the products' memory."""
-    pull_back: Callable[[Array, Array, Array, Array | None], Array]
-    """From these two, the loss's gradient by A, which is handed over, and the mask, to the gradient by Z."""
+    activate: Callable[[Array, Array, Array | None], tuple[Array, Array]]
+    """From a layer's products A W, which may be overwritten, its biases b, and dropout's mask or None, to Z = A W + b
+    and f(Z), masked. Where the derivative is a function of f(Z) alone, as it is of all here, Z is overwritten by it,
+    and both are f(Z)."""
+    times_derivative: Callable[[Array, Array, Array, Array | None], Array]
+    """From these two, the loss's gradient by f(Z), which may be overwritten, and the mask, to the gradient by Z."""
 
 
-def _of_its_value(name: str, apply: Any, pull_back: Any) -> Activation:
+def _of_its_value(name: str, function: Any, backward: Any) -> Activation:
     """Return an activation whose derivative is a function of what it returned."""
 
-    def forth(Z: Array, b: Array, mask: Array | None) -> tuple[Array, Array]:
+    def activate(Z: Array, b: Array, mask: Array | None) -> tuple[Array, Array]:
         if mask is not None:
             raise ConfigError(f"masks with {name}: expected relu, whose derivative is the same behind a mask")
-        A = apply(Z, b)
+        A = function(Z, b)
         return A, A
 
-    def back(Z: Array, A: Array, dA: Array, mask: Array | None) -> Array:
-        return pull_back(A, dA)
+    def times_derivative(Z: Array, A: Array, dA: Array, mask: Array | None) -> Array:
+        return backward(A, dA)
 
-    return Activation(forth, back)
+    return Activation(activate, times_derivative)
 
 
 def _relu(Z: Array, b: Array, mask: Array | None) -> tuple[Array, Array]:

@@ -18,7 +18,10 @@ from xpmlp.namespaces import Array, array_namespace
 def forward(
     layers: Sequence[Layer], X: Array, activation: str = "relu", masks: Sequence[Array] | None = None
 ) -> tuple[Array, list[tuple[Array, Array]]]:
-    """Return the last layer's sums S, (…, n, c), and the trail that `backward` follows: Z and A, from X on.
+    """Return the last layer's sums S, (…, n, c), and what `backward` needs of the way there.
+
+    That is a list with a pair for each layer: the second member is the layer's input (X, A_1, …, A_{K−1}), the first
+    is what the derivative of the activation before it needs beside that (its Z, or the same again).
 
     Parameters
     ----------
@@ -39,9 +42,9 @@ def forward(
         If there are masks, and the activation is not ReLU.
     """
     _require_samples(X, layers)
-    A, trail, apply = X, [(X, X)], ACTIVATIONS[activation].apply
+    A, trail, activate = X, [(X, X)], ACTIVATIONS[activation].activate
     for (W, b), mask in zip(layers[:-1], masks or [None] * len(layers), strict=False):
-        Z, A = apply(A @ W, b, mask)  # F1, F2: H = X W1 + b1, A = ReLU(H); F3, F4: O and q
+        Z, A = activate(A @ W, b, mask)  # F1, F2: H = X W1 + b1, A = ReLU(H); F3, F4: O and q
         trail.append((Z, A))
     W, b = layers[-1]
     S = bias_identity(A @ W, b)  # F5: S = q W3 + b3
@@ -56,8 +59,9 @@ def score(S: Array, T: Array, head: str = "softmax") -> tuple[Array, Array, Arra
     S : array, shape (…, n, c)
         What `forward` returned.
     T : array
-        For softmax labels, integers (…, n), 0 to c − 1: the values are not looked at, which would wait for the
-        device; such a row counts for nothing. For another head the targets (…, n, c), of S's dtype or of booleans.
+        For softmax labels, integers (…, n), 0 to c − 1. They are not checked here, which would wait for the device: a
+        row with another label has no label, and its loss is 0. For another head the targets (…, n, c), of S's dtype
+        or of booleans.
     head : str
         Which of `xpmlp.math.activations.HEADS`; of another than softmax nothing is counted, which is None.
 
@@ -101,34 +105,34 @@ def backward(
     Parameters
     ----------
     layers, trail, activation, masks
-        What `forward` was given, and the trail that it returned; the arrays in it are handed over.
+        What `forward` was given, and the list that it returned, whose arrays may be overwritten.
     delta : array, shape (…, n, c)
         The gradient by S, which `score` returned.
     into : sequence of (array, array) or None
         Where to write the gradients, for a library whose arrays can be written.
     """
     gradients: list[Layer] = []
-    pull_back = ACTIVATIONS[activation].pull_back
+    times_derivative = ACTIVATIONS[activation].times_derivative
     for k in reversed(range(len(layers))):
-        (Z, A), (W, _), places = trail[k], layers[k], into[k] if into else (None, None)
-        dW = product(A.mT, delta, places[0])  # B2, B6, B10
-        db = column_sums(delta, places[1])  # B3, B7, B11
+        (Z, A), (W, _), (out_W, out_b) = trail[k], layers[k], into[k] if into else (None, None)
+        dW = product(A.mT, delta, out_W)  # B2, B6, B10
+        db = column_sums(delta, out_b)  # B3, B7, B11
         gradients.append((dW, db))
         if k > 0:
             dA = delta @ W.mT  # B4, B8
-            delta = pull_back(Z, A, dA, masks[k - 1] if masks else None)  # B5, B9
+            delta = times_derivative(Z, A, dA, masks[k - 1] if masks else None)  # B5, B9
     return tuple(reversed(gradients))
 
 
-@operation(decisive=1)  # a sparse A is no library's array
-def product(A: Array, B: Array, place: Array | None) -> Array:
-    """Return A B, in a place where arrays can be written."""
+@operation(decisive=1)  # B says which library's version runs: A may be a sparse matrix
+def product(A: Array, B: Array, out: Array | None) -> Array:
+    """Return A B, written into `out` where that is given and the library's arrays can be written."""
     return A @ B
 
 
 @operation()
-def column_sums(delta: Array, place: Array | None) -> Array:
-    """Return the sums over the rows, 1ᵀ delta, in a place where arrays can be written."""
+def column_sums(delta: Array, out: Array | None) -> Array:
+    """Return the sums over the rows, 1ᵀ delta; see `product`."""
     return array_namespace(delta=delta).sum(delta, axis=-2, keepdims=True)
 
 
