@@ -63,9 +63,8 @@ def _read(path: str) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, An
     if not folder.is_dir():
         raise CheckpointError(f"{path} is {'a file' if folder.exists() else 'not there'}: expected a run's folder")
     config = read_json(folder / "config.json")
-    lines = read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
-    summary = read_json(folder / "summary.json") if (folder / "summary.json").exists() else {}
-    return config, lines, summary
+    metrics, summary = folder / "metrics.jsonl", folder / "summary.json"
+    return config, read_metrics(metrics) if metrics.exists() else [], read_json(summary) if summary.exists() else {}
 
 
 def _row(

@@ -119,13 +119,10 @@ def _outputs(
 
 def _folder(out: str | None, path: Path) -> Path:
     """Return where the files go, once it is sure that they can."""
-    if out is not None:
-        folder = Path(out)
-        if not out or (folder.exists() and not folder.is_dir()):
-            raise ConfigError(f"--out {out!r}: expected a folder; name another")
-        folder.mkdir(parents=True, exist_ok=True)
-    else:
-        folder = _home(path)
+    folder = _home(path) if out is None else Path(out)
+    if out == "" or (folder.exists() and not folder.is_dir()):
+        raise ConfigError(f"--out {out!r}: expected a folder; name another")
+    folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(f"{folder} cannot be written: name another folder with --out")
     return folder
@@ -142,9 +139,8 @@ def _recorded_by_all(paths: Sequence[Path], networks: Sequence["Model"]) -> tupl
         found.append((str(record.get("dataset_spec", network.dataset)), record.get("data_dir")))
     others = [dataset for dataset, _ in found if dataset != found[0][0]]
     if others:
-        raise DataError(
-            f"the models were trained on {found[0][0]} and on {others[0]}: name one data set with --dataset"
-        )
+        both = f"{found[0][0]} and on {others[0]}"
+        raise DataError(f"the models were trained on {both}: name one data set with --dataset")
     return found[0]
 
 
@@ -164,9 +160,8 @@ def _require_fit(network: "Model", data: "Dataset") -> None:
     if len(data.class_names) > len(network.class_names):
         raise DataError(f"{data.provenance}: {len(data.class_names)} classes: the model has {len(network.class_names)}")
     if data.images.max() > network.max_value:
-        raise DataError(
-            f"{data.provenance}: grey values up to {data.images.max()}: the model's images go to {network.max_value}"
-        )
+        found = f"grey values up to {data.images.max()}"
+        raise DataError(f"{data.provenance}: {found}: the model's images go to {network.max_value}")
 
 
 def _widths(network: "Model") -> str:
@@ -175,9 +170,11 @@ def _widths(network: "Model") -> str:
 
 def _tell(figures: dict[str, Any], n_wrong: int) -> None:
     """Print the figures."""
+    import numpy as np
+
     from xpmlp.commands._progress import say
 
-    classes = figures["classes"]
+    classes, confusion = figures["classes"], np.array(figures["confusion"])
     say("loss", f"{figures['loss']:.4f}, expected calibration error {100 * figures['calibration_error']:.2f} %")
     say("accuracy", f"{100 * figures['accuracy']:.2f} %, {n_wrong:,} mistakes in {figures['images']:,} images")
     wide = max(len("class"), *(len(line["class"]) for line in classes))
@@ -186,15 +183,15 @@ def _tell(figures: dict[str, Any], n_wrong: int) -> None:
         ratios = (line["precision"], line["recall"], line["f1"])
         shown = "  ".join(f"{'–' if ratio is None else format(ratio, '.4f'):>9}" for ratio in ratios)
         click.echo(f"{line['class']:<{wide}}  {line['images']:>7,}  {shown}")
+    np.fill_diagonal(confusion, 0)
+    most = [divmod(int(k), len(classes)) for k in np.argsort(-confusion, axis=None, kind="stable")[:3]]
     mistaken = [
-        (count, classes[row]["class"], classes[column]["class"])
-        for row, counts in enumerate(figures["confusion"])
-        for column, count in enumerate(counts)
-        if count and row != column
+        f"{classes[row]['class']} for {classes[column]['class']} ({confusion[row, column]:,})"
+        for row, column in most
+        if confusion[row, column]
     ]
     if mistaken:
-        most = sorted(mistaken, key=lambda pair: -pair[0])[:3]
-        say("mistaken", "most often " + ", ".join(f"{label} for {other} ({count:,})" for count, label, other in most))
+        say("mistaken", f"most often {', '.join(mistaken)}")
 
 
 def _draw(folder: Path, who: str, record: dict[str, Any], n_wrong: int, images: "np.ndarray", max_value: int) -> None:
@@ -208,9 +205,8 @@ def _draw(folder: Path, who: str, record: dict[str, Any], n_wrong: int, images: 
     plot_confusion(np.array(record["confusion"]), names, folder / "confusion.png", title)
     title += f", {'the most confident of ' if n_wrong > WORST else ''}{n_wrong:,} mistakes"
     captions = [
-        f"{mistake['label']} taken for {mistake['prediction']}\n"
-        f"{100 * mistake['probability']:.1f} %, image {mistake['image']}"
-        for mistake in mistakes
+        f"{m['label']} taken for {m['prediction']}\n{100 * m['probability']:.1f} %, image {m['image']}"
+        for m in mistakes
     ]
     shown = images[[mistake["image"] for mistake in mistakes]]
     plot_mistakes(shown, captions, folder / "mistakes.png", title, max_value)

@@ -47,16 +47,14 @@ def predict(context: click.Context, model: str, files: Sequence[str], top: int |
     network = load(model, backend)
     problems = 0
     waiting: list[Sample] = []
-    for file in files:
-        for found in _samples(Path(file), network):
-            if isinstance(found, DataError):
-                problems += 1
-                _say(waiting, network, top)  # in the order of the files
-                click.echo(f"{context.command_path}: {' '.join(str(found).split())}", err=True)
-                continue
+    for found in (found for file in files for found in _samples(Path(file), network)):
+        if isinstance(found, Sample):
             waiting.append(found)
-            if len(waiting) == BATCH:
-                _say(waiting, network, top)
+        if isinstance(found, DataError) or len(waiting) == BATCH:
+            _say(waiting, network, top)  # in the order of the files
+        if isinstance(found, DataError):
+            problems += 1
+            click.echo(f"{context.command_path}: {' '.join(str(found).split())}", err=True)
     _say(waiting, network, top)
     if problems:
         context.exit(1)
@@ -93,9 +91,8 @@ def _of_idx(path: Path, network: "Model") -> Iterator[Sample | DataError]:
 
     images = idx.read(path)
     if images.ndim != 3 or images.dtype != np.uint8:
-        raise DataError(
-            f"{path}: an array of {images.dtype}, shape {images.shape}: expected images, uint8 (n, height, width)"
-        )
+        found = f"an array of {images.dtype}, shape {images.shape}"
+        raise DataError(f"{path}: {found}: expected images, uint8 (n, height, width)")
     is_ours = images.shape[1:] == network.image_shape
     if is_ours and images.size and images.max() > network.max_value:
         raise DataError(f"{path}: grey values up to {images.max()}: the model's images go to {network.max_value}")
@@ -122,10 +119,8 @@ def _say(waiting: list[Sample], network: "Model", top: int | None) -> None:
     P = network.predict_proba(np.stack([sample.image for sample in waiting]))
     for sample, probabilities in zip(waiting, P, strict=True):
         order = range(len(probabilities)) if top is None else np.argsort(-probabilities, kind="stable")[:top]
-        line = {
-            **sample.source,
-            "label": network.class_names[int(probabilities.argmax())],
-            "probabilities": {network.class_names[k]: float(probabilities[k]) for k in order},
-        }
+        label = network.class_names[int(probabilities.argmax())]
+        shown = {network.class_names[k]: float(probabilities[k]) for k in order}
+        line = {**sample.source, "label": label, "probabilities": shown}
         click.echo(json.dumps(line, ensure_ascii=False, allow_nan=False))
     waiting.clear()

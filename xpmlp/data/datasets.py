@@ -203,11 +203,9 @@ def _find_or_download(name: str, data_dir: str | os.PathLike[str] | None, progre
     try:
         download(name, SOURCES[name], cache / name, progress)
     except DataError as error:
-        looked = ", ".join(map(str, parents))
-        raise DataError(
-            f"{name} is not on this disk ({looked}) and {str(error).removeprefix(f'{name} ')}; "
-            f"give the folder of its files with --data-dir or {DATA_VARIABLE}"
-        ) from None
+        looked, why = ", ".join(map(str, parents)), str(error).removeprefix(f"{name} ")
+        mend = f"give the folder of its files with --data-dir or {DATA_VARIABLE}"
+        raise DataError(f"{name} is not on this disk ({looked}) and {why}; {mend}") from None
     return cache / name
 
 
@@ -237,26 +235,24 @@ def _read(name: str, folder: Path) -> LoadedData:
     with ThreadPoolExecutor(len(FILES)) as pool:  # inflating and summing let go of the interpreter's lock
         arrays = dict(zip(FILES, pool.map(idx.read, paths.values()), strict=True))
         sums = dict(zip(FILES, pool.map(idx.sum_of_contents, arrays.values()), strict=True))
+    in_sources = name in SOURCES
+    unknown = [paths[k].name for k in FILES if in_sources and not _is_published(name, k, paths[k], sums[k])]
 
     def part(title: str, images: str, labels: str, class_names: Any) -> Dataset:
         data = Dataset(arrays[images], arrays[labels], class_names, 255, f"{name} {title} set in {folder}")
         vars(data)["images_sum"] = sums[images]  # the property's, taken while the file was read
         return data
 
-    train = part("training", *FILES[:2], SOURCES[name].class_names if name in SOURCES else None)
+    train = part("training", *FILES[:2], SOURCES[name].class_names if in_sources else None)
     test = part("test", *FILES[2:], train.class_names)
     if train.image_shape != test.image_shape:
-        raise DataError(
-            f"{folder}: training images of {train.image_shape} and test images of {test.image_shape} pixels: "
-            "expected one size"
-        )
-    warning, n_classes = "", len(train.class_names)
-    if name in SOURCES:
-        unknown = [paths[file].name for file in FILES if not _is_published(name, file, paths[file], sums[file])]
-        if unknown:
-            warning = f"{', '.join(unknown)} in {folder}: not {name} as it was published (their sums are unknown)"
-    elif n_empty := n_classes - len(np.unique(train.labels)):
-        warning = f"{n_empty} of the {n_classes} classes have no training image"
+        shapes = f"training images of {train.image_shape} and test images of {test.image_shape} pixels"
+        raise DataError(f"{folder}: {shapes}: expected one size")
+    warning, n_empty = "", len(train.class_names) - len(np.unique(train.labels))
+    if unknown:
+        warning = f"{', '.join(unknown)} in {folder}: not {name} as it was published (their sums are unknown)"
+    elif n_empty and not in_sources:
+        warning = f"{n_empty} of the {len(train.class_names)} classes have no training image"
     return LoadedData(name, train, test, warning=warning)
 
 

@@ -31,16 +31,13 @@ Numbers: TypeAlias = tuple[Array, int]  # several batches' numbers, (batches, ba
 
 
 def basis(image_shape: tuple[int, int]) -> np.ndarray:
-    """Return the functions that displacements are made of, each at every pixel, (COUNT, height · width) of float64.
-
-    The squares of the hills sum to 1 at every pixel: normal numbers of variance 1 make displacements of variance 1.
-    """
+    """Return the functions that displacements are made of, each at every pixel, (COUNT, height · width) of float64."""
     rows, columns = (np.arange(side) - (side - 1) / 2 for side in image_shape)
     hills = []
     for places, side in zip((rows, columns), image_shape, strict=True):
         knots = np.linspace(places[0], places[-1], KNOTS)
         heights = np.exp(-0.5 * ((places - knots[:, None]) / (SMOOTHNESS * side)) ** 2)
-        hills.append(heights / np.sqrt(np.sum(heights**2, axis=0)))
+        hills.append(heights / np.sqrt(np.sum(heights**2, axis=0)))  # displacements have the variance of their numbers
     down, right = np.meshgrid(rows, columns, indexing="ij")
     bends = np.einsum("iy,jx->ijyx", *hills).reshape(KNOTS**2, -1)
     return np.concatenate([np.ones((1, down.size)), down.reshape(1, -1), right.reshape(1, -1), bends])
@@ -70,11 +67,7 @@ def draw(rng: np.random.Generator, n: int, strength: Any, image_shape: tuple[int
 
 
 def deformed(images: Array, numbers: Array, basis: Array, image_shape: tuple[int, int], max_value: int) -> Array:
-    """Return bytes as X, deformed: numbers from 0 to 1 of the dtype of the basis, (n, height · width).
-
-    The numbers and the basis are what `draw` and `basis` returned, in one dtype. With zeros as numbers X is what
-    `xpmlp.math.elements.scaled` returns.
-    """
+    """Return bytes as X, deformed: numbers from 0 to 1 of the dtype that `draw`'s numbers and the basis have."""
     xp = array_namespace(images=images, numbers=numbers, basis=basis)
     n, (height, width) = images.shape[0], image_shape
     if images.ndim != 2 or images.shape[1] != height * width:
@@ -125,10 +118,7 @@ def sampled(images: Array, displacements: Array, max_value: int) -> Array:
 
 
 class Deformation:
-    """What deforms a training run's batches: it draws each step's numbers, and applies them on the device.
-
-    `strength` says how much at a step of the run, counted from 1; `dtype` is X's.
-    """
+    """What deforms a training run's batches, to X of a dtype, with a strength at each step, counted from 1."""
 
     def __init__(
         self,

@@ -20,11 +20,9 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 
 def download(name: str, source: Source, folder: Path, progress: Progress | None = None) -> None:
-    """Bring a data set's four files into a folder.
+    """Bring a data set's four files into a folder, from the mirrors in the order in which they answer.
 
-    The mirrors are asked at once, and used in the order in which they answer. Each file is written beside its place,
-    checked by its SHA-256 and then moved there, so that a process that is killed, or two at once, leave no file that
-    looks whole and is not. Files that are there already are kept.
+    Each is written beside its place, checked by its SHA-256 and then moved there: none that looks whole is not.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,9 +44,19 @@ def _answers(mirrors: tuple[str, ...], file: str) -> Iterator[tuple[str, str | N
     A client's own time limit counts for each address anew and not for the resolving of names, so each mirror is asked
     in a thread that is left behind where it hangs.
     """
+    import requests
+
     answers: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
+
+    def ask(mirror: str) -> None:
+        try:
+            requests.head(mirror + file, timeout=ANSWER_WITHIN, allow_redirects=True).raise_for_status()
+            answers.put((mirror, None))
+        except (requests.RequestException, OSError, ValueError) as error:
+            answers.put((mirror, _in_short(error)))
+
     for mirror in mirrors:
-        threading.Thread(target=lambda url=mirror: answers.put((url, _ask(url + file))), daemon=True).start()
+        threading.Thread(target=ask, args=[mirror], daemon=True).start()
     deadline = time.monotonic() + ANSWER_WITHIN
     waiting = list(mirrors)
     while waiting:
@@ -58,16 +66,6 @@ def _answers(mirrors: tuple[str, ...], file: str) -> Iterator[tuple[str, str | N
             mirror, problem = waiting[0], f"no answer in {ANSWER_WITHIN:.0f} s"
         waiting.remove(mirror)
         yield mirror, problem
-
-
-def _ask(url: str) -> str | None:
-    import requests
-
-    try:
-        requests.head(url, timeout=ANSWER_WITHIN, allow_redirects=True).raise_for_status()
-    except (requests.RequestException, OSError, ValueError) as error:
-        return _in_short(error)
-    return None
 
 
 def _download_from(mirror: str, source: Source, folder: Path, progress: Progress | None) -> str | None:

@@ -14,20 +14,16 @@ _BLOCK = 2**24  # bytes that are drawn and brought to the device at once, if a b
 
 
 class Dropout:
-    """What leaves a part of the hidden layers' units out: it draws each step's bytes, and makes masks on the device.
-
-    The rate, above 0 and below 1, is rounded to a 256th.
-    """
+    """What leaves a part of the hidden layers' units out: a rate above 0 and below 1, rounded to a 256th."""
 
     def __init__(self, rate: float, hidden: Sequence[int], batch_size: int, backend: Backend) -> None:
         self.level = min(max(1, round(rate * LEVELS)), LEVELS - 1)
         self.hidden, self.batch_size, self._backend = tuple(hidden), batch_size, backend
 
     def masks(self, theta: Array, n: int, drawn: tuple[Array, int]) -> list[Array]:
-        """Return a mask for each hidden layer, (n, width) of theta's dtype, of what `epoch` yields.
+        """Return a mask for each hidden layer, (n, width): 0 where a unit is left out, else more than 1, on average 1.
 
-        It is 0 where a unit is left out, and else so much above 1 that the mean of all is 1. A compiled step may call
-        this.
+        A compiled step may call this with what `epoch` yields.
         """
         table, line = drawn
         xp = array_namespace(theta=theta, table=table)

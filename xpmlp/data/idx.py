@@ -28,17 +28,12 @@ _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E:
 _CODES = {np.dtype(kind).newbyteorder("="): code for code, kind in _TYPES.items()}
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_MOST_INFLATION = 1032
-"""No DEFLATE stream is longer than this many times its compressed length (zlib's technical notes)."""
-
+_MOST_INFLATION = 1032  # no DEFLATE stream is longer by more than this factor than compressed (zlib's notes)
 _CHUNK = 1 << 20
 
 
 def read(path: str | os.PathLike[str]) -> np.ndarray:
-    """Return the array in an IDX file, plain or gzipped, in native byte order and writable.
-
-    Nothing is allocated on the word of a header that the file's length contradicts.
-    """
+    """Return the array in an IDX file, plain or gzipped, in native byte order and writable."""
     name = str(path)
     try:
         with open(path, "rb") as raw:
@@ -68,6 +63,7 @@ def _parse(file: IO[bytes], name: str, most: int, *, exact: bool) -> np.ndarray:
     shape = struct.unpack(f">{n_axes}I", lengths)
     header, promised = 4 + 4 * n_axes, math.prod(shape) * dtype.itemsize
     size_of = f"its header promises {promised:,} bytes ({' × '.join(map(str, shape)) or 'one element'}, {dtype.name})"
+    # Nothing is allocated on the word of a header that the file's length contradicts.
     if header + promised > most or (exact and header + promised < most):
         raise DataError(f"{name}: {size_of}, the file's length is for {most - header:,}: get the file anew")
     contents = bytearray()  # which grows with what has come: a zipped stream may hold less than it promises
@@ -100,10 +96,8 @@ def contents_of(array: np.ndarray) -> tuple[bytes, memoryview]:
     array = np.asarray(array)
     code = _CODES.get(array.dtype.newbyteorder("="))
     if code is None or array.ndim > 255 or max(array.shape, default=0) >= 2**32:
-        raise DataError(
-            f"{array.dtype} of shape {array.shape} does not fit an IDX file: "
-            f"expected one of {', '.join(kind.name for kind in _CODES)}"
-        )
+        expected = f"expected one of {', '.join(kind.name for kind in _CODES)}"
+        raise DataError(f"{array.dtype} of shape {array.shape} does not fit an IDX file: {expected}")
     header = struct.pack(f">HBB{array.ndim}I", 0, code, array.ndim, *array.shape)
     return header, np.asarray(array, dtype=_TYPES[code], order="C").reshape(-1).view(np.uint8).data
 

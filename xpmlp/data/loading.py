@@ -91,8 +91,7 @@ class DeviceLoader:
 
         Yields
         ------
-        images : array of uint8, shape (batch, height · width), on the device
-        labels : array of int32, shape (batch,), on the device
+        images, labels : arrays of uint8 (batch, height · width) and of int32 (batch,), on the device
         """
         return (self._read(batch) for batch in self.batches(permutation, start))
 

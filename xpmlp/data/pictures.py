@@ -28,10 +28,9 @@ _NO_INK = "no ink found: expected one character, dark on light or light on dark"
 
 
 def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
-    """Return the grey values of a PNG, JPEG, PGM (PPM, PBM), BMP, GIF, TIFF or WebP file, from 0, black, to 255, white.
+    """Return the grey values, 0 black to 255 white, of a PNG, JPEG, PGM (PPM, PBM), BMP, GIF, TIFF or WebP file.
 
-    It is turned as its EXIF data say; what is transparent is white, or black under light ink; of several pictures the
-    first is taken.
+    It is turned as its EXIF data say; the transparent is white, or black under light ink; of several the first is read.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -68,8 +67,7 @@ def normalise(picture: np.ndarray, image_shape: tuple[int, int], max_value: int 
     """Return the image that a network trained on MNIST expects of a picture of one character.
 
     It shows the character alone, light on 0, of the size and in the place that MNIST's have. A picture (uint8, dark ink
-    on light paper or light on dark) that has the shape already, and a dark background, is taken as it is. The error
-    where there is no ink does not name the picture.
+    on light paper or light on dark) that has the shape already, and a dark background, is taken as it is.
     """
     if picture.shape == tuple(image_shape) and np.median(_border(picture)) < 32:
         # Its greatest value tells whether it counts to 255 or, as the model, less far.
@@ -77,7 +75,7 @@ def normalise(picture: np.ndarray, image_shape: tuple[int, int], max_value: int 
         if np.ptp(image) < _FAINTEST:
             raise DataError(_NO_INK)
     else:
-        image = _centred(_fitted(_thickened(_ink_of(picture)), image_shape), image_shape)
+        image = _placed(_thickened(_ink_of(picture)), image_shape)
     return np.round(image * max_value).astype(np.uint8)
 
 
@@ -216,27 +214,25 @@ def _thickened(ink: np.ndarray) -> np.ndarray:
     return thick
 
 
-def _fitted(ink: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
-    """Return the ink scaled to fill the box in one direction, its strongest pixel 1."""
+def _placed(ink: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
+    """Return an image whose box the ink fills in one direction, its strongest pixel 1.
+
+    The centre of its mass is on the image's middle, as nearly as whole pixels and the image's edge allow.
+    """
     from PIL import Image
 
     height, width = ink.shape
     scale = min(round(_BOX * image_shape[0]) / height, round(_BOX * image_shape[1]) / width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     fitted = Image.fromarray(ink.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
-    values: np.ndarray = np.clip(np.asarray(fitted), 0, 1)
+    values = np.clip(np.asarray(fitted), 0, 1)
     values /= values.max()
-    return values
-
-
-def _centred(ink: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
-    """Return an image with the centre of the ink's mass on its middle, as nearly as whole pixels and its edge allow."""
     place = []
     for axis in (0, 1):
-        profile = ink.sum(axis=1 - axis)
+        profile = values.sum(axis=1 - axis)
         centre = float(profile @ np.arange(len(profile)) / profile.sum())
         start = min(max(round(image_shape[axis] / 2 - centre), 0), image_shape[axis] - len(profile))
         place.append(slice(start, start + len(profile)))
     image = np.zeros(image_shape)
-    image[tuple(place)] = ink
+    image[tuple(place)] = values
     return image

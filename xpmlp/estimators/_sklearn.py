@@ -2,8 +2,6 @@
 
 import sklearn
 
-TESTED = "1.7 and 1.9"  # the releases with which the tests were run
-
 try:
     from sklearn.base import _fit_context as fit_context
     from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -17,7 +15,7 @@ try:
 except (ImportError, AttributeError) as error:
     raise ImportError(
         f"scikit-learn {sklearn.__version__} has not what xpmlp's estimators need ({error}): "
-        f"they are tested with {TESTED}; install one of these"
+        f"they are tested with 1.7 and 1.9; install one of these"
     ) from None
 
 __all__ = ["CLASSIFIER_CONSTRAINTS", "REGRESSOR_CONSTRAINTS", "AdamOptimizer", "SGDOptimizer", "StrOptions"]

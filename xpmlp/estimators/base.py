@@ -4,29 +4,20 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Self
+from functools import cache
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, is_regressor
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from xpmlp.backends import Backend, reopened
+from xpmlp.backends import Backend, backend_of, reopened
 from xpmlp.backends.base import computing
 from xpmlp.estimators._sklearn import CLASSIFIER_CONSTRAINTS, StrOptions, check_sample_weight, fit_context
 from xpmlp.estimators.fitting import STOCHASTIC, Samples, fit_by_batches, fit_lbfgs
-from xpmlp.estimators.inputs import (
-    Place,
-    check_samples,
-    check_weights,
-    name_of,
-    on_host,
-    place_of,
-    require_length,
-    require_same_place,
-)
+from xpmlp.estimators.inputs import Place, check_samples, is_foreign, name_of, on_host, place_of, require_length
 from xpmlp.estimators.labels import Labels
-from xpmlp.estimators.packing import packed, unpacked
 from xpmlp.estimators.rates import Rates
 from xpmlp.estimators.scores import infer
 from xpmlp.math.layout import Layout
@@ -51,7 +42,11 @@ def constructor_of(theirs: type) -> Callable[..., None]:
 
 
 class Perceptron(BaseEstimator):  # type: ignore[misc]
-    """What the classifier and the regressor have in common."""
+    """What the classifier and the regressor have in common.
+
+    Each adds `_check_targets`, which returns T, (n, outputs), where it is computed with; `_validation_score`, by which
+    early stopping goes; and `_head`, the name in `xpmlp.math.activations.HEADS` of what is behind the last layer.
+    """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **CLASSIFIER_CONSTRAINTS,
@@ -62,28 +57,9 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
     loss: str = "log_loss"
     coefs_: list[Array]
     intercepts_: list[Array]
-    n_features_in_: int
-    loss_: Any
-    best_loss_: Any
-    best_validation_score_: Any
     validation_scores_: Any
-    _label_binarizer: Any
     _loss_type: type[np.floating[Any]] = np.float64
     """Of the losses that are reported: scikit-learn's, which makes them of the targets' dtype too."""
-
-    def _check_targets(self, X: Any, y: Any, place: Place, incremental: bool) -> Array:
-        """Return T, (n, outputs), where it is computed with."""
-        raise NotImplementedError
-
-    def _validation_score(self, P: Array, T: Array, weights: Array | None) -> float:
-        """Return the score that early stopping goes by."""
-        raise NotImplementedError
-
-    def _head(self) -> str:
-        """Return what stands behind the last layer, as `xpmlp.math.activations.HEADS` names it."""
-        raise NotImplementedError
-
-    # --- fitting ---------------------------------------------------------------------------------------------------
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -100,18 +76,15 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
 
         Raises
         ------
-        ValueError
-            As scikit-learn's does.
-        BackendError
-            If the `backend` cannot run, or the device's memory runs out.
+        ValueError, BackendError
+            As scikit-learn's does; if the `backend` cannot run, or the device's memory runs out.
         """
         return self._fit(X, y, sample_weight, incremental=False)
 
     def _check_solver(self) -> bool:
         if self.solver not in STOCHASTIC:
-            raise AttributeError(
-                f"partial_fit is only available for stochastic optimizers. {self.solver} is not stochastic."
-            )
+            why = f"{self.solver} is not stochastic."
+            raise AttributeError(f"partial_fit is only available for stochastic optimizers. {why}")
         return True
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool) -> Self:
@@ -122,17 +95,14 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
         first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
         place = place_of(X, self.backend, self.dtype)
         if not first_pass:
-            require_same_place(
-                X, place, self.coefs_[0], f"{type(self).__name__}.{'partial_fit' if incremental else 'fit'}"
-            )
+            place.require_same(X, self.coefs_[0], type(self).__name__, "partial_fit" if incremental else "fit")
         with place.device.context():
             X, T, weights = self._check_input(X, y, sample_weight, place, incremental, reset=first_pass)
         layout = Layout((X.shape[1], *map(int, hidden), T.shape[1]))
         if not first_pass and [tuple(W.shape) for W in self.coefs_] != list(layout.shapes):
             sizes = (self.coefs_[0].shape[0], *(W.shape[1] for W in self.coefs_))
-            raise ValueError(
-                f"hidden_layer_sizes and the data make a network {layout.sizes}: the one that goes on is {sizes}"
-            )
+            found = f"hidden_layer_sizes and the data make a network {layout.sizes}"
+            raise ValueError(f"{found}: the one that goes on is {sizes}")
         self.n_outputs_ = T.shape[1]
         self._random_state = check_random_state(self.random_state)
         with computing(place.device, X.shape[0] if self.batch_size == "auto" else self.batch_size):
@@ -144,18 +114,21 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
                 fit_lbfgs(self, layout, (X, T, weights), place)
             else:
                 fit_by_batches(self, layout, (X, T, weights), place, incremental)
-            if not all(bool(_all_finite(array)) for array in (*self.coefs_, *self.intercepts_)):
-                raise ValueError(
-                    "Solver produced non-finite parameter weights. The input data may contain large values and need to "
-                    "be preprocessed."
-                )
+            xp = array_namespace(coefs=tuple(self.coefs_))
+            if not all(bool(xp.all(xp.isfinite(array))) for array in (*self.coefs_, *self.intercepts_)):
+                why = "The input data may contain large values and need to be preprocessed."
+                raise ValueError(f"Solver produced non-finite parameter weights. {why}")
         return self
 
     def _check_input(self, X: Any, y: Any, sample_weight: Any, place: Place, incremental: bool, reset: bool) -> Samples:
         """Return samples, targets and weights where they are computed with, of one floating dtype but for labels."""
         dtype = self.dtype or (None if reset else name_of(self.coefs_[0].dtype))
         if place.is_host:
-            X, y = self._check_both(X, on_host(y), reset)
+            floats, is_numeric = (np.float64, np.float32), is_regressor(self)
+            rules = {"accept_sparse": SPARSE, "multi_output": True, "y_numeric": is_numeric, "dtype": floats}
+            X, y = validate_data(self, X, on_host(y), reset=reset, **rules)
+            y = y.toarray() if hasattr(y, "toarray") else y
+            y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
             if sample_weight is not None:
                 sample_weight = place.to_device(check_sample_weight(on_host(sample_weight), X))
             X = place.samples(X, dtype or X.dtype)
@@ -163,16 +136,7 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
         X = check_samples(self, X, y, place.xp, dtype, reset)
         T = self._check_targets(X, y, place, incremental)
         require_length(T, X)
-        return X, T, check_weights(sample_weight, place, X.shape[0], X.dtype)
-
-    def _check_both(self, X: Any, y: Any, reset: bool) -> tuple[Any, np.ndarray]:
-        """Return samples and targets on the host, validated by scikit-learn."""
-        floats, is_numeric = (np.float64, np.float32), is_regressor(self)
-        X, y = validate_data(
-            self, X, y, accept_sparse=SPARSE, multi_output=True, y_numeric=is_numeric, dtype=floats, reset=reset
-        )
-        y = y.toarray() if hasattr(y, "toarray") else y
-        return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+        return X, T, place.weights(sample_weight, X.shape[0], X.dtype)
 
     def _initialise(self, layout: Layout, dtype: Any, place: Place) -> None:
         """Draw the first parameters: uniform, after Glorot & Bengio 2010, biases too."""
@@ -199,8 +163,6 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
         self._best_coefs = [_copy(W) for W in self.coefs_]
         self._best_intercepts = [_copy(b) for b in self.intercepts_]
 
-    # --- the parameters, which `coefs_` and `intercepts_` hold ------------------------------------------------------
-
     def _theta(self, layout: Layout, place: Place) -> Array:
         """Return `coefs_` and `intercepts_`, which are the truth, as one vector where they are computed with."""
         xp = array_namespace(coefs=tuple(self.coefs_))
@@ -215,52 +177,43 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
         self.coefs_ = [W for W, _ in layers]
         self.intercepts_ = [xp.reshape(b, (-1,)) for _, b in layers]
 
-    # --- predicting ------------------------------------------------------------------------------------------------
-
     @contextmanager
     def _outputs(self, X: Any, method: str) -> Iterator[tuple[Array, Place]]:
         """Give the network's predictions P, (n, outputs), and where X is, with that device as the current one."""
         check_is_fitted(self)
         place = place_of(X, self.backend, self.dtype)
         with place.device.context():
-            yield self._infer(X, place, method), place
-
-    def _infer(self, X: Any, place: Place, method: str) -> Array:
-        require_same_place(X, place, self.coefs_[0], f"{type(self).__name__}.{method}")
-        xp, kept = place.xp, self.coefs_[0].dtype
-        if place.is_host:
-            X = validate_data(self, X, accept_sparse=SPARSE, reset=False)
-            X = place.samples(X, self.dtype or np.result_type(X.dtype, name_of(kept)))
-        else:
-            X = check_samples(self, X, "none needed", xp, None, reset=False)
-            X = xp.astype(X, getattr(xp, self.dtype) if self.dtype else xp.result_type(X.dtype, kept), copy=False)
-        with computing(place.device, X.shape[0]):
-            layers = []
-            for layer in zip(self.coefs_, self.intercepts_, strict=True):
-                W, b = (xp.astype(place.to_device(array), X.dtype, copy=False) for array in layer)
-                layers.append((W, xp.reshape(b, (1, -1))))
-            return infer(layers, X, self.activation, self.out_activation_)
+            place.require_same(X, self.coefs_[0], type(self).__name__, method)
+            xp, kept = place.xp, self.coefs_[0].dtype
+            if place.is_host:
+                X = validate_data(self, X, accept_sparse=SPARSE, reset=False)
+                X = place.samples(X, self.dtype or np.result_type(X.dtype, name_of(kept)))
+            else:
+                X = check_samples(self, X, "none needed", xp, None, reset=False)
+                X = xp.astype(X, getattr(xp, self.dtype) if self.dtype else xp.result_type(X.dtype, kept), copy=False)
+            with computing(place.device, X.shape[0]):
+                layers = []
+                for layer in zip(self.coefs_, self.intercepts_, strict=True):
+                    W, b = (xp.astype(place.to_device(array), X.dtype, copy=False) for array in layer)
+                    layers.append((W, xp.reshape(b, (1, -1))))
+                P = infer(layers, X, self.activation, self.out_activation_)
+            yield P, place
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle or a copy holds: arrays on the host, each with where it was."""
-        return {name: packed(value) for name, value in super().__getstate__().items()}
+        return {name: _packed(value) for name, value in super().__getstate__().items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        opened: dict[str, Backend] = {}
-        spec = state.get("backend")
-        if spec is not None and "coefs_" in state:
-            opened[spec] = reopened(spec)
-            if opened[spec].name != spec.partition(":")[0]:
-                state = {**state, "backend": "numpy"}
-        super().__setstate__({name: unpacked(value, opened) for name, value in state.items()})
+        reopen, spec = cache(reopened), state.get("backend")
+        if spec is not None and "coefs_" in state and reopen(spec).name != spec.partition(":")[0]:
+            state = {**state, "backend": "numpy"}
+        super().__setstate__({name: _unpacked(value, reopen) for name, value in state.items()})
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         tags.array_api_support = True
         return tags
-
-    # --- to and from scikit-learn's own -----------------------------------------------------------------------------
 
     @classmethod
     def from_sklearn(cls, estimator: Any, **parameters: Any) -> Self:
@@ -269,20 +222,14 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         estimator : sklearn.neural_network.MLPClassifier or MLPRegressor
-            The one whose interface this class has.
+            The one whose interface this class has; another is a TypeError.
         parameters
             Others than it has, such as ``backend``.
-
-        Raises
-        ------
-        TypeError
-            If it is another estimator.
         """
         if not isinstance(estimator, cls._sklearn):
             raise TypeError(f"{type(estimator).__name__}: expected scikit-learn's {cls._sklearn.__name__}")
         ours = cls(**{**estimator.get_params(deep=False), **parameters})
-        for name, value in _fitted(estimator).items():
-            setattr(ours, name, _copied(value))
+        ours.__dict__.update(_fitted(estimator))
         if hasattr(ours, "_optimizer"):
             ours._optimizer = Rates.from_sklearn(estimator._optimizer)
         if hasattr(ours, "_label_binarizer"):
@@ -293,8 +240,7 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
         """Return the same estimator as scikit-learn's own, with NumPy's arrays; backend and dtype are lost."""
         known = self._sklearn().get_params(deep=False)
         theirs = self._sklearn(**{name: value for name, value in self.get_params(deep=False).items() if name in known})
-        for name, value in _fitted(self).items():
-            setattr(theirs, name, _copied(value))
+        vars(theirs).update(_fitted(self))
         if hasattr(self, "_optimizer"):
             theirs._optimizer = self._optimizer.to_sklearn(theirs.coefs_, theirs.intercepts_)
         if hasattr(self, "_label_binarizer"):
@@ -302,19 +248,49 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
         return theirs
 
 
-def _all_finite(array: Array) -> Array:
-    xp = array_namespace(array=array)
-    return xp.all(xp.isfinite(array))
-
-
 def _copy(array: Array) -> Array:
     return array_namespace(array=array).asarray(array, copy=True)
 
 
+class _Packed(NamedTuple):
+    """An array of another library than NumPy in a pickle."""
+
+    host: np.ndarray
+    spec: str
+
+
+def _packed(value: Any) -> Any:
+    """Return an estimator's attribute as a pickle holds it."""
+    if is_foreign(value):
+        backend = backend_of(value)
+        return _Packed(backend.to_numpy(value), backend.spec)
+    return _changed(value, _packed)
+
+
+def _unpacked(value: Any, reopen: Callable[[str], Backend]) -> Any:
+    """Return an attribute as it was, on NumPy where its library or device is missing, with one warning of it."""
+    if isinstance(value, _Packed):
+        return reopen(value.spec).asarray(value.host, copy=True)
+    return _changed(value, lambda member: _unpacked(member, reopen))
+
+
+def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a container with its members changed, and anything else as it is."""
+    if type(value) is list:
+        return [change(member) for member in value]
+    if isinstance(value, dict):
+        return {name: change(member) for name, member in value.items()}
+    if isinstance(value, Labels | Rates):
+        changed = copy.copy(value)
+        changed.__dict__ = _changed(vars(value), change)
+        return changed
+    return value
+
+
 def _fitted(estimator: Any) -> dict[str, Any]:
-    """Return all that an estimator has beside its parameters."""
+    """Return a copy of all that an estimator has beside its parameters, with NumPy's arrays."""
     parameters = {*estimator.get_params(deep=False), "loss"}
-    return {name: value for name, value in vars(estimator).items() if name not in parameters}
+    return {name: _copied(value) for name, value in vars(estimator).items() if name not in parameters}
 
 
 def _copied(value: Any) -> Any:

@@ -1,7 +1,5 @@
 """MLPClassifier: scikit-learn's, on any array library and device."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +11,7 @@ from sklearn.utils.metaestimators import available_if
 
 from xpmlp.estimators._sklearn import fit_context
 from xpmlp.estimators.base import Perceptron, constructor_of
-from xpmlp.estimators.inputs import Place, check_weights, is_foreign, on_host, place_of, require_length
+from xpmlp.estimators.inputs import Place, is_foreign, on_host, place_of, require_length
 from xpmlp.estimators.labels import Labels
 from xpmlp.estimators.scores import mean_of_hits
 from xpmlp.namespaces import Array, array_namespace
@@ -71,11 +69,6 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             As `fit` has them.
         classes : array, shape (n_classes,)
             All classes there will ever be; needed in the first call.
-
-        Raises
-        ------
-        ValueError
-            As scikit-learn's does.
         """
         place = place_of(X, self.backend, self.dtype)
         with place.device.context():
@@ -93,7 +86,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         if known is None:
             self.classes_ = of_classes.classes_
             self._label_binarizer = Labels.of(y) if y.ndim == 2 and y.shape[1] > 1 else of_classes
-        elif not _are_equal(of_classes.classes_, known):
+        elif not np.array_equal(on_host(of_classes.classes_), on_host(known)):
             raise ValueError(f"`classes={classes}` is not the same as on last call to partial_fit, was: {known}")
 
     def predict(self, X: Any) -> Array:
@@ -102,41 +95,27 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         Parameters
         ----------
         X : array, shape (n, features)
-            The samples, of the library and on the device that `fit` was given.
-
-        Returns
-        -------
-        array
-            On X's device where the classes are numbers, else NumPy's.
+            The samples, of the library and on the device that `fit` was given. The classes are there too where they
+            are numbers, else NumPy's.
         """
         with self._outputs(X, "predict") as (P, place):
             return self._label_binarizer.inverse_transform(P if is_foreign(self.classes_) else place.host(P))
 
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class, (n, classes), in the order of `classes_`; see `predict`."""
-        with self._probabilities(X, "predict_proba") as P:
-            return P
+        return self._probabilities(X, "predict_proba")
 
     def predict_log_proba(self, X: Any) -> Array:
         """Return the logarithm of `predict_proba`."""
-        with self._probabilities(X, "predict_log_proba") as P, np.errstate(divide="ignore"):
-            return array_namespace(P=P).log(P)
+        return self._probabilities(X, "predict_log_proba", logarithm=True)
 
-    @contextmanager
-    def _probabilities(self, X: Any, method: str) -> Iterator[Array]:
-        with self._outputs(X, method) as (P, place):
-            if self.n_outputs_ == 1:
-                P = place.xp.concat([1 - P, P], axis=1)
-            yield place.to_source(P)
+    def _probabilities(self, X: Any, method: str, logarithm: bool = False) -> Array:
+        with self._outputs(X, method) as (P, place), np.errstate(divide="ignore"):
+            P = place.xp.concat([1 - P, P], axis=1) if self.n_outputs_ == 1 else P
+            return place.to_source(place.xp.log(P) if logarithm else P)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy: how many samples are classified correctly, of several classes in all of them.
-
-        Parameters
-        ----------
-        X, y, sample_weight
-            As `fit` has them.
-        """
+        """Return the accuracy: how many samples are classified correctly, of several classes in all; see `fit`."""
         if not is_foreign(X):
             return float(super().score(X, on_host(y), on_host(sample_weight)))
         found, place = self.predict(X), place_of(X, self.backend, self.dtype)
@@ -147,7 +126,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         with place.device.context():
             y = place.to_device(y)
             require_length(y, found)
-            weights = check_weights(sample_weight, place, found.shape[0], self.coefs_[0].dtype)
+            weights = place.weights(sample_weight, found.shape[0], self.coefs_[0].dtype)
             return mean_of_hits(found == place.xp.reshape(y, found.shape), weights)
 
     def _head(self) -> str:
@@ -167,14 +146,11 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         known, found = (set(place.host(values).tolist()) for values in (self.classes_, classes))
         if self.warm_start:
             if found != known:
-                raise ValueError(
-                    "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
-                    f"Previously got {self.classes_}, `y` has {classes}"
-                )
+                needed = "warm_start can only be used where `y` has the same classes as in the previous call to fit."
+                raise ValueError(f"{needed} Previously got {self.classes_}, `y` has {classes}")
         elif not found <= known:
-            raise ValueError(
-                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {classes}."
-            )
+            both = f"`self.classes_` has {self.classes_}. 'y' has {classes}."
+            raise ValueError(f"`y` has classes not in `self.classes_`. {both}")
 
     def _validation_score(self, P: Array, T: Array, weights: Array | None) -> float:
         xp = array_namespace(P=P)
@@ -200,8 +176,3 @@ def _labels(y: Any, place: Place) -> Array:
 def _is_numeric(y: Any) -> bool:
     """Return whether labels can lie on a device: another library's array, or numbers and booleans on the host."""
     return is_foreign(y) or (not hasattr(y, "tocsr") and np.asarray(y).dtype.kind in "iufb")
-
-
-def _are_equal(one: Array, two: Array) -> bool:
-    xp = array_namespace(one=one, two=two)
-    return tuple(one.shape) == tuple(two.shape) and bool(xp.all(one == two))

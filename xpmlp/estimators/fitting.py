@@ -1,7 +1,7 @@
 """One fit: by batches, as work for the one loop, or by L-BFGS, in scikit-learn's order of draws and decisions."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -58,12 +58,8 @@ def fit_by_batches(e: "Perceptron", layout: Layout, data: Samples, place: Place,
     if loop.is_stopped:
         warnings.warn("Training interrupted by user.", stacklevel=5)
     elif not incremental and not work.is_over:
-        warnings.warn(
-            f"Stochastic Optimizer: Maximum iterations ({e.max_iter}) reached and the optimization hasn't converged "
-            "yet.",
-            ConvergenceWarning,
-            stacklevel=5,
-        )
+        reached = f"Maximum iterations ({e.max_iter}) reached and the optimization hasn't converged yet."
+        warnings.warn(f"Stochastic Optimizer: {reached}", ConvergenceWarning, stacklevel=5)
     if e.early_stopping and (e._best_coefs is not best_before or not is_best):
         e.coefs_, e.intercepts_ = e._best_coefs, e._best_intercepts
     elif e.early_stopping:
@@ -97,14 +93,12 @@ class _Fit:
         e = self.e
         if self.is_over or e.n_iter_ == self.epochs:
             return None
-        order: Any = None
+        parts: Iterable[Any] = self.parts
         if e.shuffle:
             self.rows = shuffle(self.rows, random_state=e._random_state)
             order = self.place.to_device(self.rows)
-        batches = (
-            (_take(self.place.xp, self.data, part if order is None else order[part]), None) for part in self.parts
-        )
-        return batches, step + len(self.parts)
+            parts = (order[part] for part in self.parts)
+        return ((_take(self.place.xp, self.data, part), None) for part in parts), step + len(self.parts)
 
     def scalars(self, step: int) -> Scalars:
         """Return the numbers of the optimizer's next step; it counts its own, over all fits."""
@@ -174,9 +168,8 @@ def _batch_size(e: "Perceptron", n: int) -> int:
     if e.batch_size == "auto":
         return min(200, n)
     if e.batch_size > n:
-        warnings.warn(
-            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=7
-        )
+        problem = "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped"
+        warnings.warn(problem, stacklevel=7)
     return int(min(max(e.batch_size, 1), n))
 
 
@@ -194,9 +187,8 @@ def _split(e: "Perceptron", data: Samples, place: Place) -> tuple[Samples, Sampl
         n_second = int(xp.sum(xp.astype(second, xp.int32)))
         labels = np.repeat([False, True], [n - n_second, n_second])
         order = xp.argsort(xp.astype(second, xp.int32), stable=True)
-    parts = train_test_split(
-        np.arange(n), random_state=e._random_state, test_size=e.validation_fraction, stratify=labels
-    )
+    part = e.validation_fraction
+    parts = train_test_split(np.arange(n), random_state=e._random_state, test_size=part, stratify=labels)
     if len(parts[1]) < 2:
         raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
     drawn = [place.to_device(rows) for rows in parts]
@@ -214,10 +206,7 @@ def _take(xp: Any, data: Samples, rows: Any) -> Samples:
 
 
 def fit_lbfgs(e: "Perceptron", layout: Layout, data: Samples, place: Place) -> None:
-    """Fit an estimator with SciPy's L-BFGS-B.
-
-    It works on the host: once an evaluation the parameters cross to the device, and the loss and its gradient back.
-    """
+    """Fit an estimator with SciPy's L-BFGS-B: at each evaluation the parameters come to the device from the host."""
     from scipy import optimize
 
     device, dtype = place.device, name_of(data[0].dtype)
@@ -228,13 +217,9 @@ def fit_lbfgs(e: "Perceptron", layout: Layout, data: Samples, place: Place) -> N
         gradient, loss, _, _ = evaluate(device.asarray(packed.astype(dtype), copy=True), data)
         return np.float64(device.to_numpy(loss)), device.to_numpy(gradient).astype(np.float64)
 
-    found = optimize.minimize(
-        loss_and_gradient,
-        place.host(e._theta(layout, place)),  # SciPy evaluates at points of its dtype
-        method="L-BFGS-B",
-        jac=True,
-        options={"maxfun": e.max_fun, "maxiter": e.max_iter, "gtol": e.tol},
-    )
+    start = place.host(e._theta(layout, place))  # SciPy evaluates at points of its dtype
+    options = {"maxfun": e.max_fun, "maxiter": e.max_iter, "gtol": e.tol}
+    found = optimize.minimize(loss_and_gradient, start, method="L-BFGS-B", jac=True, options=options)
     e.n_iter_ = check_optimize_result("lbfgs", found, e.max_iter)
     e.loss_ = e._loss_type(found.fun)
     kept = e.dtype or name_of(widest_float(place.xp))

@@ -5,6 +5,7 @@ For arrays of other libraries the same conditions are looked at on their device,
 its array API dispatch is switched on.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -64,6 +65,32 @@ class Place:
         X = as_samples(X).astype(dtype, copy=False)
         return X if self.device.name == "numpy" else self.to_device(X)
 
+    def weights(self, weights: Any, n: int, dtype: Any) -> Array | None:
+        """Return the weights of n samples where these are computed with, in a dtype."""
+        if weights is None:
+            return None
+        xp, w = self.xp, self.xp.astype(self.to_device(weights), dtype)
+        if w.ndim == 0:
+            w = xp.zeros((n,), dtype=dtype, device=self.device.device) + w
+        if w.ndim != 1:
+            raise ValueError("Sample weights must be 1D array or scalar")
+        if w.shape[0] != n:
+            raise ValueError(f"sample_weight.shape == {tuple(w.shape)}, expected {(n,)}!")
+        require_finite(w, xp, "sample_weight", "the estimator")
+        if not bool(xp.any(w != 0)):
+            raise ValueError("Sample weights must contain at least one non-zero number.")
+        return w
+
+    def require_same(self, X: object, fitted: Array, name: str, method: str) -> None:
+        """Refuse X where it lies elsewhere than what the estimator was fitted with."""
+        was, now = _one(backend_of(fitted)), self.source or _named("numpy")
+        if was is not now:
+            raise ValueError(
+                f"Inputs passed to {name}.{method}() must use the same namespace and the same device as those passed "
+                f"to fit(). fit() was given arrays of {was}, {method} a {type(X).__name__} of {now}: move X with "
+                "xpmlp.get_backend(...).asarray(...)"
+            )
+
     def to_source(self, array: Array) -> Array:
         """Return a result where the data lie."""
         return array if self.source is self.device else self.host(array)
@@ -75,13 +102,10 @@ class Place:
 
 def is_foreign(array: object) -> bool:
     """Return whether something is an array of another library than NumPy: no data frame, list or sparse matrix."""
-    if isinstance(array, np.ndarray | np.generic) or not hasattr(array, "__dlpack__"):
-        return False
-    try:
-        backend_of(array)
-    except ArrayError:
-        return False
-    return True
+    if not isinstance(array, np.ndarray | np.generic) and hasattr(array, "__dlpack__"):
+        with suppress(ArrayError):
+            return backend_of(array) is not None
+    return False
 
 
 def on_host(array: Any) -> Any:
@@ -96,9 +120,8 @@ def place_of(X: Any, spec: str | None, dtype: str | None = None) -> Place:
     source = _one(backend_of(X)) if is_foreign(X) else None
     wanted = None if spec is None else _named(spec)
     if source is not None and wanted is not None and str(wanted) != str(source):
-        raise ValueError(
-            f"backend={spec!r} is {wanted}, X is an array of {source}: leave the backend out, or hand X over as NumPy's"
-        )
+        mend = "leave the backend out, or hand X over as NumPy's"
+        raise ValueError(f"backend={spec!r} is {wanted}, X is an array of {source}: {mend}")
     device = wanted or source or _named("numpy")
     device.require(dtype)
     return Place(source, device)
@@ -126,24 +149,6 @@ def check_values(y: Array, xp: Any, X: Array, name: str) -> Array:
     T = xp.astype(y, X.dtype)
     require_finite(T, xp, "y", name)
     return T if T.ndim == 2 else T[:, None]
-
-
-def check_weights(weights: Any, place: Place, n: int, dtype: Any) -> Array | None:
-    """Return the weights of n samples where these are computed with, in a dtype."""
-    if weights is None:
-        return None
-    xp = place.xp
-    w = xp.astype(place.to_device(weights), dtype)
-    if w.ndim == 0:
-        w = xp.zeros((n,), dtype=dtype, device=place.device.device) + w
-    if w.ndim != 1:
-        raise ValueError("Sample weights must be 1D array or scalar")
-    if tuple(w.shape) != (n,):
-        raise ValueError(f"sample_weight.shape == {tuple(w.shape)}, expected {(n,)}!")
-    require_finite(w, xp, "sample_weight", "the estimator")
-    if not bool(xp.any(w != 0)):
-        raise ValueError("Sample weights must contain at least one non-zero number.")
-    return w
 
 
 class SparseSamples:
@@ -176,18 +181,6 @@ class SparseSamples:
 def as_samples(X: Any) -> Any:
     """Return NumPy's array as it is, and a sparse matrix as `SparseSamples`."""
     return X if isinstance(X, np.ndarray) else SparseSamples(X)
-
-
-def require_same_place(X: object, place: Place, fitted: Array, who: str) -> None:
-    """Refuse X where it lies elsewhere than what the estimator was fitted with."""
-    was = _one(backend_of(fitted))
-    now = place.source or _named("numpy")
-    if was is not now:
-        raise ValueError(
-            f"Inputs passed to {who}() must use the same namespace and the same device as those passed to fit(). "
-            f"fit() was given arrays of {was}, {who.rpartition('.')[2]} a {type(X).__name__} of {now}: move X with "
-            "xpmlp.get_backend(...).asarray(...)"
-        )
 
 
 @cache

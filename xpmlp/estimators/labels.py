@@ -36,10 +36,8 @@ class Labels:
         if xp.isdtype(y.dtype, "real floating"):
             require_finite(y, xp, "y", "the estimator")
             if not bool(xp.all(y == xp.floor(y))):
-                raise ValueError(
-                    "Unknown label type: continuous. Maybe you are trying to fit a classifier, which expects discrete "
-                    "classes on a regression target with continuous values."
-                )
+                why = "which expects discrete classes on a regression target with continuous values."
+                raise ValueError(f"Unknown label type: continuous. Maybe you are trying to fit a classifier, {why}")
         classes = xp.unique_values(y)
         return cls(classes, "multiclass" if classes.shape[0] > 2 else "binary")
 

@@ -15,15 +15,14 @@ from xpmlp.math.optimizers import Optimizer, Scalars, State, adam, sgd
 class Rates:
     """An optimizer's settings, its state, and the rate of its next step; the name that scikit-learn has for it too."""
 
+    state: State | None
+
     def __init__(
         self, settings: tuple[Any, ...], learning_rate_init: float, lr_schedule: str = "constant", power_t: float = 0.5
     ) -> None:
-        self.settings = settings
-        self.learning_rate_init = learning_rate_init
-        self.learning_rate = float(learning_rate_init)
-        self.lr_schedule, self.power_t = lr_schedule, power_t
-        self.t = 0
-        self.state: State | None = None
+        self.settings, self.lr_schedule, self.power_t = settings, lr_schedule, power_t
+        self.learning_rate_init, self.learning_rate = learning_rate_init, float(learning_rate_init)
+        self.t, self.state = 0, None
 
     @classmethod
     def of(cls, estimator: Any) -> Self:
@@ -68,16 +67,13 @@ class Rates:
     @classmethod
     def from_sklearn(cls, theirs: Any) -> Self:
         """Return scikit-learn's optimizer as one of ours."""
-        is_sgd = hasattr(theirs, "velocities")
-        if is_sgd:
-            settings: tuple[Any, ...] = ("sgd", float(theirs.momentum), bool(theirs.nesterov))
-            ours = cls(settings, theirs.learning_rate_init, theirs.lr_schedule, theirs.power_t)
+        init, adams = theirs.learning_rate_init, ("beta_1", "beta_2", "epsilon")
+        if isinstance(theirs, SGDOptimizer):
+            ours = cls(("sgd", float(theirs.momentum), bool(theirs.nesterov)), init, theirs.lr_schedule, theirs.power_t)
             lists = {"velocity": theirs.velocities}
         else:
-            settings = ("adam", float(theirs.beta_1), float(theirs.beta_2), float(theirs.epsilon))
-            ours = cls(settings, theirs.learning_rate_init)
-            ours.t = theirs.t
-            lists = {"m": theirs.ms, "v": theirs.vs}
+            ours = cls(("adam", *(float(getattr(theirs, name)) for name in adams)), init)
+            ours.t, lists = theirs.t, {"m": theirs.ms, "v": theirs.vs}
         ours.learning_rate = theirs.learning_rate
         ours.state = {name: _joined(arrays) for name, arrays in lists.items()}
         return ours
@@ -85,7 +81,10 @@ class Rates:
     def to_sklearn(self, coefs: Sequence[np.ndarray], intercepts: Sequence[np.ndarray]) -> Any:
         """Return scikit-learn's optimizer of the same settings and state."""
         params = [*coefs, *intercepts]
-        state = {name: _parted(on_host(vector), coefs) for name, vector in (self.state or {}).items()}
+        layout, state = Layout((coefs[0].shape[0], *(W.shape[1] for W in coefs))), {}
+        for name, vector in (self.state or {}).items():
+            layers = layout.unflatten(on_host(vector))
+            state[name] = [*(W.copy() for W, _ in layers), *(b.ravel().copy() for _, b in layers)]
         if self.settings[0] == "sgd":
             _, momentum, nesterov = self.settings
             theirs = SGDOptimizer(params, self.learning_rate_init, self.lr_schedule, momentum, nesterov, self.power_t)
@@ -108,9 +107,3 @@ def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Return the arrays of all weights and then all biases as one vector, layer by layer."""
     n = len(arrays) // 2
     return np.concatenate([array.ravel() for k in range(n) for array in (arrays[k], arrays[n + k])])
-
-
-def _parted(vector: np.ndarray, coefs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return a vector as the arrays of all weights and then all biases."""
-    layers = Layout((coefs[0].shape[0], *(W.shape[1] for W in coefs))).unflatten(vector)
-    return [*(W.copy() for W, _ in layers), *(b.ravel().copy() for _, b in layers)]

@@ -9,7 +9,7 @@ from sklearn.utils.metaestimators import available_if
 
 from xpmlp.estimators._sklearn import REGRESSOR_CONSTRAINTS, fit_context
 from xpmlp.estimators.base import Perceptron, constructor_of
-from xpmlp.estimators.inputs import Place, check_values, check_weights, is_foreign, name_of, on_host, place_of
+from xpmlp.estimators.inputs import Place, check_values, is_foreign, name_of, on_host, place_of
 from xpmlp.estimators.scores import r2
 from xpmlp.namespaces import Array
 
@@ -28,14 +28,11 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
 
     Attributes
     ----------
-    coefs_, intercepts_ : list of arrays
+    coefs_, intercepts_, best_loss_, n_iter_, ...
         As for `MLPClassifier`.
     loss_, loss_curve_ : float, list of float
         As scikit-learn reports them: the squared error is averaged over the outputs, where its gradient is that of
         their sum.
-    best_loss_, n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_, \
-    validation_scores_, best_validation_score_
-        As scikit-learn has them.
     """
 
     _sklearn = sklearn.neural_network.MLPRegressor
@@ -64,13 +61,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
             return place.to_source(P[:, 0] if P.shape[1] == 1 else P)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return R², the part of the targets' variance that is explained, the mean over the outputs.
-
-        Parameters
-        ----------
-        X, y, sample_weight
-            As `fit` has them.
-        """
+        """Return R², the part of the targets' variance that is explained, the mean over the outputs; see `fit`."""
         if not is_foreign(X):
             return float(super().score(X, on_host(y), on_host(sample_weight)))
         found, place = self.predict(X), place_of(X, self.backend, self.dtype)
@@ -79,7 +70,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
             T = check_values(place.to_device(y), place.xp, P, type(self).__name__)
             if T.shape != P.shape:
                 raise ValueError(f"y_true and y_pred have different number of output ({T.shape[1]}!={P.shape[1]})")
-            return r2(P, T, check_weights(sample_weight, place, P.shape[0], P.dtype))
+            return r2(P, T, place.weights(sample_weight, P.shape[0], P.dtype))
 
     def _head(self) -> str:
         return "exp" if self.loss == "poisson" else "identity"
@@ -87,10 +78,8 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
     def _check_targets(self, X: Array, y: Any, place: Place, incremental: bool) -> Array:
         if place.is_host:
             if y.dtype.kind not in "biuf":
-                raise ValueError(
-                    "dtype='numeric' is not compatible with arrays of bytes/strings. Convert your data to numeric "
-                    "values explicitly instead."
-                )
+                mend = "Convert your data to numeric values explicitly instead."
+                raise ValueError(f"dtype='numeric' is not compatible with arrays of bytes/strings. {mend}")
             dtype = name_of(X.dtype)
             self._loss_type = np.result_type(dtype, y.dtype).type
             y = y.astype(dtype, copy=False)

@@ -32,24 +32,20 @@ def plot_samples(
 
 
 def plot_confusion(confusion: np.ndarray, class_names: Sequence[str], path: str | os.PathLike[str], title: str) -> None:
-    """Draw a confusion matrix: how often each class (a row) was taken for each (a column).
-
-    Its colours are of the mistakes alone, by which the greatest stands out; the diagonal has none.
-    """
+    """Draw a confusion matrix: how often each class (a row) was taken for each (a column)."""
     n_classes = len(class_names)
     is_small = n_classes <= 30  # beyond, figures and names would cover each other
     side = min(16.0, 3 + 0.45 * n_classes)
     figure = new_figure(side, side)
     axes = figure.subplots()
-    mistakes = confusion.astype(float)
+    mistakes = confusion.astype(float)  # the colours are theirs alone, so that the greatest stands out
     np.fill_diagonal(mistakes, np.nan)
     most = max(1.0, np.nanmax(mistakes, initial=0.0))
     axes.imshow(mistakes, cmap="Reds", vmin=0, vmax=most)
     if is_small:
         for row, column in np.argwhere(confusion > 0):
-            is_dark = row != column and confusion[row, column] > 0.6 * most
-            weight, colour = ("bold", "#2d6a3e") if row == column else ("normal", "white" if is_dark else "black")
-            text = f"{confusion[row, column]:,}"
+            text, on_dark = f"{confusion[row, column]:,}", confusion[row, column] > 0.6 * most
+            weight, colour = ("bold", "#2d6a3e") if row == column else ("normal", "white" if on_dark else "black")
             size = 9 if len(text) < 5 else 7
             axes.text(column, row, text, ha="center", va="center", color=colour, weight=weight, size=size)
         turn = 0 if max(map(len, class_names)) <= 3 else 90

@@ -43,9 +43,8 @@ class ModelInfo:
     def __post_init__(self) -> None:
         (height, width), sizes = self.image_shape, self.layout.sizes
         if height * width != sizes[0] or len(self.class_names) != sizes[-1]:
-            raise ConfigError(
-                f"images of {height} × {width} and {len(self.class_names)} classes: the network's layers are {sizes}"
-            )
+            what = f"images of {height} × {width} and {len(self.class_names)} classes"
+            raise ConfigError(f"{what}: the network's layers are {sizes}")
         if not 0 < self.max_value <= 255:
             raise ConfigError(f"max_value {self.max_value}: expected 1 to 255")
 
@@ -79,8 +78,7 @@ def load(path: str | os.PathLike[str], backend: str | Backend = "auto") -> "Mode
         except CheckpointError:
             if not Path(path).is_dir() or file.exists():
                 raise  # else the run, which goes on, has a newer one
-    theta, info = from_tensors(found, file)
-    return _placed(backend, theta, info)
+    return _placed(backend, *from_tensors(found, file))
 
 
 def find_model(path: str | os.PathLike[str]) -> Path:
@@ -147,8 +145,7 @@ class Model:
 
     def to(self, backend: str | Backend) -> "Model":
         """Return the same model on another backend, as `get_backend` names it."""
-        theta = self.backend.to_numpy(self.theta)
-        return _placed(backend, theta, self.info, self._test)
+        return _placed(backend, self.backend.to_numpy(self.theta), self.info, self._test)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a safetensors file, which `xpmlp.load` reads; whole, or not at all."""
@@ -207,10 +204,8 @@ class Model:
 
         Raises
         ------
-        ArrayError
-            If the images are of another library, or neither uint8 nor floats.
-        ShapeError
-            If they are of another size.
+        ArrayError, ShapeError
+            If the images are of another library, neither uint8 nor floats, or of another size.
         """
         with computing(self.backend, batch_size):
             return softmax(self.logits(images, batch_size))
@@ -223,33 +218,24 @@ class Model:
         xp = array_namespace(images=images) if is_host else array_namespace(images=images, theta=self.theta)
         is_bytes = images.dtype == xp.uint8
         if not is_bytes and not xp.isdtype(images.dtype, "real floating"):
-            raise ArrayError(
-                f"images are {images.dtype}: expected uint8, grey values from 0 to {self.max_value}, or floats"
-            )
-        n_pixels = self.layout.sizes[0]
-        if tuple(images.shape[1:]) not in (self.image_shape, (n_pixels,)):
-            height, width = self.image_shape
-            raise ShapeError(
-                f"images have shape {tuple(images.shape)}: expected (n, {height}, {width}) or (n, {n_pixels})"
-            )
-        n = images.shape[0]
-        rows = xp.reshape(images, (n, n_pixels))
-        parts = []
+            expected = f"expected uint8, grey values from 0 to {self.max_value}, or floats"
+            raise ArrayError(f"images are {images.dtype}: {expected}")
+        n, n_pixels, (height, width) = images.shape[0], self.layout.sizes[0], self.image_shape
+        if tuple(images.shape[1:]) not in ((height, width), (n_pixels,)):
+            expected = f"expected (n, {height}, {width}) or (n, {n_pixels})"
+            raise ShapeError(f"images have shape {tuple(images.shape)}: {expected}")
+        rows, parts = xp.reshape(images, (n, n_pixels)), []
         with computing(self.backend, batch_size):
             layers, share = self.layers, 1 / self.max_value if is_bytes else 1.0
+            dtype = images.dtype if is_bytes else "float64" if "float64" in str(self.theta.dtype) else "float32"
             for first in range(0, max(1, n), batch_size):
                 batch = rows[first : min(first + batch_size, n), :]
                 if is_host:
-                    batch = self.backend.asarray(batch if is_bytes else batch.astype(self.theta_dtype, copy=False))
+                    batch = self.backend.asarray(batch.astype(dtype, copy=False))
                 X = array_namespace(theta=self.theta).astype(batch, self.theta.dtype) * share
                 S, _ = forward(layers, X)
                 parts.append(self.backend.to_numpy(S) if is_host else S)
             return xp.concat(parts, axis=0)
-
-    @property
-    def theta_dtype(self) -> str:
-        """What it computes in, as NumPy calls it: float32 or float64."""
-        return "float64" if "float64" in str(self.theta.dtype) else "float32"
 
 
 def _placed(backend: str | Backend, theta: np.ndarray, info: ModelInfo, test: Dataset | None = None) -> Model:
@@ -274,14 +260,8 @@ def to_tensors(theta: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
 
 def describe(info: ModelInfo, dtype: np.dtype) -> dict[str, Any]:
     """Return what a file says of its parameters."""
-    return {
-        "sizes": info.layout.sizes,
-        "dtype": dtype.name,
-        "image_shape": info.image_shape,
-        "max_value": info.max_value,
-        "class_names": info.class_names,
-        "dataset": info.dataset,
-    }
+    others = {name: value for name, value in vars(info).items() if name != "layout"}
+    return {"sizes": info.layout.sizes, "dtype": dtype.name, **others}
 
 
 def from_tensors(found: tensors.Contents, path: Path) -> tuple[np.ndarray, ModelInfo]:
@@ -291,13 +271,8 @@ def from_tensors(found: tensors.Contents, path: Path) -> tuple[np.ndarray, Model
         (height, width), names, dtype = described["image_shape"], described["class_names"], described["dtype"]
         if dtype not in ("float32", "float64") or not all(isinstance(name, str) for name in names):
             raise ValueError(f"dtype {dtype}, classes {names}")
-        info = ModelInfo(
-            layout=Layout(tuple(described["sizes"])),
-            image_shape=(int(height), int(width)),
-            max_value=int(described["max_value"]),
-            class_names=tuple(names),
-            dataset=str(described["dataset"]),
-        )
+        layout, most = Layout(tuple(described["sizes"])), int(described["max_value"])
+        info = ModelInfo(layout, (int(height), int(width)), most, tuple(names), str(described["dataset"]))
     except (KeyError, TypeError, ValueError) as error:
         problem = f"no {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(f"{path} is damaged: its description is no network's ({problem})") from None

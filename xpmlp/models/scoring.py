@@ -32,16 +32,11 @@ def score(S: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict
     predictions = P.argmax(axis=1)
     confusion = np.bincount(labels * n_classes + predictions, minlength=n_classes**2).reshape(n_classes, n_classes)
     hits, support, taken = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
-    classes = [
-        {
-            "class": name,
-            "images": int(support[k]),
-            "precision": _ratio(hits[k], taken[k]),
-            "recall": _ratio(hits[k], support[k]),
-            "f1": _ratio(2 * hits[k], taken[k] + support[k]),
-        }
-        for k, name in enumerate(class_names)
-    ]
+    classes = []
+    for k, name in enumerate(class_names):
+        precision, recall = _ratio(hits[k], taken[k]), _ratio(hits[k], support[k])
+        figures = {"precision": precision, "recall": recall, "f1": _ratio(2 * hits[k], taken[k] + support[k])}
+        classes.append({"class": name, "images": int(support[k]), **figures})
     return {
         "images": len(labels),
         "loss": float(score_logits(S, labels)[1]),

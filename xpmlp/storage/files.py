@@ -13,10 +13,9 @@ PART = ".part"  # what the name of a file ends in that is not whole yet
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file such that a reader, now or after a crash, finds the old one or the new one.
+    """Write a file such that a reader, now or after a crash or an error, finds the old one or the new one.
 
-    The bytes go to a file beside it and are on the disk before that takes the name; the name is on the disk when this
-    returns. Where that fails the old file is still there, and nothing beside it; the error names the file.
+    The bytes are on the disk before their file takes the name, and the name is on the disk when this returns.
     """
     named, path = Path(path), Path(os.path.realpath(path))  # a link stays one
     temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")  # another process may write the same file
@@ -63,10 +62,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 class FolderLock:
-    """The operating system's lock on a file in a folder: held until `release`, or until this process dies.
-
-    The file holds the process's number.
-    """
+    """The system's lock on a file in a folder, which holds the process's number: until `release` or this one's end."""
 
     NAME = ".lock"
 

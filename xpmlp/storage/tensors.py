@@ -71,9 +71,8 @@ def read(path: str | os.PathLike[str], kinds: tuple[str, ...]) -> Contents:
     except (ValueError, TypeError, KeyError, AttributeError):
         raise CheckpointError(f"{path} is damaged: its description cannot be read; {expected}") from None
     if version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {version}: this xpmlp reads up to {FORMAT_VERSION}; update xpmlp"
-        )
+        known = f"this xpmlp reads up to {FORMAT_VERSION}; update xpmlp"
+        raise CheckpointError(f"{path} has format version {version}: {known}")
     if kind not in kinds:
         raise CheckpointError(f"{path} is a {kind}: {expected}")
     return Contents(description, tensors, sum_ == _sum(description, tensors))
