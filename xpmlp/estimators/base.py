@@ -127,7 +127,6 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
             floats, is_numeric = (np.float64, np.float32), is_regressor(self)
             rules = {"accept_sparse": SPARSE, "multi_output": True, "y_numeric": is_numeric, "dtype": floats}
             X, y = validate_data(self, X, on_host(y), reset=reset, **rules)
-            y = y.toarray() if hasattr(y, "toarray") else y
             y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
             if sample_weight is not None:
                 sample_weight = place.to_device(check_sample_weight(on_host(sample_weight), X))

@@ -82,9 +82,9 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             if known is None:
                 raise ValueError("classes must be passed on the first call to partial_fit.")
             return
-        y, of_classes = _labels(y, place), Labels.of(_labels(classes, place))
+        of_classes = Labels.of(_labels(classes, place))
         if known is None:
-            self.classes_ = of_classes.classes_
+            self.classes_, y = of_classes.classes_, _labels(y, place)
             self._label_binarizer = Labels.of(y) if y.ndim == 2 and y.shape[1] > 1 else of_classes
         elif not np.array_equal(on_host(of_classes.classes_), on_host(known)):
             raise ValueError(f"`classes={classes}` is not the same as on last call to partial_fit, was: {known}")
@@ -169,7 +169,7 @@ def _labels(y: Any, place: Place) -> Array:
     """Return labels where it is computed, but on the host where the samples are, or where they are no numbers."""
     if not place.is_host and _is_numeric(y):
         return place.to_device(y)
-    y = np.asarray(on_host(y))
+    y = y.toarray() if hasattr(y, "toarray") else np.asarray(on_host(y))
     return column_or_1d(y, warn=True) if y.ndim != 2 or y.shape[1] == 1 else y
 
 
