@@ -47,10 +47,10 @@ def make_download_progress() -> Progress:
     return progress
 
 
-def make_progress() -> "TrainingProgress":
-    """Return what suits standard output."""
-    if not _is_terminal():
-        return TrainingProgress(None)
+def make_progress(quiet: bool) -> "TrainingProgress":
+    """Return what suits standard output and the user."""
+    if quiet or not _is_terminal():
+        return TrainingProgress(None, quiet=quiet)
     from rich.console import Console  # 50 ms that only a terminal pays
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -63,15 +63,6 @@ def _is_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty() and find_launch() is None  # None where it was closed
 
 
-def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
-    """Return an epoch's figures in one line."""
-    line = f"epoch {metrics.epoch:>{len(str(epochs))}}/{epochs}  "
-    line += _figures("loss", metrics.train_loss, metrics.train_accuracy)
-    if metrics.val_loss is not None and metrics.val_accuracy is not None:
-        line += f"   {_figures('validation loss', metrics.val_loss, metrics.val_accuracy)}"
-    return f"{line}   {metrics.samples_per_second:,.0f} samples/s"
-
-
 def _figures(what: str, loss: float, accuracy: float) -> str:
     return f"{what} {loss:.4f} accuracy {100 * accuracy:.2f} %"
 
@@ -79,27 +70,21 @@ def _figures(what: str, loss: float, accuracy: float) -> str:
 class TrainingProgress(Callback):
     """A line an epoch; and with a bar, that over all steps, the last epoch's figures and the present samples/s."""
 
-    def __init__(self, bar: Any) -> None:
-        self._bar = bar
-        self._plan: Plan | None = None
-        self._task: Any = None
-        self._figures = ""
-        self._drawn = self._epoch_began = 0.0
+    def __init__(self, bar: Any, *, quiet: bool = False) -> None:
+        self._bar, self._quiet, self._figures, self._drawn = bar, quiet, "", 0.0
 
     def on_begin(self, plan: Plan) -> None:
         """Draw the empty bar."""
-        self._plan = plan
+        self._plan, self._epoch_began = plan, time.perf_counter()
         if self._bar:
             self._bar.start()
-            total, done = plan.epochs * plan.steps_per_epoch, plan.steps_done
-            epoch = min(plan.epochs, done // plan.steps_per_epoch + 1)
-            self._task = self._bar.add_task(f"epoch {epoch}/{plan.epochs}", total=total, completed=done, figures="")
-        self._epoch_began = time.perf_counter()
+            epoch = f"epoch {min(plan.epochs, plan.steps_done // plan.steps_per_epoch + 1)}/{plan.epochs}"
+            self._task = self._bar.add_task(epoch, total=plan.total_steps, completed=plan.steps_done, figures="")
 
     def on_step(self, step: int) -> None:
         """Move the bar, ten times a second at most."""
         now = time.perf_counter()
-        if not self._bar or now - self._drawn < _REDRAW or self._plan is None:
+        if not self._bar or now - self._drawn < _REDRAW:
             return
         self._drawn = now
         epoch = (step - 1) // self._plan.steps_per_epoch
@@ -110,13 +95,16 @@ class TrainingProgress(Callback):
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
         """Print the epoch's line, above the bar."""
-        assert self._plan is not None
-        line = epoch_line(metrics, self._plan.epochs)
+        epochs = self._plan.epochs
+        self._figures = _figures("loss", metrics.train_loss, metrics.train_accuracy) + "  "
+        line = f"epoch {metrics.epoch:>{len(str(epochs))}}/{epochs}  {self._figures}"
+        if metrics.val_loss is not None and metrics.val_accuracy is not None:
+            line += f" {_figures('validation loss', metrics.val_loss, metrics.val_accuracy)}  "
+        line += f" {metrics.samples_per_second:,.0f} samples/s"
         if self._bar:
             self._bar.console.print(line, markup=False, soft_wrap=True)
-        else:
+        elif not self._quiet:
             click.echo(line)
-        self._figures = _figures("loss", metrics.train_loss, metrics.train_accuracy) + "  "
         self._epoch_began = time.perf_counter()
 
     def close(self) -> None:

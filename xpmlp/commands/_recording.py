@@ -4,7 +4,7 @@ import dataclasses
 import platform
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from xpmlp.errors import CheckpointError
 from xpmlp.models.model import Evaluation, ModelInfo
 from xpmlp.training.config import TrainConfig
 from xpmlp.training.drawing import plot_history
-from xpmlp.training.folder import RunFolder
+from xpmlp.training.folder import RunFolder, read_json, read_metrics
 from xpmlp.training.records import Callback, Checkpoint, EpochMetrics, History, Plan
 
 KEEP = 2
@@ -57,40 +57,16 @@ class Run:
 class Recorder(Callback):
     """Writes the run's config before the first step, its metrics after each epoch, its checkpoints, and its end.
 
-    Parameters
-    ----------
-    folder : RunFolder or None
-        The run's, not made yet where it is new; None: its name is still to be made of data and backend.
-    record : mapping
-        What ``config.json`` holds already, nothing where the run is new.
-    additions : dict
-        What it is to hold beside the settings.
-    tell : callable
-        Says something, or nothing.
-
-    Attributes
-    ----------
-    steps : int
-        Made by this process or before it.
+    The folder of a new run is made when that begins; it is called after data and backend where the user has not named
+    it. `record` is what ``config.json`` is to hold beside the settings, and all that it holds of an older run; `steps`
+    were made by this process or before it.
     """
 
-    def __init__(
-        self, folder: RunFolder | None, record: Mapping[str, Any], additions: dict[str, Any], tell: Say
-    ) -> None:
-        self._folder, self.record, self.additions, self.tell = folder, record, additions, tell
-        self.steps = 0
-        self._plan: Plan | None = None
+    steps = 0
+    _plan: Plan | None = None
 
-    @property
-    def folder(self) -> RunFolder:
-        """The run's folder."""
-        assert self._folder is not None, "it has its name from `attach` on"
-        return self._folder
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What ``config.json`` holds, or will, the run's settings aside."""
-        return {**self.record, **self.additions}
+    def __init__(self, folder: RunFolder, record: dict[str, Any], tell: Say, *, is_new: bool) -> None:
+        self.folder, self.record, self.tell, self.is_new = folder, record, tell, is_new
 
     @property
     def where(self) -> str:
@@ -101,76 +77,71 @@ class Recorder(Callback):
         return f" after step {self.steps:,}, in epoch {max(1, epoch)} of {self._plan.epochs}"
 
     def attach(self, run: Run) -> None:
-        """Take the run, whose data and backend decide what was left open.
-
-        Raises
-        ------
-        CheckpointError
-            If a run goes on, and its data are others.
-        """
+        """Take the run, whose data and backend decide what was left open, and refuse to go on with other data."""
         self.run = run
         self.steps = run.task.start.step if run.task.start else 0
         data, device = run.data, run.device
-        if self.record:
-            _require_same_data(self.record, data, self.folder)
+        if not self.is_new:
+            self._require_same_data(data)
             return
         kind, _, own = data.name.partition(":")
-        self.additions["dataset_spec"] = f"{kind}:{Path(own).absolute()}" if own else kind
-        if self.additions["backend_spec"] == "auto":
-            self.additions["backend_spec"] = device.name
-        self._folder = self._folder or RunFolder(_default_name(data, device), is_default=True)
+        self.record["dataset_spec"] = f"{kind}:{Path(own).absolute()}" if own else kind
+        if self.record["backend_spec"] == "auto":
+            self.record["backend_spec"] = device.name
+        if self.folder.is_default:  # its name says when, on what and with what: of a user's own folder its last part
+            own = f"-{re.sub(r'[^a-zA-Z0-9_-]+', '-', Path(own).name)[:40]}" if own else ""
+            name = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{kind}{own}-{device.name}"
+            self.folder = RunFolder(name, is_default=True)
 
-    def close(self) -> None:
-        """Let others write the folder."""
-        if self._folder:
-            self._folder.close()
+    def _require_same_data(self, data: LoadedData) -> None:
+        for part, found in (("train", data.train.fingerprint), ("test", data.test.fingerprint)):
+            was = str(self.record.get(f"{part}_sha256"))
+            if found != was:
+                raise CheckpointError(
+                    f"{self.folder.path} was begun on {self.record.get('dataset')} ({part} set {was[:12]}…): "
+                    f"{data.name} is another data set ({found[:12]}…); give the first, or start a new run"
+                )
 
     def on_begin(self, plan: Plan) -> None:
         """Write ``config.json``, or what has changed in it, and say what is going to be done."""
-        self._plan = plan
+        data, device, ranks, start = self.run.data, self.run.device, self.run.ranks, self.run.task.start
+        self._plan, shape = plan, data.train.image_shape
+        self._info = ModelInfo(plan.layout, shape, data.train.max_value, data.train.class_names, data.name)
         settings = {**dataclasses.asdict(plan.config), "hidden": list(plan.config.hidden)}
-        note = ""
-        if self.record:
-            note = self.folder.restore_metrics(self.run.task.start.epochs if self.run.task.start else ())
-            written = {**self.settings, **settings, **self._processes()}
-            if (self.folder.path / "summary.json").exists():
-                self.folder.remove("summary.json")  # it is of an end that is none any more
+        # On what the run is computed may be another thing where it goes on.
+        processes = {"threads": blas_threads(), "ranks": ranks.size, "hosts": ranks.hosts, "engine": ranks.engine}
+        if not self.is_new:
+            note = self.folder.restore_metrics(start.epochs if start else ())
+            self.folder.write_json("config.json", {**self.record, **settings, **processes})
+            self.folder.remove("summary.json")  # it is of an end that is none any more
         else:
+            note = ""
             self.folder.create()
-            written = {**self._first_record(plan, settings), **self.additions}
-        if written != self.record:
+            written = {
+                "xpmlp": xpmlp.__version__,
+                "format_version": FORMAT_VERSION,
+                "dataset": data.name,
+                "dataset_note": data.note,
+                "dataset_warning": data.warning,
+                "train_provenance": data.train.provenance,
+                "train_sha256": data.train.fingerprint,
+                "test_provenance": data.test.provenance,
+                "test_sha256": data.test.fingerprint,
+                "sizes": plan.layout.sizes,
+                **settings,
+                "n_train": plan.n_train,
+                "n_val": plan.n_val,
+                "n_test": len(data.test),
+                "steps_per_epoch": plan.steps_per_epoch,
+                **processes,
+                "backend": device.name,
+                "device": str(device.device),
+                "backend_note": device.note,
+                **{f"backend_{key}": value for key, value in device.describe().items()},
+                **self.record,
+            }
             self.folder.write_json("config.json", written)
         self._say_what_begins(plan, note)
-
-    def _first_record(self, plan: Plan, settings: Mapping[str, Any]) -> dict[str, Any]:
-        data, device = self.run.data, self.run.device
-        return {
-            "xpmlp": xpmlp.__version__,
-            "format_version": FORMAT_VERSION,
-            "dataset": data.name,
-            "dataset_note": data.note,
-            "dataset_warning": data.warning,
-            "train_provenance": data.train.provenance,
-            "train_sha256": data.train.fingerprint,
-            "test_provenance": data.test.provenance,
-            "test_sha256": data.test.fingerprint,
-            "sizes": plan.layout.sizes,
-            **settings,
-            "n_train": plan.n_train,
-            "n_val": plan.n_val,
-            "n_test": len(data.test),
-            "steps_per_epoch": plan.steps_per_epoch,
-            **self._processes(),
-            "backend": device.name,
-            "device": str(device.device),
-            "backend_note": device.note,
-            **{f"backend_{key}": value for key, value in device.describe().items()},
-        }
-
-    def _processes(self) -> dict[str, Any]:
-        """Return on what the run is computed, which may be another thing where it goes on."""
-        ranks = self.run.ranks
-        return {"threads": blas_threads(), "ranks": ranks.size, "hosts": ranks.hosts, "engine": ranks.engine}
 
     def on_step(self, step: int) -> None:
         """Remember how far the run is."""
@@ -182,16 +153,11 @@ class Recorder(Callback):
 
     def on_checkpoint(self, take: Callable[[], Checkpoint]) -> None:
         """Write a checkpoint."""
-        assert self._plan is not None
-        self.folder.write_checkpoint(take(), self._info(self._plan), self.settings.get("keep") or KEEP)
+        self.folder.write_checkpoint(take(), self._info, self.record.get("keep") or KEEP)
 
-    def write_model(self, theta: np.ndarray, plan: Plan) -> None:
+    def write_model(self, theta: np.ndarray) -> None:
         """Write the parameters of the last epoch."""
-        self.folder.write_model(theta, self._info(plan))
-
-    def _info(self, plan: Plan) -> ModelInfo:
-        train = self.run.data.train
-        return ModelInfo(plan.layout, train.image_shape, train.max_value, train.class_names, self.run.data.name)
+        self.folder.write_model(theta, self._info)
 
     def finish(self, history: History, test: Evaluation, seconds: float) -> None:
         """Write the summary, whose test figures are of the last epoch's parameters, and say it."""
@@ -199,13 +165,6 @@ class Recorder(Callback):
 
         data, device, best = self.run.data, self.run.device, history.best
         description = device.describe()
-        versions = {
-            "xpmlp": xpmlp.__version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "array-api-compat": importlib.metadata.version("array-api-compat"),
-            device.name: description["version"],
-        }
         content = {
             "best_val_accuracy": best.val_accuracy if best else None,
             "best_epoch": best.epoch if best else None,
@@ -215,7 +174,13 @@ class Recorder(Callback):
             "total_seconds": seconds,
             "backend": device.name,
             "device": description["device"],
-            "library_versions": versions,
+            "library_versions": {
+                "xpmlp": xpmlp.__version__,
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+                "array-api-compat": importlib.metadata.version("array-api-compat"),
+                device.name: description["version"],
+            },
             "seed": history.plan.config.seed,
             "dataset": data.name,
         }
@@ -225,81 +190,62 @@ class Recorder(Callback):
         self.tell("test", f"loss {test.loss:.4f} accuracy {100 * test.accuracy:.2f} % of {len(data.test):,} images")
 
     def _say_what_begins(self, plan: Plan, note: str) -> None:
-        config, data, device, ranks, say = plan.config, self.run.data, self.run.device, self.run.ranks, self.tell
-        if note:
-            say("metrics", note)
-        if data.note:
-            say("dataset", f"{data.name}, since {data.note}")
-        if data.warning:
-            say("warning", data.warning)
+        config, data, device, ranks = plan.config, self.run.data, self.run.device, self.run.ranks
         height, width = data.train.image_shape
         counts = f"{plan.n_train:,} training, {plan.n_val:,} validation and {len(data.test):,} test images"
-        say("data", f"{data.name}: {counts} of {height} × {width}")
         kernels = f", kernels {config.kernels}" if device.name == "numpy" or config.kernels == "plain" else ""
-        say("backend", f"{device}{kernels}{', since ' if device.note else ''}{device.note}")
-        if ranks.size > 1:
-            threads = blas_threads()
-            each = f"{threads} BLAS thread{'' if threads == 1 else 's'} each"
-            say("ranks", f"{ranks.size} on {ranks.hosts} host{'' if ranks.hosts == 1 else 's'}, {ranks.engine}, {each}")
-        say("network", f"{sizes_of(plan)}, {plan.layout.size:,} parameters, {config.dtype}")
-        recipe = self.settings.get("recipe", "default")
+        hosts, threads = f"{ranks.hosts} host{'' if ranks.hosts == 1 else 's'}", blas_threads()
+        each = f"{threads} BLAS thread{'' if threads == 1 else 's'} each"
+        sizes = "-".join(map(str, plan.layout.sizes))
         epochs = f"{config.epochs} epoch{'s' if plan.epochs > 1 else ''}"
+        recipe = self.record.get("recipe", "default")
         named = "" if recipe == "default" else f", recipe {recipe}"
-        say("training", f"{', '.join(_how(config))}, {epochs}, seed {config.seed}{named}")
-        if self.record:
-            total = plan.epochs * plan.steps_per_epoch
-            where = f"after step {plan.steps_done:,} of {total:,}" if self.run.task.start else "from the beginning"
-            say("resumed", where)
+        where = (
+            f"after step {plan.steps_done:,} of {plan.total_steps:,}" if self.run.task.start else "from the beginning"
+        )
+        for what, text in (
+            ("metrics", note),
+            ("dataset", data.note and f"{data.name}, since {data.note}"),
+            ("warning", data.warning),
+            ("data", f"{data.name}: {counts} of {height} × {width}"),
+            ("backend", f"{device}{kernels}{', since ' if device.note else ''}{device.note}"),
+            ("ranks", f"{ranks.size} on {hosts}, {ranks.engine}, {each}" if ranks.size > 1 else ""),
+            ("network", f"{sizes}, {plan.layout.size:,} parameters, {config.dtype}"),
+            ("training", f"{', '.join(_how(config))}, {epochs}, seed {config.seed}{named}"),
+            ("resumed", "" if self.is_new else where),
+        ):
+            if text:
+                self.tell(what, text)
 
 
 def _how(config: TrainConfig) -> list[str]:
     """Return what decides the steps, in the words of a heading."""
     fade = f", fading over the last {config.deform_fade:g} of the run" if config.deform_fade else ""
-    momentum = f"momentum {config.momentum:g}{' (Nesterov)' if config.nesterov else ''}" if config.momentum else ""
-    return [
-        config.optimizer,
-        *([momentum or "momentum 0"] if config.momentum is not None else []),
-        *([f"weight decay {config.weight_decay:g}"] if config.weight_decay else []),
-        *([f"inputs centred at {config.center:g}"] if config.center else []),
-        *([f"images deformed with strength {config.deform:g}{fade}"] if config.deform else []),
-        *([f"dropout {config.dropout:g}"] if config.dropout else []),
-        f"{config.schedule} learning rate {config.learning_rate:g}",
-        f"batch size {config.batch_size}",
-        *([f"an average of the ranks every {config.average_every} steps"] if config.average_every > 1 else []),
-    ]
+    momentum = f"momentum {config.momentum or 0:g}{' (Nesterov)' if config.nesterov else ''}"
+    said = {
+        config.optimizer: True,
+        momentum: config.momentum is not None,
+        f"weight decay {config.weight_decay:g}": config.weight_decay,
+        f"inputs centred at {config.center:g}": config.center,
+        f"images deformed with strength {config.deform:g}{fade}": config.deform,
+        f"dropout {config.dropout:g}": config.dropout,
+        f"{config.schedule} learning rate {config.learning_rate:g}": True,
+        f"batch size {config.batch_size}": True,
+        f"an average of the ranks every {config.average_every} steps": config.average_every > 1,
+    }
+    return [text for text, applies in said.items() if applies]
 
 
-def draw(
-    folder: RunFolder, epochs: Sequence[Mapping[str, Any]], sizes: str, names: Mapping[str, Any], accuracy: float
-) -> None:
-    """Draw a run's curves; the names are those of its data set and backend."""
-    title = f"{sizes} on {names.get('dataset')}, {names.get('backend')}"
-    plot_history(epochs, folder.path / "history.png", title, accuracy)
-
-
-def sizes_of(plan: Plan) -> str:
-    """Return the network's widths as people write them."""
-    return "-".join(map(str, plan.layout.sizes))
+def draw(folder: RunFolder) -> None:
+    """Draw the curves of a run that has a summary."""
+    config, summary = read_json(folder.path / "config.json"), read_json(folder.path / "summary.json")
+    sizes = "-".join(map(str, config.get("sizes", ())))
+    title = f"{sizes} on {summary.get('dataset')}, {summary.get('backend')}"
+    epochs = read_metrics(folder.path / "metrics.jsonl")
+    plot_history(epochs, folder.path / "history.png", title, summary["test_accuracy"])
 
 
 def blas_threads() -> int:
     """Return how many threads the BLAS library uses."""
     pools = threadpoolctl.threadpool_info()
     return max((int(pool["num_threads"]) for pool in pools if pool["user_api"] == "blas"), default=1)
-
-
-def _require_same_data(record: Mapping[str, Any], data: LoadedData, folder: RunFolder) -> None:
-    for part, found in (("train", data.train.fingerprint), ("test", data.test.fingerprint)):
-        was = str(record.get(f"{part}_sha256"))
-        if found != was:
-            raise CheckpointError(
-                f"{folder.path} was begun on {record.get('dataset')} ({part} set {was[:12]}…): {data.name} is another "
-                f"data set ({found[:12]}…); give the first, or start a new run"
-            )
-
-
-def _default_name(data: LoadedData, backend: Backend) -> str:
-    """Return when, on what and with what; of a user's own folder its last part."""
-    kind, _, folder = data.name.partition(":")
-    own = f"-{re.sub(r'[^a-zA-Z0-9_-]+', '-', Path(folder).name)[:40]}" if folder else ""
-    return f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{kind}{own}-{backend.name}"

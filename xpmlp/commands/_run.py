@@ -7,7 +7,7 @@ import platform
 import shlex
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,17 @@ import threadpoolctl
 import xpmlp
 from xpmlp.backends import Backend, get_backend, own_process
 from xpmlp.backends._driver import ask_driver
-from xpmlp.commands._progress import Say, make_download_progress, make_progress, say, say_nothing
-from xpmlp.commands._recording import FORMAT_VERSION, KEEP, Recorder, Run, Task, blas_threads, draw, sizes_of
+from xpmlp.commands._progress import Say, TrainingProgress, make_download_progress, make_progress, say, say_nothing
+from xpmlp.commands._recording import FORMAT_VERSION, KEEP, Recorder, Run, Task, blas_threads, draw
 from xpmlp.commands._signals import Interrupted, StopRequest
 from xpmlp.communication import Communicator, abort, join, join_gpus, leave, those_that_differ
 from xpmlp.data import LoadedData, load_dataset
 from xpmlp.data.datasets import DATA_VARIABLE
 from xpmlp.errors import CheckpointError, CommunicationError, ConfigError, TrainingError, XpmlpError
-from xpmlp.models.model import Evaluation
-from xpmlp.training.config import RECIPES, TrainConfig, continued
+from xpmlp.training.config import RECIPES, TrainConfig, continued, either
 from xpmlp.training.evaluation import evaluate
-from xpmlp.training.folder import RunFolder, read_checkpoint, read_json, read_metrics, read_settings
-from xpmlp.training.records import Callback, Checkpoint, History, Plan
+from xpmlp.training.folder import RunFolder, read_checkpoint, read_json, read_settings
+from xpmlp.training.records import Checkpoint
 from xpmlp.training.run import is_reached, train_network
 
 _EACH_HOSTS = ("data_dir", "threads")
@@ -37,31 +36,38 @@ _EACH_HOSTS = ("data_dir", "threads")
 
 _SETTINGS = tuple(field.name for field in dataclasses.fields(TrainConfig))
 
+_RECORDED = {
+    "recipe": "recipe",
+    "precision": "precision",
+    "dataset": "dataset_spec",
+    "data_dir": "data_dir",
+    "backend": "backend_spec",
+    "checkpoint_steps": "checkpoint_steps",
+    "keep": "keep",
+}
+"""Options that ``config.json`` holds beside the settings, and what it calls them."""
+
 
 def run(*, resume: str | None, given: set[str], plot: bool, quiet: bool, distributed: str, **options: Any) -> None:
-    """Train as the command line says.
-
-    Parameters
-    ----------
-    resume : str or None
-        The folder of a run that goes on.
-    given : set of str
-        Which of the options the user has written.
-    plot, quiet, distributed, options
-        The options.
-    """
+    """Train as the command line says, `given` being the options that the user has written."""
     began = time.perf_counter()
     ranks = join(distributed)
     is_first = ranks.rank == 0
     quiet = quiet or not is_first
     tell, progress = (say_nothing, None) if quiet else (say, make_download_progress())
-    shared = sorted(given - set(_EACH_HOSTS))
-    _require_same_command(ranks, {**options, "resume": resume, "given": shared, "xpmlp": xpmlp.__version__})
-    task, recorder = None, None
+    command = {**options, "resume": resume, "given": sorted(given - set(_EACH_HOSTS)), "xpmlp": xpmlp.__version__}
+    same = repr(sorted((name, value) for name, value in command.items() if name not in _EACH_HOSTS))  # nan is nan
+    if ranks.size > 1 and (differ := those_that_differ(ranks, same)):
+        raise CommunicationError(
+            f"rank {differ[0]} was started with another command or another version of xpmlp than rank 0: "
+            "all ranks of a run need the same"
+        )
+    found = None
     if is_first and resume is None:
-        task, recorder = _begin(options, given, tell)
-    elif is_first and (found := _take_up(str(resume), given, options, plot, tell, ranks.size)):
-        task, recorder = found
+        found = _begin(options, given, tell)
+    elif is_first:
+        found = _take_up(str(resume), given, options, plot, tell, ranks.size)
+    task, recorder = found or (None, None)
     try:
         task = ranks.broadcast(task)
         if task is None:  # of a run that is finished
@@ -75,42 +81,38 @@ def run(*, resume: str | None, given: set[str], plot: bool, quiet: bool, distrib
         work = Run(task, data, device, ranks)
         if recorder:
             recorder.attach(work)
-            _carry_out(work, recorder, began, plot, quiet)
-        else:
-            _assist(work)
+        _carry_out(work, recorder, began, plot, quiet)
     finally:
         if recorder:
-            recorder.close()
-
-
-def _require_same_command(ranks: Communicator, command: dict[str, Any]) -> None:
-    """Refuse ranks that were started with other options than rank 0, which speaks for all."""
-    same = repr(sorted((name, value) for name, value in command.items() if name not in _EACH_HOSTS))  # nan is nan
-    if ranks.size > 1 and (differ := those_that_differ(ranks, same)):
-        raise CommunicationError(
-            f"rank {differ[0]} was started with another command or another version of xpmlp than rank 0: "
-            "all ranks of a run need the same"
-        )
+            recorder.folder.close()
 
 
 def _begin(options: Mapping[str, Any], given: set[str], tell: Say) -> tuple[Task, Recorder]:
     """Return a new run."""
-    config = TrainConfig(**{**_settings(options), **_recipe(options, given)})
-    out, keep, data_dir = options["out"], options["keep"], options["data_dir"]
-    # One that cannot be is refused before the work.
-    folder = RunFolder("runs" if out is None else out, is_default=out is None)
-    additions = {
-        "recipe": options["recipe"],
-        "precision": options["precision"],
-        "dataset_spec": None,
-        "data_dir": data_dir and str(Path(data_dir).absolute()),
-        "backend_spec": options["backend"],
-        "checkpoint_steps": options["checkpoint_steps"],
-        "keep": KEEP if keep is None else keep,
-    }
+    config = TrainConfig(**{**{name: options[name] for name in _SETTINGS}, **_recipe(options, given)})
+    out, data_dir = options["out"], options["data_dir"]
+    folder = RunFolder("runs" if out is None else out, is_default=out is None)  # refused before the work
+    record = {recorded: options[name] for name, recorded in _RECORDED.items()}
+    record["data_dir"] = data_dir and str(Path(data_dir).absolute())
+    record["keep"] = options["keep"] or KEEP
     names = ("backend", "precision", "dataset", "data_dir", "threads", "checkpoint_steps")
     task = Task(config, **{name: options[name] for name in names}, start=None)
-    return task, Recorder(None if out is None else folder, {}, additions, tell)
+    return task, Recorder(folder, record, tell, is_new=True)
+
+
+def _recipe(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
+    """Return a recipe's settings, those left out that the user has given.
+
+    Its rate and center are for its optimizer, its fading for a deformation.
+    """
+    name, beaten = options["recipe"], set(given)
+    if name not in RECIPES:
+        raise ConfigError(f"unknown recipe {name!r}: expected {either(RECIPES)}")
+    if "optimizer" in given:
+        beaten |= {"learning_rate", "center"}
+    if "deform" in given and not options["deform"]:
+        beaten.add("deform_fade")
+    return {setting: value for setting, value in RECIPES[name].items() if setting not in beaten}
 
 
 def _take_up(
@@ -124,32 +126,24 @@ def _take_up(
     folder = RunFolder.reopen(resume)
     try:
         record = read_json(folder.path / "config.json")
-        _require_version(record, folder.path / "config.json")
-        begun = read_settings(record, folder.path / "config.json")
-        n_images = _number(record, "n_train", folder) + _number(record, "n_val", folder)
-        settings = {name: value for name, value in _settings(options).items() if name in given}
-        config = continued(begun, settings, n_images)
+        begun, n_images = _begun(record, folder.path / "config.json")
+        config = continued(begun, {name: options[name] for name in _SETTINGS if name in given}, n_images)
         start = _last_checkpoint(folder)
         if (folder.path / "summary.json").exists() and _is_over(config, begun, start, folder):
-            _tell_finished(folder, record, plot, tell)
+            _tell_finished(folder, plot, tell)
             folder.close()
             return None
     except BaseException:
         folder.close()
         raise
-
-    def option(name: str, recorded: str) -> Any:
-        return options[name] if name in given else record.get(recorded)
-
-    data_dir = options["data_dir"]
-    if "data_dir" not in given and "dataset" not in given:
-        data_dir = record.get("data_dir")
+    known = {name: options[name] if name in given else record.get(_RECORDED[name]) for name in _RECORDED}
+    if "dataset" in given:  # the run's folder of data is for the run's own name
+        known["data_dir"] = options["data_dir"]
     threads = options["threads"] or _threads(record, size)
-    backend, dataset = option("backend", "backend_spec"), option("dataset", "dataset_spec")
-    precision, steps = option("precision", "precision"), option("checkpoint_steps", "checkpoint_steps")
-    task = Task(config, backend, precision, dataset, data_dir, start, threads, steps)
-    names = ("checkpoint_steps", "keep", "precision")
-    return task, Recorder(folder, record, {name: options[name] for name in names if name in given}, tell)
+    names = ("backend", "precision", "dataset", "data_dir", "checkpoint_steps")
+    task = Task(config, **{name: known[name] for name in names}, start=start, threads=threads)
+    record |= {name: options[name] for name in ("checkpoint_steps", "keep", "precision") if name in given}
+    return task, Recorder(folder, record, tell, is_new=False)
 
 
 def _equip(task: Task, ranks: Communicator) -> Backend:
@@ -185,83 +179,37 @@ def _load(task: Task, ranks: Communicator, progress: Any) -> LoadedData:
     return data or load_dataset(name, task.data_dir)
 
 
-def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those options that are a training run's settings."""
-    return {name: options[name] for name in _SETTINGS}
-
-
-def _recipe(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
-    """Return a recipe's settings, those left out that the user has given.
-
-    Its rate and center are for its optimizer, its fading for a deformation.
-    """
-    name = options["recipe"]
-    if name not in RECIPES:
-        known = list(RECIPES)
-        raise ConfigError(f"unknown recipe {name!r}: expected {', '.join(known[:-1])} or {known[-1]}")
-    beaten = {*given, "learning_rate", "center"} if "optimizer" in given else given
-    if "deform" in given and not options["deform"]:
-        beaten = {*beaten, "deform_fade"}
-    return {setting: value for setting, value in RECIPES[name].items() if setting not in beaten}
-
-
-def _carry_out(work: Run, recorder: Recorder, began: float, plot: bool, quiet: bool) -> None:
-    """Train, test, and write what came of it."""
-    progress = None if quiet else make_progress()
+def _carry_out(work: Run, recorder: Recorder | None, began: float, plot: bool, quiet: bool) -> None:
+    """Train and test; rank 0, which has the recorder, writes and says what came of it."""
+    task, stop, progress = work.task, StopRequest(), make_progress(quiet)
     with _limited_threads(work), _explaining(recorder, progress):
-        theta, history = _train(work, [recorder, *([progress] if progress else [])])
-        plan = history.plan
-        recorder.write_model(work.device.to_numpy(theta), plan)
-        test = _test(work, theta, plan)
+        with stop.listening():
+            theta, history = train_network(
+                task.config,
+                work.data.train,
+                work.device,
+                [recorder, progress] if recorder else (),
+                start=task.start,
+                checkpoint_steps=task.checkpoint_steps,
+                should_stop=stop,
+                communicator=work.ranks,
+            )
+        signum = next(filter(None, work.ranks.gather(stop.signum)), None)  # all ranks learn of it
+        if signum is not None:
+            raise Interrupted(signum, is_of_all=True)
+        if recorder:
+            recorder.write_model(work.device.to_numpy(theta))
+        layout, size, transfer = history.plan.layout, history.plan.batch_size, task.config.transfer
+        test = evaluate(theta, layout, work.data.test, work.device, size, transfer, work.ranks)
         leave()  # the others have nothing left to do
-        if progress:
-            progress.close()
-        start = work.task.start
-        recorder.finish(history, test, time.perf_counter() - began + (start.seconds if start else 0.0))
-        if plot:
-            epochs = [dataclasses.asdict(epoch) for epoch in history.epochs]
-            names = {"dataset": work.data.name, "backend": work.device.name}
-            draw(recorder.folder, epochs, sizes_of(plan), names, test.accuracy)
-    recorder.tell("run", f"{recorder.folder.path}{', its curves in history.png' if plot else ''}")
-
-
-def _assist(work: Run) -> None:
-    """Do what rank 0 does, and write and say nothing."""
-    with _limited_threads(work):
-        try:
-            theta, history = _train(work, ())
-        except Interrupted as interrupted:
-            if not interrupted.is_of_all:
-                raise
-            leave()
-            raise click.exceptions.Exit(interrupted.exit_code) from None
-        _test(work, theta, history.plan)
-    leave()
-
-
-def _train(work: Run, callbacks: Sequence[Callback]) -> tuple[Any, History]:
-    """Train until the end, or until a signal has come to any rank, which all learn of."""
-    stop, task = StopRequest(), work.task
-    with stop.listening():
-        theta, history = train_network(
-            task.config,
-            work.data.train,
-            work.device,
-            callbacks,
-            start=task.start,
-            checkpoint_steps=task.checkpoint_steps,
-            should_stop=stop,
-            communicator=work.ranks,
-        )
-    signum = next(filter(None, work.ranks.gather(stop.signum)), None)
-    if signum is not None:
-        raise Interrupted(signum, is_of_all=True)
-    return theta, history
-
-
-def _test(work: Run, theta: Any, plan: Plan) -> Evaluation:
-    transfer = work.task.config.transfer
-    return evaluate(theta, plan.layout, work.data.test, work.device, plan.batch_size, transfer, work.ranks)
+        progress.close()
+        if recorder:
+            before = task.start.seconds if task.start else 0.0
+            recorder.finish(history, test, before + time.perf_counter() - began)
+            if plot:
+                draw(recorder.folder)
+    if recorder:
+        recorder.tell("run", f"{recorder.folder.path}{', its curves in history.png' if plot else ''}")
 
 
 def _limited_threads(work: Run) -> threadpoolctl.threadpool_limits:
@@ -274,15 +222,22 @@ def _limited_threads(work: Run) -> threadpoolctl.threadpool_limits:
 
 
 @contextmanager
-def _explaining(recorder: Recorder, progress: Any) -> Iterator[None]:
-    """Say of a run that is cut short what is left of it, and how it goes on; one that never began leaves nothing."""
-    folder = recorder.folder
+def _explaining(recorder: Recorder | None, progress: TrainingProgress) -> Iterator[None]:
+    """Say of a run that is cut short what is left of it, and how it goes on; one that never began leaves nothing.
+
+    That is for rank 0, which has the recorder; the others end with it where a signal ends all.
+    """
     try:
         yield
     except BaseException as error:
-        if progress:
-            progress.close()
-        if not recorder.record and recorder.steps == 0:
+        progress.close()
+        if recorder is None:
+            if isinstance(error, Interrupted) and error.is_of_all:
+                leave()
+                raise click.exceptions.Exit(error.exit_code) from None
+            raise
+        folder = recorder.folder
+        if recorder.is_new and recorder.steps == 0:
             folder.discard()
             raise
         command = click.get_current_context().command_path
@@ -304,12 +259,6 @@ def _explaining(recorder: Recorder, progress: Any) -> Iterator[None]:
             abort(interrupted.exit_code)
             raise click.exceptions.Exit(interrupted.exit_code) from None
         raise
-    finally:
-        if progress:
-            progress.close()
-
-
-# --- a run that was begun before -----------------------------------------------------------------------------------
 
 
 def _last_checkpoint(folder: RunFolder) -> Checkpoint | None:
@@ -333,20 +282,20 @@ def _is_over(config: TrainConfig, begun: TrainConfig, start: Checkpoint | None, 
     return True
 
 
-def _tell_finished(folder: RunFolder, record: Mapping[str, Any], plot: bool, tell: Say) -> None:
+def _tell_finished(folder: RunFolder, plot: bool, tell: Say) -> None:
     """Say what came of a run, and draw it where that was cut short."""
     summary = read_json(folder.path / "summary.json")
-    accuracy = summary.get("test_accuracy")
+    accuracy, picture = summary.get("test_accuracy"), folder.path / "history.png"
     if not isinstance(accuracy, float):
         raise CheckpointError(f"{folder.path / 'summary.json'}: test_accuracy is {accuracy!r}: expected a number")
     tell("finished", f"{folder.path} has made its {summary.get('epochs')} epochs; test accuracy {100 * accuracy:.2f} %")
-    if plot and not (folder.path / "history.png").exists():
-        sizes = "-".join(map(str, record.get("sizes", ())))
-        draw(folder, read_metrics(folder.path / "metrics.jsonl"), sizes, record, accuracy)
-        tell("drawn", str(folder.path / "history.png"))
+    if plot and not picture.exists():
+        draw(folder)
+        tell("drawn", str(picture))
 
 
-def _require_version(record: Mapping[str, Any], path: Path) -> None:
+def _begun(record: Mapping[str, Any], path: Path) -> tuple[TrainConfig, int]:
+    """Return with what a run was begun, of which ``config.json`` is the record, and how many images it has."""
     found = record.get("format_version")
     if not isinstance(found, int):
         raise CheckpointError(f"{path} has no format version: expected the config.json of a run")
@@ -354,13 +303,11 @@ def _require_version(record: Mapping[str, Any], path: Path) -> None:
         raise CheckpointError(
             f"{path} has format version {found}: this xpmlp reads up to {FORMAT_VERSION}; update xpmlp"
         )
-
-
-def _number(record: Mapping[str, Any], name: str, folder: RunFolder) -> int:
-    value = record.get(name)
-    if not isinstance(value, int):
-        raise CheckpointError(f"{folder.path / 'config.json'}: {name} is {value!r}: expected a whole number")
-    return value
+    begun = read_settings(record, path)
+    for name in ("n_train", "n_val"):
+        if not isinstance(record.get(name), int):
+            raise CheckpointError(f"{path}: {name} is {record.get(name)!r}: expected a whole number")
+    return begun, record["n_train"] + record["n_val"]
 
 
 def _threads(record: Mapping[str, Any], size: int) -> int | None:
@@ -369,5 +316,6 @@ def _threads(record: Mapping[str, Any], size: int) -> int | None:
     With another number of ranks there are other last bits, and another number of threads suits them.
     """
     threads = record.get("threads")
-    fits = isinstance(threads, int) and threads <= (os.cpu_count() or 1) and record.get("ranks", 1) == size
-    return threads if isinstance(threads, int) and fits else None
+    if isinstance(threads, int) and threads <= (os.cpu_count() or 1) and record.get("ranks", 1) == size:
+        return threads
+    return None

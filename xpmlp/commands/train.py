@@ -17,9 +17,8 @@ def widths(context: click.Context, parameter: click.Parameter, value: str) -> tu
         return tuple(int(width) for width in value.split(","))
     except ValueError:
         example = parameter.default if isinstance(parameter.default, str) else "1,2,4"
-        raise click.BadParameter(
-            f"{value!r} is not whole numbers with commas between them, such as {example}"
-        ) from None
+        problem = f"{value!r} is not whole numbers with commas between them, such as {example}"
+        raise click.BadParameter(problem) from None
 
 
 def flag(name: str) -> str:

@@ -2,10 +2,10 @@
 
 import dataclasses
 import math
-import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from numbers import Integral
+from typing import Any, TypeVar
 
 from xpmlp.errors import ConfigError
 from xpmlp.kernels import KERNELS, resolve_kernels
@@ -13,16 +13,7 @@ from xpmlp.math.layout import Layout
 from xpmlp.math.optimizers import Optimizer, adam, adamw, sgd
 from xpmlp.math.schedules import Schedule, constant, cosine, one_cycle
 
-_ONE_OF = {
-    "optimizer": ("sgd", "adam", "adamw"),
-    "schedule": ("constant", "cosine", "one-cycle"),
-    "dtype": ("float32", "float64"),
-    "transfer": ("auto", "resident", "stream"),
-    "kernels": KERNELS,
-}
-
-_LEAST = {"epochs": 1, "batch_size": 1, "seed": 0, "average_every": 1}
-"""Settings that are whole numbers, and the least that each may be."""
+_Value = TypeVar("_Value")
 
 _LEAST_STEPS, _MOST_EPOCHS = 1500, 100
 """Where the number of epochs is left to us, a small data set gets more than five: so many steps, or so many epochs."""
@@ -34,6 +25,8 @@ _MAY_CHANGE = ("epochs", "target_accuracy", "transfer", "kernels")
 """The settings that may differ where a run goes on: how long, and what gives the same results either way, or, of the
 kernels, the same but for rounding."""
 
+_ALL_DEFORMED = {"batch_size": 256, "weight_decay": 2e-5, "deform": 1.0, "deform_fade": 0.2, "val_size": 0}
+
 RECIPES: dict[str, dict[str, Any]] = {
     "quick": {
         "hidden": (256,),
@@ -44,38 +37,21 @@ RECIPES: dict[str, dict[str, Any]] = {
         "val_size": 0,
         "kernels": "inplace",  # numba's import would take longer than it saves
     },
-    "best": {
-        "hidden": (1024, 512, 256),
-        "epochs": 150,
-        "batch_size": 256,
-        "learning_rate": 0.1,
-        "weight_decay": 2e-5,
-        "deform": 1.0,
-        "deform_fade": 0.2,
-        "val_size": 0,
-    },
-    "record": {  # the widths of Cireşan, Meier, Gambardella & Schmidhuber 2010
-        "hidden": (2500, 2000, 1500, 1000, 500),
-        "epochs": 500,
-        "batch_size": 256,
-        "learning_rate": 0.05,
-        "weight_decay": 2e-5,
-        "deform": 1.0,
-        "deform_fade": 0.2,
-        "val_size": 0,
-    },
+    "best": {**_ALL_DEFORMED, "hidden": (1024, 512, 256), "epochs": 150, "learning_rate": 0.1},
+    # The widths of Cireşan, Meier, Gambardella & Schmidhuber 2010.
+    "record": {**_ALL_DEFORMED, "hidden": (2500, 2000, 1500, 1000, 500), "epochs": 500, "learning_rate": 0.05},
     "default": {},
 }
 """Settings by what they are for: 98 % on MNIST's test images as fast as can be, 99.5 % in ten minutes on two
 cores, the widths of 2010 for a GPU (never run whole: there was none), and `TrainConfig`'s own defaults."""
 
 
-def _setting(default: Any, about: str, otherwise: str = "") -> Any:
-    """Return a field of `TrainConfig`: its default, what it is, and what takes its place where it is None.
-
-    The class's docstring and the command line's help are made of these.
-    """
-    return dataclasses.field(default=default, metadata={"about": about, "otherwise": otherwise})
+def _setting(
+    default: Any, about: str, otherwise: str = "", *, one_of: tuple[str, ...] = (), least: int | None = None
+) -> Any:
+    """Return a field of `TrainConfig`: its default, its help, what takes the place of None, and what it may be."""
+    metadata = {"about": about, "otherwise": otherwise, "one_of": one_of, "least": least}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +65,15 @@ class TrainConfig:
     """
 
     hidden: tuple[int, ...] = _setting((256, 128), "Widths of the hidden layers.")
-    epochs: int | None = _setting(None, "Passes over the training images.", "5, more for small data sets")
-    batch_size: int | None = _setting(None, "Images a step.", "128, or 32 below 10,000 images")
-    optimizer: str = _setting("sgd", "sgd, adam or adamw.")
+    epochs: int | None = _setting(None, "Passes over the training images.", "5, more for small data sets", least=1)
+    batch_size: int | None = _setting(None, "Images a step.", "128, or 32 below 10,000 images", least=1)
+    optimizer: str = _setting("sgd", "sgd, adam or adamw.", one_of=("sgd", "adam", "adamw"))
     learning_rate: float | None = _setting(None, "The schedule's peak learning rate.", "what suits the optimizer")
-    schedule: str = _setting("one-cycle", "How the rate changes over the run: constant, cosine or one-cycle.")
+    schedule: str = _setting(
+        "one-cycle",
+        "How the rate changes over the run: constant, cosine or one-cycle.",
+        one_of=("constant", "cosine", "one-cycle"),
+    )
     momentum: float | None = _setting(None, "For sgd.", "0.9")
     nesterov: bool | None = _setting(None, "Nesterov's momentum, for sgd.", "with momentum")
     weight_decay: float | None = _setting(None, "L2 penalty, or decoupled decay for adamw.", "0; 0.01 for adamw")
@@ -111,22 +91,25 @@ class TrainConfig:
     )
     deform_fade: float = _setting(0.0, "Over how much of the run, 0 to 1, deform fades out at its end.")
     dropout: float = _setting(0.0, "Part of the hidden units that each step leaves out, rounded to a 256th.")
-    seed: int = _setting(0, "Of everything that is drawn.")
-    dtype: str = _setting("float32", "What is computed in: float32 or float64.")
+    seed: int = _setting(0, "Of everything that is drawn.", least=0)
+    dtype: str = _setting("float32", "What is computed in: float32 or float64.", one_of=("float32", "float64"))
     target_accuracy: float | None = _setting(
         None, "Stop after the first epoch whose validation accuracy, in (0, 1], reaches it.", "all epochs are made"
     )
     transfer: str = _setting(
-        "auto", "How images come to the device, with the same results: auto, resident (all at once) or stream."
+        "auto",
+        "How images come to the device, with the same results: auto, resident (all at once) or stream.",
+        one_of=("auto", "resident", "stream"),
     )
     average_every: int = _setting(
-        1, "Steps that each of several ranks makes alone before an average of all, for slow links; 1: none."
+        1, "Steps that each of several ranks makes alone before an average of all, for slow links; 1: none.", least=1
     )
     kernels: str = _setting(
         "auto",
         "What runs between the matrix products. plain: the lines as they stand, without jit. compiled: numba's loops "
         "on NumPy, generated kernels on CuPy, jit on JAX, PyTorch's fused operations. inplace: NumPy's own functions "
         "in place, elsewhere as compiled. auto: compiled, but inplace without numba. The last bits differ.",
+        one_of=KERNELS,
     )
 
     def __post_init__(self) -> None:
@@ -134,12 +117,13 @@ class TrainConfig:
             Layout((1, *self.hidden, 1))
         except (ConfigError, TypeError):
             raise ConfigError(f"hidden {self.hidden!r}: expected widths of at least 1, whole numbers") from None
-        for name, known in _ONE_OF.items():
-            if getattr(self, name) not in known:
-                expected = f"{', '.join(known[:-1])} or {known[-1]}"
-                raise ConfigError(f"{name} {getattr(self, name)!r}: expected {expected}")
-        for name, least in _LEAST.items():
-            _require_count(name, getattr(self, name), least)
+        for field in dataclasses.fields(self):
+            value, known, least = getattr(self, field.name), field.metadata["one_of"], field.metadata["least"]
+            if known and value not in known:
+                raise ConfigError(f"{field.name} {value!r}: expected {either(known)}")
+            is_whole = isinstance(value, Integral) and int(value) >= (least or 0)
+            if least is not None and value is not None and not is_whole:
+                raise ConfigError(f"{field.name} {value}: expected a whole number of at least {least}")
         self._require_ranges()
         self._require_accord()
         make_optimizer(self)  # refuses what does not fit it
@@ -161,31 +145,17 @@ class TrainConfig:
 
     def _require_accord(self) -> None:
         """Refuse settings that contradict each other."""
-        is_sgd = self.optimizer == "sgd"
-        for contradicts, problem in (
-            (
-                self.target_accuracy is not None and self.val_size == 0,
-                f"target_accuracy {self.target_accuracy} without validation data: give a val_size above 0",
-            ),
-            (
-                not is_sgd and self.center,
-                f"center is for sgd, whose step is linear in the gradient: leave it out with {self.optimizer}",
-            ),
-            (
-                not is_sgd and (self.momentum is not None or self.nesterov),
-                f"momentum and nesterov are for sgd: leave them out with {self.optimizer}",
-            ),
-            (
-                self.deform_fade and not self.deform,
-                f"deform_fade {self.deform_fade} without a deformation: give deform too, such as 1",
-            ),
-            (
-                self.dropout and not self.hidden,
-                f"dropout {self.dropout} without hidden layers: there is nothing to leave out",
-            ),
-        ):
-            if contradicts:
-                raise ConfigError(problem)
+        target, name = self.target_accuracy, self.optimizer
+        if target is not None and self.val_size == 0:
+            raise ConfigError(f"target_accuracy {target} without validation data: give a val_size above 0")
+        if name != "sgd" and self.center:
+            raise ConfigError(f"center is for sgd, whose step is linear in the gradient: leave it out with {name}")
+        if name != "sgd" and (self.momentum is not None or self.nesterov):
+            raise ConfigError(f"momentum and nesterov are for sgd: leave them out with {name}")
+        if self.deform_fade and not self.deform:
+            raise ConfigError(f"deform_fade {self.deform_fade} without a deformation: give deform too, such as 1")
+        if self.dropout and not self.hidden:
+            raise ConfigError(f"dropout {self.dropout} without hidden layers: there is nothing to leave out")
 
     def resolve(self, n_images: int) -> "TrainConfig":
         """Return the same with every None replaced by what it stands for, for a training set of n images.
@@ -207,13 +177,12 @@ class TrainConfig:
         batch_size = min(n_train, 128 if n_train >= 10_000 else 32) if self.batch_size is None else self.batch_size
         if batch_size > n_train:
             raise ConfigError(f"batch_size {batch_size}: there are {n_train} training images; make it smaller")
-        steps = math.ceil(n_train / batch_size)
-        epochs = self.epochs or min(max(5, math.ceil(_LEAST_STEPS / steps)), _MOST_EPOCHS)
+        enough = math.ceil(_LEAST_STEPS / math.ceil(n_train / batch_size))
+        epochs = self.epochs or min(max(5, enough), _MOST_EPOCHS)
         filled: dict[str, Any] = {"val_size": n_val, "batch_size": batch_size, "epochs": epochs}
         filled["kernels"] = resolve_kernels(self.kernels)
         if self.optimizer == "sgd":
-            filled["momentum"] = 0.9 if self.momentum is None else self.momentum
-            filled["nesterov"] = filled["momentum"] > 0 if self.nesterov is None else self.nesterov
+            filled["momentum"], filled["nesterov"] = _momentum(self)
         if self.learning_rate is None:
             filled["learning_rate"] = usual_rate(self.optimizer, filled.get("momentum"), batch_size)
         if self.weight_decay is None:
@@ -223,30 +192,35 @@ class TrainConfig:
 
 def _parameters() -> str:
     """Return the section of `TrainConfig`'s docstring that its fields make."""
-    lines = ["Parameters", "----------"]
+    lines = ["", "    Parameters", "    ----------"]
     for field in dataclasses.fields(TrainConfig):
         about, otherwise = field.metadata["about"], field.metadata["otherwise"]
-        kind = getattr(field.type, "__name__", field.type)
-        lines += [f"{field.name} : {kind}", f"    {about}{f' None: {otherwise}.' if otherwise else ''}"]
-    return "".join(f"    {line}\n" for line in lines)
+        lines.append(f"    {field.name} : {getattr(field.type, '__name__', field.type)}")
+        lines.append(f"        {about}{f' None: {otherwise}.' if otherwise else ''}")
+    return "\n".join(lines)
 
 
-TrainConfig.__doc__ = (TrainConfig.__doc__ or "").replace("    Raises\n", f"{_parameters()}\n    Raises\n")
+TrainConfig.__doc__ = (TrainConfig.__doc__ or "").replace("\n\n", f"\n{_parameters()}\n\n", 1)
 
 
 def make_optimizer(config: TrainConfig) -> Optimizer:
     """Return the optimizer that a config names, with its settings (None: the optimizer's own defaults)."""
     if config.optimizer == "sgd":
-        momentum = 0.9 if config.momentum is None else config.momentum
-        nesterov = momentum > 0 if config.nesterov is None else config.nesterov
+        momentum, nesterov = _momentum(config)
         return sgd(momentum, nesterov=nesterov, weight_decay=config.weight_decay or 0.0)
     make = adam if config.optimizer == "adam" else adamw
     return make() if config.weight_decay is None else make(weight_decay=config.weight_decay)
 
 
+def _momentum(config: TrainConfig) -> tuple[float, bool]:
+    """Return sgd's momentum, and whether it is Nesterov's."""
+    momentum = 0.9 if config.momentum is None else config.momentum
+    return momentum, momentum > 0 if config.nesterov is None else config.nesterov
+
+
 def make_schedule(config: TrainConfig, total_steps: int) -> Schedule:
     """Return the schedule that a resolved config names, for a run of so many steps."""
-    rate = resolved_rate(config)
+    rate = resolved(config.learning_rate)
     if config.schedule == "constant":
         return constant(rate)
     return (cosine if config.schedule == "cosine" else one_cycle)(rate, total_steps)
@@ -255,20 +229,8 @@ def make_schedule(config: TrainConfig, total_steps: int) -> Schedule:
 def continued(begun: TrainConfig, changes: Mapping[str, Any], n_images: int) -> TrainConfig:
     """Return the config with which a run goes on: what it was begun with, save what may change on the way.
 
-    Parameters
-    ----------
-    begun : TrainConfig
-        What the run was begun with, resolved.
-    changes : mapping
-        Settings by name, as they are wanted now; None and what equals the run's own change nothing.
-    n_images : int
-        Of the training set, which a validation size below 1 is a fraction of.
-
-    Raises
-    ------
-    ConfigError
-        If a setting differs without which it would be another run, or the number of epochs where the schedule was
-        laid out for it.
+    None among the changes, and what equals the run's own, change nothing; all else is a `ConfigError`. `n_images` are
+    those of the training set, which a validation size below 1 is a fraction of.
     """
     wanted = {name: value for name, value in changes.items() if value is not None}
     for name, value in wanted.items():
@@ -276,7 +238,7 @@ def continued(begun: TrainConfig, changes: Mapping[str, Any], n_images: int) -> 
         value = round(value * n_images) if name == "val_size" and value < 1 else value
         if name not in _MAY_CHANGE and value != was:
             raise ConfigError(
-                f"{name} {_shown(value)}: the run was begun with {_shown(was)}; leave it out, or start a new run"
+                f"{name} {shown(value)}: the run was begun with {shown(was)}; leave it out, or start a new run"
             )
     config = dataclasses.replace(begun, **{name: wanted[name] for name in _MAY_CHANGE if name in wanted})
     if config.epochs != begun.epochs and begun.schedule != "constant":
@@ -295,28 +257,18 @@ def usual_rate(optimizer: str, momentum: float | None, batch_size: int) -> float
     return rate * min(1.0, math.sqrt(batch_size / 128))  # fewer images, more noise
 
 
-def resolved(value: float | None) -> int:
-    """Return a whole number that `TrainConfig.resolve` has filled in."""
+def resolved(value: _Value | None) -> _Value:
+    """Return a setting that `TrainConfig.resolve` has filled in."""
     assert value is not None, "a config is resolved before it is used"
-    return int(value)
+    return value
 
 
-def resolved_rate(config: TrainConfig) -> float:
-    """Return the learning rate that `TrainConfig.resolve` has filled in."""
-    assert config.learning_rate is not None, "a config is resolved before it is used"
-    return config.learning_rate
-
-
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a setting as the command line takes it."""
     return (",".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
 
 
-def _require_count(name: str, value: int | None, least: int) -> None:
-    if value is None:
-        return
-    try:
-        fits = operator.index(value) >= least
-    except TypeError:
-        fits = False
-    if not fits:
-        raise ConfigError(f"{name} {value}: expected a whole number of at least {least}")
+def either(names: Iterable[str]) -> str:
+    """Return names as a choice between them."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}"

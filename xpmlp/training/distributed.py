@@ -1,14 +1,10 @@
-"""How the ranks of a run are joined into one training: not at all, in every step, or in an average now and then.
-
-A strategy has ``step``, which is called as what `make_step` returns; ``sync``, after which all ranks have the same; and
-``should_stop``, of which all ranks learn after the same step.
-"""
+"""How the ranks of a run are joined into one training: not at all, in every step, or in an average now and then."""
 
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +17,7 @@ from xpmlp.errors import CommunicationError, ConfigError
 from xpmlp.math.layout import join
 from xpmlp.math.optimizers import Optimizer, Scalars, State, sgd
 from xpmlp.namespaces import Array, array_namespace
-from xpmlp.training.config import TrainConfig
+from xpmlp.training.config import TrainConfig, resolved
 from xpmlp.training.objectives import Objective
 from xpmlp.training.records import Checkpoint
 from xpmlp.training.steps import (
@@ -44,77 +40,85 @@ _OUTER_VELOCITY = "outer_velocity"
 """What its vector is called beside the optimizer's own."""
 
 
-class Strategy(Protocol):
+class Strategy:
     """What makes a run's steps, on one of its ranks."""
 
-    @property
-    def step(self) -> Step:
-        """The step, from theta, state, totals, a batch, scalars and noise to a `Carry`."""
+    _steps, _is_to_stop = 0, False
+
+    step: Step
+    """From theta, state, totals, a batch, scalars and noise to a `Carry`, as `make_step` returns it."""
 
     def sync(self, carry: Carry) -> Carry:
         """Return what all ranks have in common; all call it after the same step."""
+        return carry
 
     def should_stop(self) -> bool:
         """Return whether a rank has wished to stop, which all learn of after the same step."""
+        return self._is_to_stop
 
 
-class SingleProcess:
+class SingleProcess(Strategy):
     """One process alone: its step is the step."""
 
     def __init__(self, step: Step, wishes_to_stop: Callable[[], bool]) -> None:
-        self.step, self.should_stop = step, wishes_to_stop
+        self.step, self._wishes_to_stop = step, wishes_to_stop
 
-    def sync(self, carry: Carry) -> Carry:
-        """Return what there is."""
-        return carry
+    def should_stop(self) -> bool:
+        """Return whether it wishes to stop."""
+        return self._wishes_to_stop()
 
 
-class Synchronous:
+class Group(NamedTuple):
+    """The ranks of a run, seen from one of them, which may wish to stop."""
+
+    communicator: Communicator
+    backend: Backend
+    wishes_to_stop: Callable[[], bool]
+
+    def wish(self) -> float:
+        """Return 1.0 where the rank wishes to stop, else 0.0."""
+        return 1.0 if self.wishes_to_stop() else 0.0
+
+    def sum(self, vector: Array) -> tuple[Array, Array]:
+        """Return the sum of the ranks' vectors and its last number, which costs nothing to look at on the host.
+
+        The vector is handed over, save where it is not of the communicator's library, which then goes through the host.
+        """
+        if self.communicator.library in (None, self.backend.library):
+            vector = self.communicator.sum(vector)
+            return vector, vector[-1]
+        host = self.communicator.sum(self.backend.to_numpy(vector))
+        return self.backend.asarray(host), host[-1]
+
+
+class Synchronous(Strategy):
     """Steps that all ranks make together: each one's gradient, the sum of them, the same update on all."""
 
-    def __init__(
-        self,
-        communicator: Communicator,
-        backend: Backend,
-        objective: Objective,
-        optimizer: Optimizer,
-        wishes_to_stop: Callable[[], bool],
-        n: int,
-    ) -> None:
-        self._communicator, self._backend, self._wishes_to_stop = communicator, backend, wishes_to_stop
+    def __init__(self, group: Group, objective: Objective, optimizer: Optimizer, n: int) -> None:
+        self._group, backend = group, group.backend
         self._gradient_step = compiled(backend, make_gradient_step(objective))
         self._update_step = compiled(backend, make_update_step(optimizer, n), donate=(0, 1, 2))
-        self._steps, self._is_to_stop = 0, False
 
     def step(
         self, theta: Array, state: State, totals: Totals, part: "Part", scalars: Scalars, noise: Noise | None = None
     ) -> Carry:
         """Make the step; all ranks call it, those that have no row of the batch too."""
-        wish = 1.0 if self._wishes_to_stop() else 0.0
+        wish = self._group.wish()
         if part.batch is None:
-            vector = np.zeros(theta.shape[0] + TAIL, str(theta.dtype).rpartition(".")[2])
+            vector = np.zeros(theta.shape[0] + TAIL, _dtype_of(theta))
             vector[-1] = wish
-            vector = self._backend.asarray(vector)
+            vector = self._group.backend.asarray(vector)
         else:
-            noise = noise and noise.of(part.rows)
-            vector = self._gradient_step(theta, part.batch, part.share, wish, noise)
-        vector, wishes = _sum(vector, self._backend, self._communicator)
+            vector = self._gradient_step(theta, part.batch, part.share, wish, noise and noise.of(part.rows))
+        vector, wishes = self._group.sum(vector)
         self._steps += 1
-        if self._steps % self._communicator.stop_poll_interval == 0:  # the same steps on all ranks
+        if self._steps % self._group.communicator.stop_poll_interval == 0:  # the same steps on all ranks
             self._is_to_stop = float(wishes) > 0
         carry: Carry = self._update_step(theta, state, totals, vector, scalars)
         return carry
 
-    def sync(self, carry: Carry) -> Carry:
-        """Return what there is, which is the same on all ranks."""
-        return carry
 
-    def should_stop(self) -> bool:
-        """Return whether a rank has wished to stop."""
-        return self._is_to_stop
-
-
-class LocalSGD:
+class LocalSGD(Strategy):
     """Steps that each rank makes alone on its parts of the batches, and after some of them an average of all.
 
     The average goes from where the round began towards the mean of where the ranks have come, with a momentum of its
@@ -128,21 +132,10 @@ class LocalSGD:
     The optimizer's vectors stay each rank's own in between; `with_outer_velocity` gives them v for company.
     """
 
-    def __init__(
-        self,
-        communicator: Communicator,
-        backend: Backend,
-        step: Step,
-        interval: int,
-        wishes_to_stop: Callable[[], bool],
-        theta: Array,
-    ) -> None:
-        self._communicator, self._backend, self._own_step = communicator, backend, step
-        self._interval, self._wishes_to_stop = interval, wishes_to_stop
-        self._start = backend.namespace.asarray(theta, copy=True)  # the steps change theta itself
-        self._dtype = str(theta.dtype).rpartition(".")[2]
-        self._own = zero_totals(backend, self._dtype)
-        self._steps, self._is_to_stop = 0, False
+    def __init__(self, group: Group, step: Step, interval: int, theta: Array) -> None:
+        self._group, self._own_step, self._interval = group, step, interval
+        self._start = group.backend.namespace.asarray(theta, copy=True)  # the steps change theta itself
+        self._own = zero_totals(group.backend, _dtype_of(theta))
 
     def step(
         self, theta: Array, state: State, totals: Totals, part: "Part", scalars: Scalars, noise: Noise | None = None
@@ -158,35 +151,32 @@ class LocalSGD:
     def sync(self, carry: Carry) -> Carry:
         """End the round, and average the optimizer's vectors too."""
         theta, state, totals = self._average(carry) if self._steps else carry
-        shared = {
-            name: vector
-            if name == _OUTER_VELOCITY
-            else _sum(vector, self._backend, self._communicator)[0] / self._communicator.size
-            for name, vector in state.items()
-        }
-        return Carry(theta, shared, totals)
-
-    def should_stop(self) -> bool:
-        """Return whether a rank had wished to stop when the last round ended."""
-        return self._is_to_stop
+        own, size = set(state) - {_OUTER_VELOCITY}, self._group.communicator.size
+        shared = {name: self._group.sum(state[name])[0] / size for name in sorted(own)}  # in one order on all ranks
+        return Carry(theta, {**state, **shared}, totals)
 
     def _average(self, carry: Carry) -> Carry:
         theta, state, totals = carry
         xp, n, own = array_namespace(theta=theta), theta.shape[0], self._own
-        wish = xp.zeros_like(own.loss) + (1.0 if self._wishes_to_stop() else 0.0)
-        vector = join((theta, own.loss, xp.astype(own.correct, theta.dtype), wish))
-        vector, wishes = _sum(vector, self._backend, self._communicator)
+        vector = join(
+            (theta, own.loss, xp.astype(own.correct, theta.dtype), xp.zeros_like(own.loss) + self._group.wish())
+        )
+        vector, wishes = self._group.sum(vector)
         self._is_to_stop = float(wishes) > 0
         loss = totals.loss + xp.reshape(vector[n : n + 1], ())
         correct = totals.correct + xp.astype(xp.reshape(vector[n + 1 : n + 2], ()), xp.int32)
         finite = totals.finite + xp.astype(xp.isfinite(loss), xp.int32) * self._steps
         totals = Totals(loss, correct, totals.steps + self._steps, finite)
-        towards = self._start - vector[:n] / self._communicator.size
+        towards = self._start - vector[:n] / self._group.communicator.size
         velocity = {"velocity": state[_OUTER_VELOCITY]}
         theta, velocity = _OUTER.update(self._start, velocity, towards, {"learning_rate": _OUTER_RATE})
         self._start = xp.asarray(theta, copy=True)
-        self._own, self._steps = zero_totals(self._backend, self._dtype), 0
+        self._own, self._steps = zero_totals(self._group.backend, _dtype_of(theta)), 0
         return Carry(theta, {**state, _OUTER_VELOCITY: velocity["velocity"]}, totals)
+
+
+def _dtype_of(theta: Array) -> str:
+    return str(theta.dtype).rpartition(".")[2]
 
 
 def with_outer_velocity(optimizer: Optimizer) -> Optimizer:
@@ -204,33 +194,15 @@ def with_outer_velocity(optimizer: Optimizer) -> Optimizer:
 
 
 def make_strategy(
-    config: TrainConfig,
-    communicator: Communicator,
-    backend: Backend,
-    objective: Objective,
-    optimizer: Optimizer,
-    wishes_to_stop: Callable[[], bool],
-    theta: Array,
+    config: TrainConfig, group: Group, objective: Objective, optimizer: Optimizer, theta: Array
 ) -> Strategy:
-    """Return what makes a run's steps from theta on: the arguments are those of the strategies."""
-    if communicator.size > 1 and config.average_every == 1:
-        return Synchronous(communicator, backend, objective, optimizer, wishes_to_stop, theta.shape[0])
-    step = compiled(backend, make_step(objective, optimizer), donate=(0, 1, 2))
+    """Return what makes a run's steps from theta on."""
+    if group.communicator.size > 1 and config.average_every == 1:
+        return Synchronous(group, objective, optimizer, theta.shape[0])
+    step = compiled(group.backend, make_step(objective, optimizer), donate=(0, 1, 2))
     if config.average_every == 1:
-        return SingleProcess(step, wishes_to_stop)
-    return LocalSGD(communicator, backend, step, config.average_every, wishes_to_stop, theta)
-
-
-def _sum(vector: Array, backend: Backend, communicator: Communicator) -> tuple[Array, Array]:
-    """Return the sum of the ranks' vectors and its last number, which costs nothing to look at on the host.
-
-    The vector is handed over, save where it is not of the communicator's library, which then goes through the host.
-    """
-    if communicator.library in (None, backend.library):
-        vector = communicator.sum(vector)
-        return vector, vector[-1]
-    host = communicator.sum(backend.to_numpy(vector))
-    return backend.asarray(host), host[-1]
+        return SingleProcess(step, group.wishes_to_stop)
+    return LocalSGD(group, step, config.average_every, theta)
 
 
 class Part(NamedTuple):
@@ -241,43 +213,28 @@ class Part(NamedTuple):
     share: float
     """How great a part of the batch they are."""
     rows: slice
-    """Which."""
 
 
 def parts_of(
-    loader: DeviceLoader, order: np.ndarray, first: int, batch_size: int, communicator: Communicator
+    loader: DeviceLoader, order: np.ndarray, first: int, batch_size: int, ranks: Communicator
 ) -> Iterator[Part]:
     """Yield this rank's `Part` of each of an epoch's batches, from the first on."""
     n_whole = len(order) - len(order) % batch_size
     whole, rest = order[:n_whole].reshape(-1, batch_size), order[n_whole:]
-    in_whole, in_rest = part_of(batch_size, communicator), part_of(len(rest), communicator)
+    in_whole, in_rest = part_of(batch_size, ranks), part_of(len(rest), ranks)
     own, own_rest = whole[:, in_whole], rest[in_rest]
-    shares, places = [own.shape[1] / batch_size] * len(whole), [in_whole] * len(whole)
+    parts = [(own.shape[1] / batch_size, in_whole)] * len(whole)
     if len(rest):
-        shares.append(len(own_rest) / len(rest))
-        places.append(in_rest)
+        parts.append((len(own_rest) / len(rest), in_rest))
     rows = np.concatenate([own.reshape(-1), own_rest])
     # Each of its parts is a batch of the loader's own size, save the last one, which may be shorter or empty.
-    return itertools.starmap(Part, itertools.zip_longest(loader.batches(rows, first), shares[first:], places[first:]))
-
-
-def require_rows_for_all(communicator: Communicator, batch_size: int) -> None:
-    """Refuse more ranks than a batch has rows."""
-    if batch_size < communicator.size:
-        raise ConfigError(
-            f"batch_size {batch_size}: {communicator.size} ranks share each batch; "
-            f"make it at least {communicator.size}, or start fewer ranks"
-        )
+    return (Part(batch, *part) for batch, part in itertools.zip_longest(loader.batches(rows, first), parts[first:]))
 
 
 def require_same_work(
-    communicator: Communicator,
-    config: TrainConfig,
-    dataset: Dataset,
-    start: Checkpoint | None,
-    checkpoint_steps: int | None,
+    ranks: Communicator, config: TrainConfig, dataset: Dataset, start: Checkpoint | None, checkpoint_steps: int | None
 ) -> None:
-    """Refuse ranks that would train on other data, with other settings or from elsewhere than rank 0."""
+    """Refuse ranks at other work than rank 0, and more of them than a batch has rows."""
     arrays = (start.theta, *(start.state[name] for name in sorted(start.state))) if start else ()
     begun = start and (start.step, [hashlib.sha256(array.data).hexdigest() for array in arrays])
     for what, content in (
@@ -286,24 +243,26 @@ def require_same_work(
         ("another checkpoint", begun),
         ("another number of steps between checkpoints", checkpoint_steps),
     ):
-        differ = those_that_differ(communicator, content)
-        if differ:
-            raise CommunicationError(
-                f"{_ranks(differ)} {what} than rank 0: all ranks need the same command and the same data"
-            )
-
-
-def require_same_parameters(communicator: Communicator, theta: Array, backend: Backend, when: str) -> None:
-    """Refuse ranks whose parameters are not rank 0's, bit for bit."""
-    differ = those_that_differ(communicator, hashlib.sha256(backend.to_numpy(theta).data).digest())
-    if differ:
-        raise CommunicationError(
-            f"{_ranks(differ)} other parameters than rank 0 {when}: their results differ, as those of other processors "
-            "or libraries do; start the ranks on machines that are alike"
+        _require_same(ranks, content, f"{what} than rank 0: all ranks need the same command and the same data")
+    if (batch_size := resolved(config.batch_size)) < ranks.size:
+        raise ConfigError(
+            f"batch_size {batch_size}: {ranks.size} ranks share each batch; "
+            f"make it at least {ranks.size}, or start fewer ranks"
         )
 
 
-def _ranks(ranks: Sequence[int]) -> str:
-    """Return which ranks have something, as the beginning of a sentence."""
-    names = ", ".join(map(str, ranks[:5])) + (f" and {len(ranks) - 5} more" if len(ranks) > 5 else "")
-    return f"rank {names} has" if len(ranks) == 1 else f"ranks {names} have"
+def require_same_parameters(ranks: Communicator, theta: Array, backend: Backend, when: str) -> None:
+    """Refuse ranks whose parameters are not rank 0's, bit for bit."""
+    cause = "their results differ, as those of other processors or libraries do"
+    digest = hashlib.sha256(backend.to_numpy(theta).data).digest()
+    _require_same(
+        ranks, digest, f"other parameters than rank 0 {when}: {cause}; start the ranks on machines that are alike"
+    )
+
+
+def _require_same(ranks: Communicator, content: Any, problem: str) -> None:
+    """Refuse ranks whose content is not rank 0's; the problem is what they have."""
+    differ = those_that_differ(ranks, content)
+    if differ:
+        names = ", ".join(map(str, differ[:5])) + (f" and {len(differ) - 5} more" if len(differ) > 5 else "")
+        raise CommunicationError(f"{f'rank {names} has' if len(differ) == 1 else f'ranks {names} have'} {problem}")

@@ -11,26 +11,16 @@ def plot_history(
     epochs: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], title: str, test_accuracy: float | None = None
 ) -> None:
     """Draw loss and accuracy, training and validation, over the epochs, with the best validation accuracy marked."""
-    figure = new_figure(10, 4.2)
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
-
     if test_accuracy is not None:
         title += f": test accuracy {test_accuracy:.2%}".replace("%", " %")
-    figure.suptitle(title)
+    figure, loss, accuracy = _loss_and_accuracy(title, 4.2)
     x = [line["epoch"] for line in epochs]
-    marker = "o" if len(x) <= 30 else ""
-    for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    for axes, what in ((loss, "loss"), (accuracy, "accuracy")):
         for part, name, colour in (("train", "training", TRAINING), ("val", "validation", VALIDATION)):
             y = [line[f"{part}_{what}"] for line in epochs]
             if None not in y:
-                axes.plot(x, y, color=colour, marker=marker, markersize=4, label=name)
-        axes.set(xlabel="epoch", ylabel=what)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    loss, accuracy = figure.axes
+                axes.plot(x, y, color=colour, marker=_marker(x), markersize=4, label=name)
     loss.set_ylim(bottom=0)
-    accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
     validated = [line for line in epochs if line["val_accuracy"] is not None]
     if validated:
         best = max(validated, key=lambda line: line["val_accuracy"])
@@ -44,19 +34,14 @@ def plot_history(
 
 def plot_comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: str | os.PathLike[str], title: str) -> None:
     """Draw several runs' losses and accuracies over the epochs: of the validation data, and pale of the training."""
-    figure = new_figure(10, 4.4 + 0.22 * len(runs))
+    figure, loss, accuracy = _loss_and_accuracy(title, 4.4 + 0.22 * len(runs))
     from matplotlib import colormaps
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    figure.suptitle(title)
     palette = colormaps["tab10" if len(runs) <= 10 else "tab20"]
-    colours = [palette(k) for k in range(palette.N)]
-    pair = figure.subplots(1, 2)
-    for axes, what in zip(pair, ("loss", "accuracy"), strict=True):
+    for axes, what in ((loss, "loss"), (accuracy, "accuracy")):
         compared: list[float] = []
         for k, (name, lines) in enumerate(runs.items()):
-            colour, x = colours[k % len(colours)], [line["epoch"] for line in lines]
-            marker = "o" if len(x) <= 30 else ""
+            colour, x = palette(k % palette.N), [line["epoch"] for line in lines]
             validated = all(line[f"val_{what}"] is not None for line in lines)
             training = [line[f"train_{what}"] for line in lines]
             y = [line[f"val_{what}"] for line in lines] if validated else training
@@ -64,18 +49,33 @@ def plot_comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: str |
             alone = "x" if len(x) == 1 else ""  # one epoch makes no line
             if validated:
                 axes.plot(x, training, marker=alone, color=colour, alpha=0.45, linestyle="--", linewidth=1)
-                axes.plot(x, y, color=colour, marker=marker, markersize=4, label=name)
+                axes.plot(x, y, color=colour, marker=_marker(x), markersize=4, label=name)
             else:
                 axes.plot(x, y, marker=alone, color=colour, linestyle="--", label=f"{name} (training only)")
         low, high = min(compared), max(compared)
         room = 0.06 * (high - low) or 0.01
         axes.set_ylim(low - room, high + room)  # the first epochs' training need not fit
+    loss.set_ylim(bottom=0)
+    handles, names = loss.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", title="solid: validation, dashed: training", ncols=2)
+    save(figure, path)
+
+
+def _loss_and_accuracy(title: str, height: float) -> tuple[Any, Any, Any]:
+    """Return a figure with axes for the losses and for the accuracies over the epochs."""
+    figure = new_figure(10, height)
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    figure.suptitle(title)
+    loss, accuracy = figure.subplots(1, 2)
+    for axes, what in ((loss, "loss"), (accuracy, "accuracy")):
         axes.set(xlabel="epoch", ylabel=what)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    pair[0].set_ylim(bottom=0)
-    pair[1].yaxis.set_major_formatter(PercentFormatter(1.0))
-    handles, names = pair[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", title="solid: validation, dashed: training", ncols=2)
-    save(figure, path)
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
+    return figure, loss, accuracy
+
+
+def _marker(x: Sequence[int]) -> str:
+    return "o" if len(x) <= 30 else ""

@@ -25,34 +25,7 @@ def evaluate(
     transfer: str = "auto",
     communicator: Communicator | None = None,
 ) -> Evaluation:
-    """Return the mean loss and the accuracy of a network over a data set.
-
-    Parameters
-    ----------
-    theta : array, shape (layout.size,)
-        The parameters, on the backend's device.
-    layout : Layout
-        The network's widths.
-    dataset : Dataset
-        The images and labels.
-    backend : Backend
-        The library and device that compute.
-    batch_size : int
-        Images at a time.
-    transfer : {"auto", "resident", "stream"}
-        How they come to the device.
-    communicator : Communicator or None
-        The ranks that share the work, all of them calling this; None: this process alone.
-
-    Raises
-    ------
-    DataError
-        If the images have not as many pixels as the network has inputs, or there are more classes than outputs.
-    BackendError
-        If the device's memory runs out.
-    TrainingError
-        If the loss is not finite.
-    """
+    """Return the mean loss and accuracy of a network over a data set, of whose work all ranks take their parts."""
     require_kinds(dataset, backend)
     n_pixels = dataset.image_shape[0] * dataset.image_shape[1]
     if n_pixels != layout.sizes[0] or len(dataset.class_names) > layout.sizes[-1]:

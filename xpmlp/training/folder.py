@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from xpmlp.storage.files import PART, FolderLock, flush, flush_folder, naming, w
 from xpmlp.training.config import TrainConfig
 from xpmlp.training.records import Checkpoint, EpochMetrics
 
+_DESCRIBED: dict[str, Callable[[Any], Any]] = {"step": int, "generator": dict, "epoch_seconds": float, "seconds": float}
+"""What a checkpoint's description holds as it is."""
+
 
 class RunFolder:
     """The folder of one training run, on disk from `create` on.
@@ -39,11 +43,7 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str], *, is_default: bool = False) -> None:
         if not os.fspath(path):
             raise ConfigError("the run's folder has no name: give one, or leave it to the default")
-        self.path = Path(path)
-        self._is_default = is_default
-        self._made: list[Path] = []
-        self._written: set[Path] = set()
-        self._lock: FolderLock | None = None
+        self._prepare(path, is_default)
         if self.path.exists() and not is_default:
             if not self.path.is_dir():
                 raise ConfigError(f"{self.path} is a file: expected a folder for the run; name another")
@@ -52,22 +52,25 @@ class RunFolder:
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
             raise ConfigError(f"{self.path} cannot be made: {existing} is no folder that can be written; name another")
 
+    def _prepare(self, path: str | os.PathLike[str], is_default: bool = False) -> None:
+        self.path, self.is_default = Path(path), is_default
+        self._made: list[Path] = []
+        self._written: set[Path] = set()
+        self._lock: FolderLock | None = None
+
     def create(self) -> None:
         """Make the folder and lock it; what a run that was killed before it had begun has left there is removed."""
-        name, attempt = self.path.name, 1
-        while True:
+        name = self.path.name
+        for attempt in itertools.count(2):
             missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             try:
-                self.path.mkdir(parents=True, exist_ok=not self._is_default)
+                self.path.mkdir(parents=True, exist_ok=not self.is_default)
+                break
             except OSError as error:
-                if isinstance(error, FileExistsError) and self._is_default:
-                    attempt += 1
-                    self.path = self.path.with_name(f"{name}-{attempt}")
-                    continue
-                raise ConfigError(f"{self.path} cannot be made: {error.strerror}; name another") from None
-            self._made = missing
-            break
-        self._lock = FolderLock(self.path)
+                if not (isinstance(error, FileExistsError) and self.is_default):
+                    raise ConfigError(f"{self.path} cannot be made: {error.strerror}; name another") from None
+                self.path = self.path.with_name(f"{name}-{attempt}")
+        self._made, self._lock = missing, FolderLock(self.path)
         self._written.add(self.path / FolderLock.NAME)
         self._require_empty()  # another run may have come and gone since it was looked at
         self._remove_parts()
@@ -75,8 +78,8 @@ class RunFolder:
     @classmethod
     def reopen(cls, path: str | os.PathLike[str]) -> "RunFolder":
         """Return the folder of a run that was begun before, locked, and without what a crash has left half-written."""
-        folder = cls.__new__(cls)
-        folder.path, folder._is_default, folder._made, folder._written = Path(path), False, [], set()
+        folder = cls.__new__(cls)  # what `__init__` requires is of a new run
+        folder._prepare(path)
         if not os.fspath(path):
             raise CheckpointError("the run's folder has no name: expected the folder of a run")
         if not folder.path.is_dir():
@@ -100,8 +103,10 @@ class RunFolder:
             part.unlink(missing_ok=True)
 
     def _require_empty(self) -> None:
-        if not all(map(_is_left_over, self.path.iterdir())):
-            raise ConfigError(f"{self.path} holds something: a run needs an empty folder; name another")
+        """Refuse a folder that holds more than a run leaves that was killed before it had begun."""
+        for path in self.path.iterdir():
+            if path.name != FolderLock.NAME and not (path.name.startswith(".") and path.name.endswith(PART)):
+                raise ConfigError(f"{self.path} holds something: a run needs an empty folder; name another")
 
     def discard(self) -> None:
         """Remove what was written, and each folder that `create` made, for a run that never began."""
@@ -153,19 +158,16 @@ class RunFolder:
             self._made.insert(0, folder)
         path = folder / f"step-{checkpoint.step:08}.safetensors"
         self._written.add(path)
-        vectors = {f"state.{name}": vector for name, vector in checkpoint.state.items()}
-        totals = {f"totals.{name}": total for name, total in checkpoint.totals.items()}
+        arrays = to_tensors(checkpoint.theta, checkpoint.layout)
+        for group in ("state", "totals"):
+            arrays |= {f"{group}.{name}": array for name, array in getattr(checkpoint, group).items()}
         description = {
             **describe(info, checkpoint.theta.dtype),
             "config": dataclasses.asdict(checkpoint.config),
-            "step": checkpoint.step,
             "epochs": [dataclasses.asdict(epoch) for epoch in checkpoint.epochs],
-            "generator": checkpoint.generator,
-            "epoch_seconds": checkpoint.epoch_seconds,
-            "seconds": checkpoint.seconds,
+            **{name: getattr(checkpoint, name) for name in _DESCRIBED},
         }
-        parameters = to_tensors(checkpoint.theta, checkpoint.layout)
-        tensors.write(path, "checkpoint", {**parameters, **vectors, **totals}, description)
+        tensors.write(path, "checkpoint", arrays, description)
         for old in list_checkpoints(self.path)[:-keep]:
             old.unlink(missing_ok=True)
 
@@ -185,12 +187,17 @@ class RunFolder:
         flush_folder(self.path)
 
 
+def _read(path: Path, what: str, errors: str = "strict") -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors=errors)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}: expected a run's {what}") from None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return what a run's JSON file holds."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror or error}: expected a run's {path.name}") from None
+        content = json.loads(_read(path, path.name))
     except ValueError as error:
         raise CheckpointError(f"{path} is no JSON ({error}): expected a run's {path.name}") from None
     if not isinstance(content, dict):
@@ -201,14 +208,9 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a ``metrics.jsonl``; a last one that is torn, or still being written, is left out."""
     names = {field.name for field in dataclasses.fields(EpochMetrics)}
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror or error}: expected a run's metrics") from None
+    whole, _, _ = _read(path, "metrics", errors="replace").rpartition("\n")
     lines = []
-    for number, line in enumerate(text.splitlines(keepends=True), start=1):
-        if not line.endswith("\n"):
-            break
+    for number, line in enumerate(whole.splitlines(), start=1):
         try:
             lines.append(json.loads(line))
         except ValueError:
@@ -242,26 +244,12 @@ def read_checkpoint(path: Path) -> tuple[Checkpoint, ModelInfo]:
         require_tensors(found.tensors, {f"state.{name}": theta.shape}, theta.dtype.name, path)
     description = found.description
     try:
-        checkpoint = Checkpoint(
-            config=read_settings(description["config"], path),
-            layout=info.layout,
-            step=int(description["step"]),
-            epochs=tuple(EpochMetrics(**epoch) for epoch in description["epochs"]),
-            theta=theta,
-            state=parts["state"],
-            totals=parts["totals"],
-            generator=description["generator"],
-            epoch_seconds=float(description["epoch_seconds"]),
-            seconds=float(description["seconds"]),
-        )
+        config = read_settings(description["config"], path)
+        epochs = tuple(EpochMetrics(**epoch) for epoch in description["epochs"])
+        described = {name: kind(description[name]) for name, kind in _DESCRIBED.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: its description is no checkpoint's ({error})") from None
-    return checkpoint, info
-
-
-def _is_left_over(path: Path) -> bool:
-    """Return whether a file is what a run leaves that was killed before it had begun."""
-    return path.name == FolderLock.NAME or (path.name.startswith(".") and path.name.endswith(PART))
+    return Checkpoint(config=config, layout=info.layout, epochs=epochs, theta=theta, **parts, **described), info
 
 
 def _line(metrics: EpochMetrics) -> str:

@@ -40,25 +40,8 @@ class Work(Protocol):
 class Loop:
     """Steps of some work by a strategy on a backend, to its end or until the strategy wants to stop.
 
-    Parameters
-    ----------
-    work : Work
-        What is trained.
-    strategy : Strategy
-        What makes its steps.
-    backend : Backend
-        What is handed runs of steps between which nothing is due, so that a library may compile these.
-    carry : Carry
-        What the first step is handed.
-    step : int
-        How many steps were made before.
-
-    Attributes
-    ----------
-    carry, step
-        The same after the last step.
-    is_stopped : bool
-        Whether it was stopped before its end.
+    The backend is handed runs of steps between which nothing is due, so that a library may compile these. `carry` and
+    `step` (how many were made before) are those of the last step made; `is_stopped` says whether it ended early.
     """
 
     def __init__(self, work: Work, strategy: Strategy, backend: Backend, carry: Carry, step: int = 0) -> None:

@@ -12,58 +12,36 @@ from xpmlp.training.config import TrainConfig, resolved
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One epoch's line in the metrics.
-
-    Parameters
-    ----------
-    epoch : int
-        Counted from 1.
-    train_loss, train_accuracy : float
-        Means over the epoch's images, each seen before the update that it caused.
-    val_loss, val_accuracy : float or None
-        Of the held-out images after the epoch; None without any.
-    learning_rate : float
-        Of the epoch's last step.
-    seconds : float
-        For the order, the batches, the steps, and waiting for the last of them.
-    samples_per_second : float
-        Training images by those seconds.
-    """
+    """One epoch's line in the metrics. Training figures are of each image before the update that it caused."""
 
     epoch: int
+    """Counted from 1."""
     train_loss: float
     train_accuracy: float
     val_loss: float | None
+    """Of the held-out images after the epoch; None without any."""
     val_accuracy: float | None
     learning_rate: float
+    """Of the epoch's last step."""
     seconds: float
+    """For the order, the batches, the steps, and waiting for the last of them."""
     samples_per_second: float
+    """Training images by those seconds."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known before the first step.
-
-    Parameters
-    ----------
-    config : TrainConfig
-        With every default resolved.
-    layout : Layout
-        The network's widths.
-    n_train, n_val : int
-        Images trained on and held out.
-    steps_per_epoch : int
-        Batches an epoch, the last short one included.
-    steps_done : int
-        Made before, where a run goes on.
-    """
+    """What is known before the first step."""
 
     config: TrainConfig
+    """With every default resolved."""
     layout: Layout
     n_train: int
     n_val: int
     steps_per_epoch: int
+    """Batches an epoch, the last short one included."""
     steps_done: int = 0
+    """Made before, where a run goes on."""
 
     @property
     def epochs(self) -> int:
@@ -74,6 +52,11 @@ class Plan:
     def batch_size(self) -> int:
         """Images a step."""
         return resolved(self.config.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run, those made before included."""
+        return self.epochs * self.steps_per_epoch
 
 
 @dataclass(frozen=True)
@@ -103,42 +86,27 @@ class History:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a run needs to go on exactly, on the host and independent of any array library.
-
-    Parameters
-    ----------
-    config : TrainConfig
-        What the run was begun with, resolved.
-    layout : Layout
-        The network's widths.
-    step : int
-        Steps made over the run.
-    epochs : tuple of EpochMetrics
-        The epochs that are over; the best so far is among them.
-    theta : numpy.ndarray, shape (layout.size,)
-        The parameters.
-    state : mapping of str to numpy.ndarray, shape (layout.size,)
-        The optimizer's vectors.
-    totals : mapping of str to numpy.ndarray, shape ()
-        The running totals of the epoch that is not over.
-    generator : mapping
-        The state of the run's random generator at that epoch's start.
-    epoch_seconds : float
-        What that epoch has taken.
-    seconds : float
-        What the run has taken.
-    """
+    """All that a run needs to go on exactly, on the host and independent of any array library."""
 
     config: TrainConfig
+    """What the run was begun with, resolved."""
     layout: Layout
     step: int
+    """Steps made over the run."""
     epochs: tuple[EpochMetrics, ...]
+    """The epochs that are over; the best so far is among them."""
     theta: np.ndarray
+    """The parameters, of shape (layout.size,)."""
     state: Mapping[str, np.ndarray]
+    """The optimizer's vectors, of the same shape."""
     totals: Mapping[str, np.ndarray]
+    """The running totals of the epoch that is not over."""
     generator: Mapping[str, Any]
+    """The state of the run's random generator at that epoch's start."""
     epoch_seconds: float
+    """What that epoch has taken."""
     seconds: float
+    """What the run has taken."""
 
 
 class Callback:

@@ -48,11 +48,13 @@ def train(
         What is told how it goes on. A plain function is called with each epoch's metrics, and ends the run where it
         returns True.
     start : Checkpoint or None
-        Where an earlier run of the same config and data set is taken up.
+        Where an earlier run of the same config and data set is taken up, on whichever backend it was: on NumPy the
+        results are those of a run that was never interrupted, bit for bit.
     checkpoint_steps : int or None
         Steps between two checkpoints within an epoch; None: there is one after each epoch.
     should_stop : callable or None
-        Asked after each step; where it returns true, the run ends, and the history is not complete.
+        Asked after each step; where it returns true, the run ends with a checkpoint, and the history is not complete.
+        Where one of several ranks wishes to stop, all do, after the same step.
     communicator : Communicator or None
         The ranks that train one model together, all of them calling this with the same arguments, callbacks aside.
     **settings
