@@ -136,7 +136,9 @@ def _take_up(
     except BaseException:
         folder.close()
         raise
-    known = {name: options[name] if name in given else record.get(_RECORDED[name]) for name in _RECORDED}
+    known: dict[str, Any] = {
+        name: options[name] if name in given else record.get(recorded) for name, recorded in _RECORDED.items()
+    }
     if "dataset" in given:  # the run's folder of data is for the run's own name
         known["data_dir"] = options["data_dir"]
     threads = options["threads"] or _threads(record, size)

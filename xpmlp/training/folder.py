@@ -235,7 +235,7 @@ def read_checkpoint(path: Path) -> tuple[Checkpoint, ModelInfo]:
     """Return a checkpoint, and what its parameters are."""
     found = tensors.read(path, ("checkpoint",))
     theta, info = from_tensors(found, path)
-    parts: dict[str, dict[str, np.ndarray]] = {"state": {}, "totals": {}}
+    parts: dict[str, Any] = {"state": {}, "totals": {}}
     for name, tensor in found.tensors.items():
         group, _, member = name.partition(".")
         if member:
