@@ -44,11 +44,9 @@ def basis(image_shape: tuple[int, int]) -> np.ndarray:
 
 
 def draw(rng: np.random.Generator, n: int, strength: Any, image_shape: tuple[int, int]) -> np.ndarray:
-    """Return the numbers that deform n images, (n, 2, COUNT) of float32: for displacements down and to the right.
-
-    The strength is one for all or one for each; with 0 the numbers are 0. `rng` is advanced by as much whatever it is.
-    """
+    """Return the numbers that deform n images down and right, (n, 2, COUNT), with one strength for all or for each."""
     even = rng.random((6, n)) * 2 - 1
+    # The generator is advanced by as much whatever the strength is; with 0 the numbers are 0.
     normal = rng.standard_normal((n, 2, KNOTS**2), dtype=np.float32)
     angle, shear, *other = even * strength
     log_scale, shift = np.stack(other[:2]), np.stack(other[2:])

@@ -39,11 +39,7 @@ def download(name: str, source: Source, folder: Path, progress: Progress | None 
 
 
 def _answers(mirrors: tuple[str, ...], file: str) -> Iterator[tuple[str, str | None]]:
-    """Yield each mirror with None as it answers, or with what is wrong with it; at the deadline those that are left.
-
-    A client's own time limit counts for each address anew and not for the resolving of names, so each mirror is asked
-    in a thread that is left behind where it hangs.
-    """
+    """Yield each mirror with None as it answers, or with what is wrong with it; at the deadline those that are left."""
     import requests
 
     answers: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
@@ -55,6 +51,7 @@ def _answers(mirrors: tuple[str, ...], file: str) -> Iterator[tuple[str, str | N
         except (requests.RequestException, OSError, ValueError) as error:
             answers.put((mirror, _in_short(error)))
 
+    # A client's time limit counts for each address anew and not for resolving names: a thread that hangs stays behind.
     for mirror in mirrors:
         threading.Thread(target=ask, args=[mirror], daemon=True).start()
     deadline = time.monotonic() + ANSWER_WITHIN

@@ -21,10 +21,7 @@ class Dropout:
         self.hidden, self.batch_size, self._backend = tuple(hidden), batch_size, backend
 
     def masks(self, theta: Array, n: int, drawn: tuple[Array, int]) -> list[Array]:
-        """Return a mask for each hidden layer, (n, width): 0 where a unit is left out, else more than 1, on average 1.
-
-        A compiled step may call this with what `epoch` yields.
-        """
+        """Return a mask for each hidden layer, (n, width): 0 where a unit is left out, else above 1, on average 1."""
         table, line = drawn
         xp = array_namespace(theta=theta, table=table)
         kept = xp.astype(table[line, :n, :] >= self.level, theta.dtype)

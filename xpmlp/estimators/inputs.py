@@ -39,10 +39,7 @@ class Place:
         return self.device.namespace
 
     def to_device(self, array: Any) -> Array:
-        """Return an array, of whatever library, where it is computed with; one that is there already as it is.
-
-        Numbers of 64 bits become those of 32 where the library has no others (JAX, unless its 64-bit types are on).
-        """
+        """Return an array, of whatever library, where it is computed with; one that is there already as it is."""
         if is_foreign(array):
             found = _one(backend_of(array))
             if found is self.device:
@@ -51,6 +48,7 @@ class Place:
         host = np.asarray(array)
         if host.dtype.kind not in "biuf":
             raise ValueError(f"{host.dtype} where numbers are expected: {self.device} has no such arrays")
+        # JAX has no numbers of 64 bits, unless these are switched on.
         if host.dtype.itemsize == 8 and host.dtype.name not in self.xp.__array_namespace_info__().dtypes():
             narrow = host.astype(f"{host.dtype.kind}4")
             if host.dtype.kind != "f" and not np.array_equal(narrow, host):

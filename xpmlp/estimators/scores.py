@@ -34,10 +34,7 @@ def mean_of_hits(hits: Array, weights: Array | None) -> float:
 
 
 def r2(P: Array, T: Array, weights: Array | None) -> float:
-    """Return 1 less the squared errors by the squared deviations from the mean, averaged over the outputs.
-
-    It is NaN of predictions that are not finite, and of a single sample.
-    """
+    """Return R², averaged over the outputs: NaN of predictions that are not finite, and of a single sample."""
     xp = array_namespace(P=P, T=T)
     if not bool(xp.all(xp.isfinite(P))):
         return float("nan")

@@ -1,16 +1,14 @@
 """Pictures of images, and of how a model takes them."""
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
 
 from xpmlp.storage.figures import new_figure, save
+from xpmlp.storage.files import StrPath
 
 
-def plot_samples(
-    images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], path: str | os.PathLike[str], title: str
-) -> None:
+def plot_samples(images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], path: StrPath, title: str) -> None:
     """Draw the first images of each class, at most twelve, a row a class, of at most the first twenty classes."""
     class_names = class_names[:20]
     most = max(np.count_nonzero(labels == k) for k in range(len(class_names)))
@@ -31,7 +29,7 @@ def plot_samples(
     save(figure, path)
 
 
-def plot_confusion(confusion: np.ndarray, class_names: Sequence[str], path: str | os.PathLike[str], title: str) -> None:
+def plot_confusion(confusion: np.ndarray, class_names: Sequence[str], path: StrPath, title: str) -> None:
     """Draw a confusion matrix: how often each class (a row) was taken for each (a column)."""
     n_classes = len(class_names)
     is_small = n_classes <= 30  # beyond, figures and names would cover each other
@@ -55,9 +53,7 @@ def plot_confusion(confusion: np.ndarray, class_names: Sequence[str], path: str 
     save(figure, path)
 
 
-def plot_mistakes(
-    images: np.ndarray, captions: Sequence[str], path: str | os.PathLike[str], title: str, max_value: int
-) -> None:
+def plot_mistakes(images: np.ndarray, captions: Sequence[str], path: StrPath, title: str, max_value: int) -> None:
     """Draw at most thirty images with a caption above each; `max_value` is drawn black."""
     n_columns = 6
     images = images[:30]

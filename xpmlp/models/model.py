@@ -17,6 +17,7 @@ from xpmlp.math.layout import Layer, Layout
 from xpmlp.math.network import forward, score
 from xpmlp.namespaces import Array, array_namespace
 from xpmlp.storage import tensors
+from xpmlp.storage.files import StrPath
 
 FILE = "model.safetensors"  # what a run calls its model
 CHECKPOINTS = "checkpoints"  # the folder of a run's checkpoints, each of which is a model too
@@ -49,12 +50,12 @@ class ModelInfo:
             raise ConfigError(f"max_value {self.max_value}: expected 1 to 255")
 
 
-def write_model(path: str | os.PathLike[str], theta: np.ndarray, info: ModelInfo) -> None:
+def write_model(path: StrPath, theta: np.ndarray, info: ModelInfo) -> None:
     """Write the parameters and all that is needed to use them: the tensors W1, b1, … and a description."""
     tensors.write(path, "model", to_tensors(theta, info.layout), describe(info, theta.dtype))
 
 
-def load(path: str | os.PathLike[str], backend: str | Backend = "auto") -> "Model":
+def load(path: StrPath, backend: str | Backend = "auto") -> "Model":
     """Return a trained network, on whichever backend, whatever backend trained it.
 
     Parameters
@@ -81,7 +82,7 @@ def load(path: str | os.PathLike[str], backend: str | Backend = "auto") -> "Mode
     return _placed(backend, *from_tensors(found, file))
 
 
-def find_model(path: str | os.PathLike[str]) -> Path:
+def find_model(path: StrPath) -> Path:
     """Return the file of a model, given that or the folder of a run: its model, or else its last checkpoint."""
     if not os.fspath(path):
         raise CheckpointError("the model has no name: expected a model's file or a run's folder")
@@ -147,7 +148,7 @@ class Model:
         """Return the same model on another backend, as `get_backend` names it."""
         return _placed(backend, self.backend.to_numpy(self.theta), self.info, self._test)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: StrPath) -> None:
         """Write the model to a safetensors file, which `xpmlp.load` reads; whole, or not at all."""
         write_model(path, self.backend.to_numpy(self.theta), self.info)
 

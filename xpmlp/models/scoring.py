@@ -21,10 +21,9 @@ class Mistake(NamedTuple):
 
 
 def score(S: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
-    """Return loss, accuracy, calibration error, each class's precision, recall and F1, and the confusion matrix.
+    """Return for logits S loss, accuracy, calibration error, each class's precision, recall and F1, and the confusion.
 
-    JSON can hold what is returned for the logits S. A figure that is 0 / 0, such as the recall of a class without
-    images, is None.
+    JSON can hold it. A figure that is 0 / 0, such as the recall of a class without images, is None.
     """
     S = S.astype(np.float64)
     n_classes = len(class_names)

@@ -4,7 +4,7 @@ import io
 import os
 from typing import Any
 
-from xpmlp.storage.files import write_whole
+from xpmlp.storage.files import StrPath, write_whole
 
 TRAINING, VALIDATION = "#4477aa", "#cc6677"  # told apart by colour-blind readers too (Paul Tol's "bright", "muted")
 
@@ -26,7 +26,7 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
-def save(figure: Any, path: str | os.PathLike[str]) -> None:
+def save(figure: Any, path: StrPath) -> None:
     """Write a figure as PNG to just that path, whatever its name ends in, as a whole or not at all."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)

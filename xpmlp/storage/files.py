@@ -5,14 +5,15 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeAlias
 
 from xpmlp.errors import CheckpointError
 
+StrPath: TypeAlias = str | os.PathLike[str]
 PART = ".part"  # what the name of a file ends in that is not whole yet
 
 
-def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+def write_whole(path: StrPath, content: bytes) -> None:
     """Write a file such that a reader, now or after a crash or an error, finds the old one or the new one.
 
     The bytes are on the disk before their file takes the name, and the name is on the disk when this returns.

@@ -1,13 +1,11 @@
 """Arrays and their description in one safetensors file, which knows whether it is whole.
 
-The description is JSON under the metadata's one key ``xpmlp``: what the file is (``kind``), the ``format_version``,
-what the writer adds, and ``sum``, the SHA-256 of all else. (safetensors itself has no sum, and writes several keys in
-any order.)
+The description is JSON under the metadata's one key ``xpmlp`` (of several the order is any): what the file is
+(``kind``), the ``format_version``, what the writer adds, and ``sum``, the SHA-256 of all else.
 """
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpmlp.errors import CheckpointError
-from xpmlp.storage.files import write_whole
+from xpmlp.storage.files import StrPath, write_whole
 
 FORMAT_VERSION = 1  # of the files written here; a reader refuses a newer one
 
@@ -29,9 +27,7 @@ class Contents(NamedTuple):
     """Whether its sum is that of what was written. A reader that finds nothing else to complain of asks for it."""
 
 
-def write(
-    path: str | os.PathLike[str], kind: str, tensors: Mapping[str, np.ndarray], description: Mapping[str, Any]
-) -> None:
+def write(path: StrPath, kind: str, tensors: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> None:
     """Write arrays, of any byte order and strides, and what JSON can hold of them, as a whole or not at all."""
     from safetensors.numpy import save  # 60 ms that a plain `import xpmlp` need not pay
 
@@ -43,7 +39,7 @@ def write(
     write_whole(path, save(ordinary, {"xpmlp": json.dumps(described, ensure_ascii=False, allow_nan=False)}))
 
 
-def read(path: str | os.PathLike[str], kinds: tuple[str, ...]) -> Contents:
+def read(path: StrPath, kinds: tuple[str, ...]) -> Contents:
     """Return the arrays and the description in a file, which must be of one of these kinds."""
     from safetensors import SafetensorError, safe_open
 
