@@ -129,7 +129,7 @@ class LocalSGD(Strategy):
         v ← 0.5 · v + g
         theta ← start − 0.7 · (g + 0.5 · v)
 
-    The optimizer's vectors stay each rank's own in between; `with_outer_velocity` gives them v for company.
+    The optimizer's state stays local between averages; `with_outer_velocity` adds v to it.
     """
 
     def __init__(self, group: Group, step: Step, interval: int, theta: Array) -> None:

@@ -13,28 +13,25 @@ class Work(Protocol):
     """What is trained: where its batches come from, and what is done between steps and between epochs."""
 
     def begin_epoch(self, step: int) -> tuple[Iterator[tuple[Any, Any]], int] | None:
-        """Return the batches, each with its noise, that follow a step in its epoch, and the epoch's last step.
-
-        None: no epoch follows.
-        """
+        """Return an epoch's remaining batches after a step, each with its noise, and its last step; None: all are done."""
 
     def scalars(self, step: int) -> Scalars:
-        """Return the numbers of a step, counted from 1 over the whole run."""
+        """Return the optimizer's numbers for a step; steps count from 1 over the whole run."""
 
     def next_due(self, step: int) -> int:
-        """Return before which later step nothing is to be done between steps."""
+        """Return the next step after which `after_step` or `keep` is due."""
 
     def after_step(self, step: int) -> None:
         """Do what is due after a step, which may still be queued on the device."""
 
     def keeps(self, step: int) -> bool:
-        """Return whether what the ranks have after a step within an epoch is to be kept."""
+        """Return whether a checkpoint is due after a step within an epoch."""
 
     def keep(self, step: int, carry: Carry) -> None:
-        """Keep it."""
+        """Write a checkpoint, or whatever keeps the work so far."""
 
     def end_epoch(self, step: int, carry: Carry) -> Carry:
-        """Do what is due after an epoch, and return with what the next one begins."""
+        """Do what is due after an epoch, and return what the next one starts from."""
 
 
 class Loop:

@@ -32,7 +32,7 @@ def train(
 ) -> tuple[Model, History]:
     """Train a perceptron that classifies.
 
-    Ctrl-C ends it after the step that is being made, with a warning and what there is by then; a second one at once.
+    Ctrl-C finishes the current step, warns, and returns the model so far; a second Ctrl-C interrupts at once.
 
     Parameters
     ----------
@@ -45,8 +45,7 @@ def train(
     backend : str or Backend
         What computes, as `get_backend` names it.
     callbacks : sequence of Callback or callable
-        What is told how it goes on. A plain function is called with each epoch's metrics, and ends the run where it
-        returns True.
+        Notified of progress. A plain function is called with each epoch's metrics; the run ends where it returns True.
     start : Checkpoint or None
         Where an earlier run of the same config and data set is taken up, on whichever backend it was: on NumPy the
         results are those of a run that was never interrupted, bit for bit.
@@ -56,7 +55,7 @@ def train(
         Asked after each step; where it returns true, the run ends with a checkpoint, and the history is not complete.
         Where one of several ranks wishes to stop, all do, after the same step.
     communicator : Communicator or None
-        The ranks that train one model together, all of them calling this with the same arguments, callbacks aside.
+        The ranks that train one model together. All of them call this with the same arguments, callbacks aside.
     **settings
         Fields of the config that differ from it.
 
