@@ -217,11 +217,14 @@ class TestTheReadme:
         named = {number for numbers, _ in rows for number in numbers.split(", ")}
         assert named == set(found) == {f"F{k}" for k in range(1, 8)} | {f"B{k}" for k in range(1, 12)}
 
-    def test_its_python_trains_evaluates_saves_loads_and_predicts(self, backend, capsys, tmp_path, monkeypatch):
+    @pytest.mark.parametrize(
+        "spec", ["numpy", *(pytest.param(spec, marks=pytest.mark.needs(spec)) for spec in ("torch", "jax", "cupy"))]
+    )
+    def test_its_python_trains_evaluates_saves_loads_and_predicts(self, spec, capsys, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         (example,) = re.findall("## In Python\n\n```python\n(.*?)```", self.README, re.S)
         assert example.count("\n") <= 10
-        exec(example.replace('"numpy"', repr(backend.spec)).replace('"auto"', repr(backend.spec)), {})
+        exec(example.replace('"numpy"', repr(spec)).replace('"auto"', repr(spec)), {})
         assert float(re.search(r"accuracy=(0\.\d+)", capsys.readouterr().out)[1]) > 0.95
 
     @pytest.mark.slow

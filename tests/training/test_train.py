@@ -162,20 +162,20 @@ class TestModel:
             model.evaluate((data.test.images, np.array([*"zab"] * 20)))
 
     @pytest.mark.needs("torch")
-    @pytest.mark.parametrize("what", ["model", "estimator"])
-    def test_opens_on_numpy_where_its_library_is_missing(self, tmp_path, what):
-        made = "xpmlp.train(D, backend='torch', hidden=(4,), epochs=1)[0]"
-        if what == "estimator":
-            made = "xpmlp.MLPClassifier((4,), max_iter=1, backend='torch').fit(*D)"
+    def test_opens_on_numpy_where_its_library_is_missing(self, tmp_path):
+        """So does an estimator."""
         code = f"""
 import pickle, warnings, numpy as np, xpmlp
 warnings.simplefilter("ignore")
 D = np.random.default_rng(0).standard_normal((50, 3)), np.arange(50) % 2
-pickle.dump({made}, open("{tmp_path}/it", "wb"))
+model = xpmlp.train(D, backend="torch", hidden=(4,), epochs=1)[0]
+estimator = xpmlp.MLPClassifier((4,), max_iter=1, backend="torch").fit(*D)
+for name in ("model", "estimator"):
+    pickle.dump(globals()[name], open(f"{tmp_path}/{{name}}", "wb"))
 """
         assert run_python("-c", code).returncode == 0
         code = f"""
-import importlib.abc, pickle, sys, numpy as np
+import importlib.abc, pickle, sys, warnings, numpy as np
 
 class Missing(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
@@ -183,12 +183,15 @@ class Missing(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
 sys.meta_path.insert(0, Missing())
-it = pickle.load(open("{tmp_path}/it", "rb"))
-print(it.predict(np.zeros((2, 3))).shape)
+for name in ("model", "estimator"):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        it = pickle.load(open(f"{tmp_path}/{{name}}", "rb"))
+    print(it.predict(np.zeros((2, 3))).shape, *(warning.message for warning in said))
 """
-        done = run_python("-W", "always", "-c", code)
-        assert done.stdout == "(2,)\n"
-        assert done.stderr.count("opens on NumPy: PyTorch is not installed") == 1
+        line = "(2,) what was on {} opens on NumPy: PyTorch is not installed: pip install 'xpmlp[torch]'"
+        done = run_python("-c", code)
+        assert done.stdout.splitlines() == [line.format(spec) for spec in ("torch:cpu", "torch")], done.stderr
 
 
 def test_a_loader_can_be_iterated(tiny, backend):

@@ -1,7 +1,6 @@
 """What the two estimators have in common: what they are given is checked, fitted, and predicted for."""
 
 import copy
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -26,21 +25,6 @@ from xpmlp.namespaces import Array, array_namespace
 SPARSE = ["csr", "csc"]  # what SciPy's sparse matrices are made, if they are of another kind
 
 
-def constructor_of(theirs: type) -> Callable[..., None]:
-    """Return a constructor that keeps each argument as it is: scikit-learn's arguments, `backend` and `dtype`."""
-    signature = inspect.signature(theirs.__init__)  # type: ignore[misc]
-    more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in ("backend", "dtype")]
-    signature = signature.replace(parameters=[*signature.parameters.values(), *more])
-
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        bound = signature.bind(self, *args, **kwargs)
-        bound.apply_defaults()
-        vars(self).update((name, value) for name, value in bound.arguments.items() if name != "self")
-
-    __init__.__signature__ = signature  # type: ignore[attr-defined]
-    return __init__
-
-
 class Perceptron(BaseEstimator):  # type: ignore[misc]
     """What the classifier and the regressor have in common.
 
@@ -60,6 +44,10 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
     validation_scores_: Any
     _loss_type: type[np.floating[Any]] = np.float64
     """Of the losses that are reported: scikit-learn's, which makes them of the targets' dtype too."""
+
+    def _keep(self, arguments: dict[str, Any]) -> None:
+        """Let every argument of the constructor be an attribute, untouched, as scikit-learn's estimators have it."""
+        self.__dict__.update({name: arguments[name] for name in self._get_param_names()})
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -263,6 +251,9 @@ def _packed(value: Any) -> Any:
     if is_foreign(value):
         backend = backend_of(value)
         return _Packed(backend.to_numpy(value), backend.spec)
+    if isinstance(value, Rates) and value.state:  # the next fit moves it to where it computes
+        value = copy.copy(value)
+        value.state = {name: on_host(vector) for name, vector in value.state.items()}
     return _changed(value, _packed)
 
 

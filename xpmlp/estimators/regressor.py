@@ -8,7 +8,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.metaestimators import available_if
 
 from xpmlp.estimators._sklearn import REGRESSOR_CONSTRAINTS, fit_context
-from xpmlp.estimators.base import Perceptron, constructor_of
+from xpmlp.estimators.base import Perceptron
 from xpmlp.estimators.inputs import Place, check_values, is_foreign, name_of, on_host, place_of
 from xpmlp.estimators.scores import r2
 from xpmlp.namespaces import Array
@@ -41,7 +41,37 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
         "loss": REGRESSOR_CONSTRAINTS["loss"],
     }
 
-    __init__ = constructor_of(_sklearn)
+    def __init__(
+        self,
+        loss: str = "squared_error",
+        hidden_layer_sizes: Any = (100,),
+        activation: str = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: Any = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: int = 10,
+        max_fun: int = 15000,
+        backend: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        self._keep(locals())
 
     @available_if(lambda estimator: estimator._check_solver())
     @fit_context(prefer_skip_nested_validation=True)

@@ -13,7 +13,7 @@ class Work(Protocol):
     """What is trained: where its batches come from, and what is done between steps and between epochs."""
 
     def begin_epoch(self, step: int) -> tuple[Iterator[tuple[Any, Any]], int] | None:
-        """Return an epoch's remaining batches after a step, each with its noise, and its last step; None: all are done."""
+        """Return an epoch's batches after a step, each with its noise, and its last step; None: no epoch is left."""
 
     def scalars(self, step: int) -> Scalars:
         """Return the optimizer's numbers for a step; steps count from 1 over the whole run."""
