@@ -334,7 +334,7 @@ def find_mpiexec() -> str | None:
 
 @pytest.fixture(scope="session")
 def mpiexec() -> str | None:
-    """The command that starts ranks; where there is none, or no mpi4py, tests that ask for it are left out."""
+    """The command that starts ranks; without one, or without mpi4py, tests that ask for it are left out."""
     return find_mpiexec()
 
 

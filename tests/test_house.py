@@ -39,7 +39,7 @@ BELOW = {
     },
     "estimators": {"errors", "namespaces", "math", "backends", "training"},
     "benchmark": {
-        *("errors", "kernels", "math", "backends", "communication", "storage", "data", "training"),
+        *("errors", "kernels", "math", "backends", "storage", "data", "training"),
     },
     "commands": {
         *("errors", "backends", "communication", "storage", "data", "models", "training", "benchmark", "the face"),

@@ -41,6 +41,11 @@ def clipped(x: Array, low: float, high: float) -> Array:
     return xp.minimum(xp.maximum(x, low), high)
 
 
+def float_name(dtype: Any) -> str:
+    """Return a floating dtype's name, whatever the library calls it."""
+    return "float64" if "float64" in str(dtype) else "float32"
+
+
 def library_of(kind: type | None) -> str:
     """Return the name of the package that a type of arrays comes from, such as ``numpy``."""
     root = str(kind.__module__).partition(".")[0]

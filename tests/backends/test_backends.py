@@ -14,7 +14,7 @@ from tests.conftest import SPECS, run_python
 from xpmlp.backends import available_backends, backend_names, backend_of, get_backend
 from xpmlp.backends._driver import Driver
 from xpmlp.backends._numpy import NumpyBackend
-from xpmlp.backends.base import format_bytes, free_host_memory
+from xpmlp.backends.base import _free_a_large_block, computing, format_bytes, free_host_memory
 from xpmlp.backends.probe import probe, probe_all
 from xpmlp.errors import ArrayError, BackendError
 
@@ -352,9 +352,21 @@ print(jax.config.jax_default_matmul_precision)
     @pytest.mark.slow
     def test_memory_is_not_taken_in_advance_unless_the_user_says_so(self, find_backend):
         find_backend("jax")
-        code = "import os, xpmlp; xpmlp.get_backend('jax'); print(os.environ.get('XLA_PYTHON_CLIENT_PREALLOCATE'))"
-        assert run_python("-c", code).stdout.strip() == "false"
-        assert run_python("-c", code, XLA_PYTHON_CLIENT_PREALLOCATE="true").stdout.strip() == "true"
+        name = "XLA_PYTHON_CLIENT_PREALLOCATE"
+        code = """
+import os, jax, xpmlp
+name, devices = "XLA_PYTHON_CLIENT_PREALLOCATE", jax.devices
+def opened(platform=None):
+    print(os.environ.get(name))
+    return devices(platform)
+jax.devices = opened
+xpmlp.get_backend("jax")
+print(os.environ.get(name))
+"""
+        assert run_python("-c", code).stdout.split() == ["false", "None"], "and the environment is as it was"
+        for setting in (name, "XLA_CLIENT_MEM_FRACTION"):
+            said = run_python("-c", code, **{setting: "0.5"}).stdout.split()
+            assert said == ["0.5" if setting == name else "None"] * 2
 
 
 class TestThirdParties:
@@ -444,8 +456,19 @@ def test_free_memory_of_the_host_is_no_more_than_it_has():
     assert free is None or 10**6 < free < 10**15
 
 
+def test_memory_that_is_short_ends_no_computation_before_it_begins(monkeypatch):
+    def short(*arguments):
+        raise MemoryError
+
+    _free_a_large_block.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "empty", short)
+        with computing(get_backend("numpy"), 8):
+            pass
+
+
 class TestFreedMemory:
-    """A step's arrays come from the memory that the step before freed: no page of it is asked for anew."""
+    """A step's arrays come from the memory that the step before freed: no page of it is asked for again."""
 
     CODE = """
 import platform, resource

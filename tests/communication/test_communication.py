@@ -518,6 +518,15 @@ class TestTheCommand:
             ):
                 train(config, data, NumpyBackend(), communicator=ranks)
 
+    @pytest.mark.parametrize("spec", ["cupy:1", "torch:cuda:1", "jax:gpu:1"])
+    def test_ranks_of_one_host_have_a_gpu_each(self, monkeypatch, spec):
+        config = TrainConfig(hidden=(1000,), batch_size=4, epochs=1, kernels="inplace", val_size=0)
+        monkeypatch.setattr(NumpyBackend, "free_memory", lambda self: 1_000_000)
+        monkeypatch.setattr(NumpyBackend, "spec", spec)
+        ranks = Ranks(0, 2)
+        ranks.local_size = 2
+        assert len(train(config, make_dataset(16), NumpyBackend(), communicator=ranks)[1].epochs) == 1
+
     def test_without_a_launcher_there_is_nothing_to_join(self, data, tmp_path):
         done = run_python("-m", "xpmlp", "train", *data, "--out", str(tmp_path / "run"), "--distributed", "mpi")
         assert done.returncode == 2
@@ -942,6 +951,6 @@ def test_a_run_survives_kills_of_a_rank_each_taken_up_by_another_number_of_ranks
 
 
 def last_step(run):
-    """Return the step of a run's last checkpoint, None where there is none."""
+    """Return the step of a run's last checkpoint, None before the first."""
     steps = [int(path.stem.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*.safetensors")]
     return max(steps, default=None)

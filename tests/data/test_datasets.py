@@ -150,7 +150,7 @@ class TestBadInput:
 
 
 class TestWhoseFilesTheyAre:
-    """A published data set is told by the sums of its files' contents."""
+    """A published data set is recognized by the sums of its files' contents."""
 
     @pytest.fixture
     def published(self, idx_folder, monkeypatch):

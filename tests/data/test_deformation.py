@@ -52,6 +52,12 @@ class TestSampling:
             assert np.array_equal(backend.to_numpy(arrays[0]).reshape(images.shape), images), "left as they were"
             assert np.array_equal(backend.to_numpy(arrays[1]), displacements), "left as they were"
 
+    def test_of_no_images_is_none(self, backend, each_way, dtype):
+        images, field = make_images(0, (5, 9)).reshape(0, 45), np.zeros((0, 2, 5, 9), dtype)
+        for _ in each_way():
+            found = backend.to_numpy(sampled(backend.asarray(images), backend.asarray(field), 255))
+            assert (found.dtype, found.shape) == (dtype, (0, 45))
+
     @pytest.mark.long_on_jax
     def test_of_images_with_a_blank_margin_is_also_scipys_without_fading(self, backend, each_way, dtype):
         images = np.pad(make_images(7, (24, 24)), [(0, 0), (2, 2), (2, 2)])

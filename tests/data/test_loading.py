@@ -1,6 +1,5 @@
 """Batches on the device: the same in every way of transfer, in the right order, and with nothing left behind."""
 
-import gc
 import sys
 import threading
 from collections import deque
@@ -119,18 +118,12 @@ class TestReuse:
         loader = DeviceLoader(tiny, find_backend("cupy"), 40, "stream", reuse_buffers=True)
         import cupy
 
-        pool = cupy.get_default_memory_pool()
-        gc.collect()  # or what another test has left may be freed meanwhile, on whatever stream it was
-        gc.disable()
-        try:
-            pool.free_all_blocks()
-            before = pool.free_bytes()  # what lies beside something in use stays
+        pool = cupy.cuda.MemoryPool()  # of its own, where no other test has left anything
+        with cupy.cuda.using_allocator(pool.malloc):
             deque(loader.epoch(np.arange(240)), maxlen=0)
-            assert pool.free_bytes() > before
-            pool.free_all_blocks(stream=cupy.cuda.get_current_stream())
-            assert pool.free_bytes() <= before
-        finally:
-            gc.enable()
+        assert pool.free_bytes() > 0
+        pool.free_all_blocks(stream=cupy.cuda.get_current_stream())
+        assert pool.free_bytes() == 0
 
     @pytest.mark.needs("cupy")
     def test_staging_buffers_are_page_locked_on_cupy(self, find_backend):

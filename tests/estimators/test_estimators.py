@@ -649,6 +649,11 @@ class TestAmongScikitLearnsTools:
             assert back.predict_proba(X).tobytes() == ours.predict_proba(X).tobytes()
             back.partial_fit(X, TARGETS["strings"])
 
+    @pytest.mark.parametrize("spec", ["auto", "numpy"])
+    def test_a_pickle_keeps_the_backends_name(self, spec):
+        ours = MLPClassifier((4,), max_iter=2, backend=spec).fit(X, TARGETS["two classes"])
+        assert pickle.loads(pickle.dumps(ours)).backend == spec
+
 
 def own_checks():
     """Yield scikit-learn's checks, but those of libraries that xpmlp has no backend for, marked by what they need."""

@@ -473,6 +473,13 @@ class TestBadInput:
         with pytest.raises(ArrayError, match="labels are .*float64: expected integers"):
             score(S, backend.asarray(np.zeros(4)))
 
+    def test_no_sample_has_no_mean_loss(self, backend):
+        nothing = backend.asarray(np.zeros((0, 3)))
+        with pytest.raises(ShapeError, match=r"S has shape \(0, 3\): expected at least one sample"):
+            score(nothing, backend.asarray(np.zeros(0, dtype=np.int32)))
+        with pytest.raises(ShapeError, match=r"S has shape \(0, 3\): expected at least one sample"):
+            score(nothing, nothing, "identity")
+
     def test_a_refusal_is_what_python_would_call_it_too(self):
         assert issubclass(ArrayError, TypeError)
         assert issubclass(ShapeError, ValueError)

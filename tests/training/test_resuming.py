@@ -144,7 +144,7 @@ def test_a_run_without_a_checkpoint_begins_again(train, at_home, stop_after, cap
     capsys.readouterr()
     assert resume() == 0
     said = capsys.readouterr().out
-    assert "metrics  run/metrics.jsonl: 1 epoch after the checkpoint is made anew" in said
+    assert "metrics  run/metrics.jsonl: 1 epoch after the checkpoint is made again" in said
     assert "resumed  from the beginning" in said
     assert results(at_home / "run") == results(at_home / "whole")
 

@@ -236,8 +236,8 @@ class TestTakingUpARun:
         ("found", "note"),
         [
             ("12", ""),
-            ("123", "1 epoch after the checkpoint is made anew"),
-            ("1234", "2 epochs after the checkpoint are made anew"),
+            ("123", "1 epoch after the checkpoint is made again"),
+            ("1234", "2 epochs after the checkpoint are made again"),
             ("12t", "its last line was torn; repaired"),
             ("t", "its last line was torn; repaired"),
             ("1", "others than the checkpoint's epochs"),

@@ -179,7 +179,7 @@ def test_a_run_survives_being_killed_at_random_moments(tmp_path, data, whole, mo
 
 
 def last_step(run):
-    """Return the step of a run's last checkpoint, None where there is none."""
+    """Return the step of a run's last checkpoint, None before the first."""
     names = sorted(path.name for path in (run / "checkpoints").glob("step-*"))
     return int(names[-1].removeprefix("step-").removesuffix(".safetensors")) if names else None
 

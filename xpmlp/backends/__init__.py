@@ -7,6 +7,8 @@ import warnings
 from importlib.metadata import entry_points
 from typing import Any, cast
 
+import numpy as np
+
 from xpmlp.backends._driver import ask_driver
 from xpmlp.backends.base import CPU_WAY_OUT, Backend
 from xpmlp.errors import ArrayError, BackendError
@@ -15,6 +17,9 @@ __all__ = ["Backend", "available_backends", "backend_names", "backend_of", "get_
 
 GROUP = "xpmlp.backends"
 """The entry-point group by which other packages add a backend: its name, and a `Backend` subclass."""
+
+GPUS = ("cupy", "torch:cuda", "jax:gpu")
+"""The backends on a GPU, which several ranks of a host take one each of."""
 
 _BUILT_IN = {
     "numpy": "xpmlp.backends._numpy:NumpyBackend",
@@ -29,7 +34,7 @@ _LIBRARIES = {"jaxlib": "jax", "array_api_strict": "array-api-strict"}
 
 
 def get_backend(spec: str = "auto", dtype: str | None = None, precision: str | None = None) -> Backend:
-    """Return the backend that a name stands for. No setting of the process or of the library is changed.
+    """Return the backend that a name stands for. Only a precision changes a setting of the process or library.
 
     Parameters
     ----------
@@ -86,6 +91,19 @@ def backend_of(array: Any) -> Backend:
     raise ArrayError(
         f"a {type(array).__name__} of {root} belongs to no backend: expected an array of {', '.join(backend_names())}"
     )
+
+
+def is_foreign(array: object) -> bool:
+    """Return whether something is an array of another library than NumPy: no data frame, list or sparse matrix."""
+    if not isinstance(array, np.ndarray | np.generic) and hasattr(array, "__dlpack__"):
+        with contextlib.suppress(ArrayError):
+            return backend_of(array) is not None
+    return False
+
+
+def on_host(array: Any) -> Any:
+    """Return another library's array as NumPy's, and what is none as it is."""
+    return backend_of(array).to_numpy(array) if is_foreign(array) else array
 
 
 def own_process(spec: str, dtype: str | None = None) -> None:

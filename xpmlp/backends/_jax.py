@@ -1,9 +1,8 @@
 """JAX, on whatever device it runs."""
 
 import os
-import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
 
 import numpy as np
@@ -11,16 +10,15 @@ import numpy as np
 from xpmlp.backends.base import CPU_WAY_OUT, Backend, Step, free_host_memory
 from xpmlp.errors import ArrayError, BackendError
 
-_MEMORY_SETTINGS = [f"XLA_PYTHON_CLIENT_{name}" for name in ("PREALLOCATE", "MEM_FRACTION", "ALLOCATOR")]
-if "jax" not in sys.modules and not any(setting in os.environ for setting in _MEMORY_SETTINGS):
-    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # else JAX takes three quarters of the GPU's memory
-
 try:
     import jax
 except ImportError:
     raise BackendError(f"JAX is not installed: pip install 'xpmlp[jax]', {CPU_WAY_OUT}") from None
 
 
+_PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"
+_FRACTIONS = "XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"
+_MEMORY_SETTINGS = _PREALLOCATE, *_FRACTIONS, "XLA_PYTHON_CLIENT_ALLOCATOR"
 _SWITCH_ON = 'jax.config.update("jax_enable_x64", True)'
 
 
@@ -40,7 +38,8 @@ class JaxBackend(Backend):
         self.require(dtype)
         platform, _, index = (device or "").partition(":")
         try:
-            self.device = jax.devices(platform or None)[int(index or 0)]
+            with _memory_as_needed():
+                self.device = jax.devices(platform or None)[int(index or 0)]
         except (RuntimeError, ValueError, IndexError) as error:
             raise BackendError(
                 f"jax cannot run on {device!r}: {str(error).splitlines()[0]}; "
@@ -106,3 +105,19 @@ class JaxBackend(Backend):
             "products": f"float32 at {jax.config.jax_default_matmul_precision or 'highest'!r} "
             "(JAX_DEFAULT_MATMUL_PRECISION, NVIDIA_TF32_OVERRIDE)",
         }
+
+
+@contextmanager
+def _memory_as_needed() -> Iterator[None]:
+    """Let JAX, which opens the GPU at its first use, take memory as it needs it, and not three quarters in advance.
+
+    It reads that from the environment as it opens the device. What the user has set there stays.
+    """
+    if any(setting in os.environ for setting in _MEMORY_SETTINGS):
+        yield
+        return
+    os.environ[_PREALLOCATE] = "false"
+    try:
+        yield
+    finally:
+        del os.environ[_PREALLOCATE]

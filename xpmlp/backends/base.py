@@ -5,7 +5,8 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -154,7 +155,7 @@ class Backend(ABC):
         return carry
 
     def use_tf32(self) -> None:
-        """Let products of float32 run in TF32, a precision that some GPUs have; refuse it where there is none."""
+        """Let products of float32 run in TF32, a precision that some GPUs have; refuse it elsewhere."""
         raise BackendError(
             f"{self} has no TF32, a precision of NVIDIA's GPUs since Ampere: leave the precision tf32 out"
         )
@@ -212,7 +213,7 @@ class Copier:
         return np.empty(shape, dtype)
 
     def device_buffer(self, host: np.ndarray) -> Any:
-        """Return a new buffer on the device for what is copied from a staging buffer, None where there is none."""
+        """Return a new buffer on the device for a staging buffer's copies, or None if each makes its own."""
         return None
 
     def copy(self, host: np.ndarray, device: Any, n: int) -> Any:
@@ -294,14 +295,16 @@ def free_host_memory() -> int | None:
         return None
 
 
+@cache
 def _free_a_large_block() -> None:
     """Take memory and give it back untouched, by which glibc's allocator learns to keep blocks up to that size.
 
     It gives a block back to the system as it is freed, unless one as large has been freed before (mallopt(3),
     M_MMAP_THRESHOLD), and the system clears each page that it hands out: half the time of a step of 784-256-128-10.
-    No setting is changed by it.
+    Once a process is enough, and no setting is changed by it.
     """
-    np.empty(31 << 20, np.uint8)  # glibc learns up to 32 MB
+    with suppress(MemoryError):  # what is short of it is found where it is needed
+        np.empty(31 << 20, np.uint8)  # glibc learns up to 32 MB
 
 
 def keep_freed_memory() -> None:

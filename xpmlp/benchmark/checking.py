@@ -121,7 +121,7 @@ def check_round_trip(backend: Backend, dtype: str) -> Measurement:
 
 
 def check_one_pass(backend: Backend, problem: Problem, dtype: str) -> Iterator[Measurement]:
-    """Yield the errors of the logits, the loss, and the gradient by every weight and bias."""
+    """Yield the errors of the logits, the loss, and the gradient with respect to every weight and bias."""
     layout = problem.layout
     expected = _one_pass(layout.unflatten(problem.theta), problem.X, problem.labels)
     with backend.context():

@@ -41,7 +41,7 @@ class Work:
     epochs: int  # over which the rate's cycle goes
     data_dir: str
     n_images: int = 60_000  # of the training set
-    center: float = 0.0  # what is subtracted of all inputs
+    center: float = 0.0  # what is subtracted from all inputs
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -65,7 +65,7 @@ class Work:
 class Contestant(NamedTuple):
     """One library's way to do the work, its files read and its network made."""
 
-    epoch: Callable[[], object]  # trains on every image once, in an order drawn anew; returns when that is done
+    epoch: Callable[[], object]  # trains on every image once, in a newly drawn order; returns when that is done
     test_accuracy: Callable[[], float]  # over the 10,000 test images
     description: dict[str, str]  # the library, its version, and the precision of products
 

@@ -16,7 +16,7 @@ import click
 import threadpoolctl
 
 import xpmlp
-from xpmlp.backends import Backend, get_backend, own_process
+from xpmlp.backends import GPUS, Backend, get_backend, own_process
 from xpmlp.backends._driver import ask_driver
 from xpmlp.commands._progress import Say, TrainingProgress, make_download_progress, make_progress, say, say_nothing
 from xpmlp.commands._recording import FORMAT_VERSION, KEEP, Recorder, Run, Task, blas_threads, draw
@@ -157,7 +157,7 @@ def _equip(task: Task, ranks: Communicator) -> Backend:
         assert first is not None
         return first
     spec = ranks.broadcast(first and (first.name if task.backend == "auto" else task.backend))
-    if spec not in ("cupy", "torch:cuda", "jax:gpu"):
+    if spec not in GPUS:
         return first or get_backend(spec, dtype, precision)
     n, visible = ask_driver().devices, (platform.node(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     sees_its_own = ranks.gather(visible).count(visible) == 1  # as launchers such as Slurm's arrange it

@@ -13,7 +13,7 @@ from xpmlp.errors import CheckpointError, ConfigError
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path())
-@click.option("--out", type=click.Path(), default="comparison.png", show_default=True, help="The picture, made anew.")
+@click.option("--out", type=click.Path(), default="comparison.png", show_default=True, help="The picture; overwritten.")
 @click.option("--plot/--no-plot", default=True, help="Draw the picture. [--plot]")
 def compare(runs: Sequence[str], out: str, plot: bool) -> None:
     """Compare runs: a table of their summaries and of the settings in which they differ, and a graph of their curves.

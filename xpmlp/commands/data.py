@@ -16,7 +16,7 @@ DEFORMATIONS = 9  # drawn of each image
 @click.command()
 @click.argument("dataset", default="auto")
 @click.option("--data-dir", type=click.Path(), help="The only folder to look in. [XPMLP_DATA, then the user's cache]")
-@click.option("--out", type=click.Path(), default="samples.png", show_default=True, help="The picture, made anew.")
+@click.option("--out", type=click.Path(), default="samples.png", show_default=True, help="The picture; overwritten.")
 @click.option("--deform", type=float, default=0.0, help="Also draw deformed.png: images as training deforms them. [0]")
 def data(dataset: str, data_dir: str | None, out: str, deform: float) -> None:
     """Show a data set: mnist, fashion-mnist, digits, idx:FOLDER or auto.

@@ -16,8 +16,7 @@ def widths(context: click.Context, parameter: click.Parameter, value: str) -> tu
     try:
         return tuple(int(width) for width in value.split(","))
     except ValueError:
-        example = parameter.default if isinstance(parameter.default, str) else "1,2,4"
-        problem = f"{value!r} is not whole numbers with commas between them, such as {example}"
+        problem = f"{value!r} is not whole numbers with commas between them, such as {parameter.default}"
         raise click.BadParameter(problem) from None
 
 

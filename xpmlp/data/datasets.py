@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from xpmlp.backends import backend_of
+from xpmlp.backends import on_host
 from xpmlp.data import idx
 from xpmlp.data.download import Progress, download
 from xpmlp.data.sources import FILES, SOURCES
@@ -116,12 +116,6 @@ class Dataset:
         """The SHA-256 of all that a training run sees of it, in hexadecimal."""
         labels = idx.sum_of_contents(self.labels.astype(np.int32))
         return hashlib.sha256(f"{self.images_sum} {labels} {self.max_value} {self.class_names}".encode()).hexdigest()
-
-
-def on_host(array: Any) -> Any:
-    """Return another library's array as NumPy's, and what is none as it is."""
-    is_foreign = hasattr(array, "__dlpack__") and not isinstance(array, np.ndarray | np.generic)
-    return backend_of(array).to_numpy(array) if is_foreign else array
 
 
 @dataclass(frozen=True)
@@ -262,7 +256,7 @@ def _is_published(name: str, file: str, path: Path, sum_: str) -> bool:
     for owner, source in SOURCES.items():
         for sums in (source.zipped, source.contents):
             published.update({known: (owner, kind) for kind, known in sums.items()})
-    found = published.get(sum_)  # of the contents: a file may have been compressed anew
+    found = published.get(sum_)  # of the contents: a file may have been recompressed
     if found is None and path.suffix == ".gz":  # of Fashion-MNIST only the compressed files' sums are known
         found = published.get(hashlib.sha256(path.read_bytes()).hexdigest())
     if found not in (None, (name, file)):

@@ -1,4 +1,4 @@
-"""Images deformed anew in every epoch: turned, scaled, sheared, shifted, and bent by a smooth random field.
+"""Images deformed differently in every epoch: turned, scaled, sheared, shifted, and bent by a smooth random field.
 
 The network then never sees the same image twice. (Simard, Steinkraus & Platt 2003, "Best Practices for Convolutional
 Neural Networks Applied to Visual Document Analysis"; Cireşan, Meier, Gambardella & Schmidhuber 2010, "Deep Big Simple

@@ -51,7 +51,7 @@ def _answers(mirrors: tuple[str, ...], file: str) -> Iterator[tuple[str, str | N
         except (requests.RequestException, OSError, ValueError) as error:
             answers.put((mirror, _in_short(error)))
 
-    # A client's time limit counts for each address anew and not for resolving names: a thread that hangs stays behind.
+    # A client's time limit starts again at each address, and none is kept while a name is resolved: hence threads.
     for mirror in mirrors:
         threading.Thread(target=ask, args=[mirror], daemon=True).start()
     deadline = time.monotonic() + ANSWER_WITHIN

@@ -46,7 +46,7 @@ def read(path: str | os.PathLike[str]) -> np.ndarray:
                     return _parse(cast(IO[bytes], file), name, length * _MOST_INFLATION, exact=False)
             return _parse(raw, name, length, exact=True)
     except _DAMAGED as error:
-        raise DataError(f"{name}: damaged gzip data ({error}): get the file anew") from None
+        raise DataError(f"{name}: damaged gzip data ({error}): get the file again") from None
     except OSError as error:
         raise DataError(f"{name}: {error.strerror or error}") from None
 
@@ -59,13 +59,13 @@ def _parse(file: IO[bytes], name: str, most: int, *, exact: bool) -> np.ndarray:
     dtype, n_axes = np.dtype(_TYPES[magic[2]]), magic[3]
     lengths = file.read(4 * n_axes)
     if len(lengths) < 4 * n_axes:
-        raise DataError(f"{name}: ends within its header of {n_axes} axes: get the file anew")
+        raise DataError(f"{name}: ends within its header of {n_axes} axes: get the file again")
     shape = struct.unpack(f">{n_axes}I", lengths)
     header, promised = 4 + 4 * n_axes, math.prod(shape) * dtype.itemsize
     size_of = f"its header promises {promised:,} bytes ({' × '.join(map(str, shape)) or 'one element'}, {dtype.name})"
     # Nothing is allocated on the word of a header that the file's length contradicts.
     if header + promised > most or (exact and header + promised < most):
-        raise DataError(f"{name}: {size_of}, the file's length is for {most - header:,}: get the file anew")
+        raise DataError(f"{name}: {size_of}, the file's length is for {most - header:,}: get the file again")
     contents = bytearray()  # which grows with what has come: a zipped stream may hold less than it promises
     while len(contents) <= promised:  # one byte more than promised, to see that there is none, and the sum at the end
         chunk = file.read(min(_CHUNK, promised + 1 - len(contents)))
@@ -74,7 +74,7 @@ def _parse(file: IO[bytes], name: str, most: int, *, exact: bool) -> np.ndarray:
         contents += chunk
     if len(contents) != promised:
         found = "more follow" if len(contents) > promised else f"{len(contents):,} are there"
-        raise DataError(f"{name}: {size_of}, {found}: get the file anew")
+        raise DataError(f"{name}: {size_of}, {found}: get the file again")
     array = np.frombuffer(contents, dtype)
     if not dtype.isnative:
         array = array.byteswap(inplace=True).view(dtype.newbyteorder("="))

@@ -1,4 +1,4 @@
-"""What is drawn anew for every training step: how images are deformed, which units are left out."""
+"""What is drawn for every training step: how images are deformed, which units are left out."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple

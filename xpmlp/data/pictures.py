@@ -60,7 +60,7 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
         raise DataError(f"{name}: too many pixels: {fewer}") from None
     except Exception as error:  # a damaged file can make Pillow's decoders raise nearly anything
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{name}: damaged picture ({reason}): get the file anew") from None
+        raise DataError(f"{name}: damaged picture ({reason}): get the file again") from None
 
 
 def normalise(picture: np.ndarray, image_shape: tuple[int, int], max_value: int = 255) -> np.ndarray:

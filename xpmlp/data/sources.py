@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-"""The names of MNIST's four files, which Fashion-MNIST bears too, each alone or with ``.gz``."""
+"""The names of MNIST's four files, which Fashion-MNIST has too, each alone or with ``.gz``."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Source:
     mirrors: tuple[str, ...]  # the folders that hold its files, as URLs that end in a slash
     zipped: Mapping[str, str]  # the SHA-256 of each file as distributed, by its name without ``.gz``
     contents: Mapping[str, str] = field(default_factory=dict)
-    """The SHA-256 of each file's contents, where they are known: a file may have been compressed anew."""
+    """The SHA-256 of each file's contents, where they are known: a file may have been recompressed."""
 
 
 def _by_file(*sums: str) -> dict[str, str]:

@@ -11,16 +11,16 @@ from sklearn.base import BaseEstimator, is_regressor
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from xpmlp.backends import Backend, backend_of, reopened
+from xpmlp.backends import Backend, backend_of, is_foreign, on_host, reopened
 from xpmlp.backends.base import computing
 from xpmlp.estimators._sklearn import CLASSIFIER_CONSTRAINTS, StrOptions, check_sample_weight, fit_context
 from xpmlp.estimators.fitting import STOCHASTIC, Samples, fit_by_batches, fit_lbfgs
-from xpmlp.estimators.inputs import Place, check_samples, is_foreign, name_of, on_host, place_of, require_length
+from xpmlp.estimators.inputs import Place, check_samples, place_of, require_length
 from xpmlp.estimators.labels import Labels
 from xpmlp.estimators.rates import Rates
 from xpmlp.estimators.scores import infer
 from xpmlp.math.layout import Layout
-from xpmlp.namespaces import Array, array_namespace
+from xpmlp.namespaces import Array, array_namespace, float_name
 
 SPARSE = ["csr", "csc"]  # what SciPy's sparse matrices are made, if they are of another kind
 
@@ -110,7 +110,7 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
 
     def _check_input(self, X: Any, y: Any, sample_weight: Any, place: Place, incremental: bool, reset: bool) -> Samples:
         """Return samples, targets and weights where they are computed with, of one floating dtype but for labels."""
-        dtype = self.dtype or (None if reset else name_of(self.coefs_[0].dtype))
+        dtype = self.dtype or (None if reset else float_name(self.coefs_[0].dtype))
         if place.is_host:
             floats, is_numeric = (np.float64, np.float32), is_regressor(self)
             rules = {"accept_sparse": SPARSE, "multi_output": True, "y_numeric": is_numeric, "dtype": floats}
@@ -136,7 +136,7 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
             bound = np.sqrt(factor / (fan_in + fan_out))
             for arrays, shape in ((self.coefs_, (fan_in, fan_out)), (self.intercepts_, (fan_out,))):
                 drawn = self._random_state.uniform(-bound, bound, shape)
-                drawn = drawn.astype(name_of(dtype), copy=False)
+                drawn = drawn.astype(float_name(dtype), copy=False)
                 arrays.append(drawn if place.is_host else place.device.asarray(drawn, copy=True))
         self._keep_best()
         if self.solver in STOCHASTIC:
@@ -174,7 +174,7 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
             xp, kept = place.xp, self.coefs_[0].dtype
             if place.is_host:
                 X = validate_data(self, X, accept_sparse=SPARSE, reset=False)
-                X = place.samples(X, self.dtype or np.result_type(X.dtype, name_of(kept)))
+                X = place.samples(X, self.dtype or np.result_type(X.dtype, float_name(kept)))
             else:
                 X = check_samples(self, X, "none needed", xp, None, reset=False)
                 X = xp.astype(X, getattr(xp, self.dtype) if self.dtype else xp.result_type(X.dtype, kept), copy=False)
@@ -192,7 +192,7 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         reopen, spec = cache(reopened), state.get("backend")
-        if spec is not None and "coefs_" in state and reopen(spec).name != spec.partition(":")[0]:
+        if "coefs_" in state and spec not in (None, "auto") and reopen(spec).name == "numpy":  # which auto finds itself
             state = {**state, "backend": "numpy"}
         super().__setstate__({name: _unpacked(value, reopen) for name, value in state.items()})
 

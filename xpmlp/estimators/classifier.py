@@ -9,9 +9,10 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 
+from xpmlp.backends import is_foreign, on_host
 from xpmlp.estimators._sklearn import fit_context
 from xpmlp.estimators.base import Perceptron
-from xpmlp.estimators.inputs import Place, is_foreign, on_host, place_of, require_length
+from xpmlp.estimators.inputs import Place, place_of, require_length
 from xpmlp.estimators.labels import Labels
 from xpmlp.estimators.scores import mean_of_hits
 from xpmlp.namespaces import Array, array_namespace

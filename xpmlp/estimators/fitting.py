@@ -11,12 +11,12 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import gen_batches, shuffle
 
 from xpmlp.estimators._sklearn import check_optimize_result
-from xpmlp.estimators.inputs import Place, SparseSamples, name_of, widest_float
+from xpmlp.estimators.inputs import Place, SparseSamples, widest_float
 from xpmlp.estimators.rates import Rates
 from xpmlp.estimators.scores import infer
 from xpmlp.math.layout import Layout
 from xpmlp.math.optimizers import Scalars, State
-from xpmlp.namespaces import Array
+from xpmlp.namespaces import Array, float_name
 from xpmlp.training.distributed import SingleProcess
 from xpmlp.training.interrupts import first_interrupt
 from xpmlp.training.loop import Loop
@@ -75,7 +75,7 @@ class _Fit:
         self.e, self.layout, self.data, self.held_out, self.place = e, layout, data, held_out, place
         self.epochs, self.is_over = epochs, False
         n = data[0].shape[0]
-        self.dtype, self.rows = name_of(data[0].dtype), np.arange(n, dtype=int)
+        self.dtype, self.rows = float_name(data[0].dtype), np.arange(n, dtype=int)
         self.parts = list(gen_batches(n, _batch_size(e, n)))
 
     def first(self) -> Carry:
@@ -209,7 +209,7 @@ def fit_lbfgs(e: "Perceptron", layout: Layout, data: Samples, place: Place) -> N
     """Fit an estimator with SciPy's L-BFGS-B: at each evaluation the parameters come to the device from the host."""
     from scipy import optimize
 
-    device, dtype = place.device, name_of(data[0].dtype)
+    device, dtype = place.device, float_name(data[0].dtype)
     objective = SampleObjective(layout, e.activation, e.out_activation_, float(e.alpha))
     evaluate = compiled_gradient(device, objective)
 
@@ -222,5 +222,5 @@ def fit_lbfgs(e: "Perceptron", layout: Layout, data: Samples, place: Place) -> N
     found = optimize.minimize(loss_and_gradient, start, method="L-BFGS-B", jac=True, options=options)
     e.n_iter_ = check_optimize_result("lbfgs", found, e.max_iter)
     e.loss_ = e._loss_type(found.fun)
-    kept = e.dtype or name_of(widest_float(place.xp))
+    kept = e.dtype or float_name(widest_float(place.xp))
     e._set_parameters(layout, device.asarray(found.x.astype(kept), copy=True), place)

@@ -5,7 +5,6 @@ For arrays of other libraries the same conditions are looked at on their device,
 its array API dispatch is switched on.
 """
 
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,9 +12,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import validate_data
 
-from xpmlp.backends import backend_of, get_backend
+from xpmlp.backends import backend_of, get_backend, is_foreign, on_host
 from xpmlp.backends.base import Backend
-from xpmlp.errors import ArrayError
 from xpmlp.namespaces import Array
 
 _BACKENDS: dict[str, Backend] = {}  # one backend a library and device, so that what was compiled for it is found again
@@ -96,19 +94,6 @@ class Place:
     def host(self, array: Array) -> np.ndarray:
         """Return a result on the host; NumPy's own as it is."""
         return array if isinstance(array, np.ndarray) else self.device.to_numpy(array)
-
-
-def is_foreign(array: object) -> bool:
-    """Return whether something is an array of another library than NumPy: no data frame, list or sparse matrix."""
-    if not isinstance(array, np.ndarray | np.generic) and hasattr(array, "__dlpack__"):
-        with suppress(ArrayError):
-            return backend_of(array) is not None
-    return False
-
-
-def on_host(array: Any) -> Any:
-    """Return another library's array as NumPy's, and what is none as it is."""
-    return backend_of(array).to_numpy(array) if is_foreign(array) else array
 
 
 def place_of(X: Any, spec: str | None, dtype: str | None = None) -> Place:
@@ -209,8 +194,3 @@ def widest_float(xp: Any) -> Any:
     """Return float64, or float32 where the library has no other (JAX without its 64-bit types)."""
     kinds = xp.__array_namespace_info__().dtypes(kind="real floating")
     return kinds.get("float64", kinds["float32"])
-
-
-def name_of(dtype: Any) -> str:
-    """Return a floating dtype's name, whatever the library calls it."""
-    return "float64" if "float64" in str(dtype) else "float32"

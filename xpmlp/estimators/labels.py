@@ -6,7 +6,8 @@ import numpy as np
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.multiclass import type_of_target, unique_labels
 
-from xpmlp.estimators.inputs import on_host, require_finite
+from xpmlp.backends import on_host
+from xpmlp.estimators.inputs import require_finite
 from xpmlp.namespaces import Array, array_namespace
 
 MULTILABEL = "multilabel-indicator"

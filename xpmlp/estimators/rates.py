@@ -6,8 +6,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from xpmlp.backends import on_host
 from xpmlp.estimators._sklearn import AdamOptimizer, SGDOptimizer
-from xpmlp.estimators.inputs import on_host
 from xpmlp.math.layout import Layout
 from xpmlp.math.optimizers import Optimizer, Scalars, State, adam, sgd
 

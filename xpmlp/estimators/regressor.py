@@ -7,11 +7,12 @@ import sklearn.neural_network
 from sklearn.base import RegressorMixin
 from sklearn.utils.metaestimators import available_if
 
+from xpmlp.backends import is_foreign, on_host
 from xpmlp.estimators._sklearn import REGRESSOR_CONSTRAINTS, fit_context
 from xpmlp.estimators.base import Perceptron
-from xpmlp.estimators.inputs import Place, check_values, is_foreign, name_of, on_host, place_of
+from xpmlp.estimators.inputs import Place, check_values, place_of
 from xpmlp.estimators.scores import r2
-from xpmlp.namespaces import Array
+from xpmlp.namespaces import Array, float_name
 
 
 class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
@@ -110,7 +111,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
             if y.dtype.kind not in "biuf":
                 mend = "Convert your data to numeric values explicitly instead."
                 raise ValueError(f"dtype='numeric' is not compatible with arrays of bytes/strings. {mend}")
-            dtype = name_of(X.dtype)
+            dtype = float_name(X.dtype)
             self._loss_type = np.result_type(dtype, y.dtype).type
             y = y.astype(dtype, copy=False)
         return check_values(place.to_device(y), place.xp, X, type(self).__name__)

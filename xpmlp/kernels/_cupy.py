@@ -215,7 +215,7 @@ _THREADS = 256
 """Of a block. Of the softmax's, a warp, which takes a row, has 32."""
 
 _MOST_BLOCKS = 512
-"""So many of the softmax, then each takes more rows. A constant, not the GPU's size, which would order sums anew."""
+"""So many of the softmax, then each takes more rows. A constant: the GPU's size would change the order of sums."""
 
 
 def new_gradient(theta: Any) -> Any:
@@ -228,17 +228,17 @@ def sampled(images: Any, displacements: Any, max_value: int) -> Any:
     n, _, height, width = displacements.shape
     X = cupy.empty(images.shape, displacements.dtype)
     numbers = np.int32(n), np.int32(height), np.int32(width), X.dtype.type(1 / max_value)
-    n_blocks = min(-(-X.size // _THREADS), 2**20)
+    n_blocks = max(1, min(-(-X.size // _THREADS), 2**20))  # of none too: CUDA refuses a launch of no blocks
     _sampled[X.dtype.name]((n_blocks,), (_THREADS,), (images, displacements, X, *numbers))
     return X
 
 
-def product(A: Any, B: Any, place: Any) -> Any:
-    return A @ B if place is None else cupy.matmul(A, B, out=place)  # cuBLAS transposes without a copy
+def product(A: Any, B: Any, out: Any) -> Any:
+    return A @ B if out is None else cupy.matmul(A, B, out=out)  # cuBLAS transposes without a copy
 
 
-def column_sums(delta: Any, place: Any) -> Any:
-    return delta.sum(axis=-2, keepdims=True, out=place)
+def column_sums(delta: Any, out: Any) -> Any:
+    return delta.sum(axis=-2, keepdims=True, out=out)
 
 
 def cross_entropy(S: Any, labels: Any) -> tuple[Any, Any, Any]:

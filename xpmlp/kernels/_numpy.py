@@ -142,15 +142,15 @@ def new_gradient(theta: np.ndarray) -> np.ndarray:
     return np.empty_like(theta)
 
 
-def product(A: Any, B: np.ndarray, place: np.ndarray | None) -> Any:
-    if place is None:
+def product(A: Any, B: np.ndarray, out: np.ndarray | None) -> Any:
+    if out is None:
         return A @ B
     if isinstance(A, np.ndarray):
-        return np.matmul(A, B, out=place)
-    place[...] = A @ B  # SciPy's sparse matrices have no out=
-    return place
+        return np.matmul(A, B, out=out)
+    out[...] = A @ B  # SciPy's sparse matrices have no out=
+    return out
 
 
-def column_sums(delta: np.ndarray, place: np.ndarray | None) -> np.ndarray:
-    sums: np.ndarray = np.add.reduce(delta, axis=-2, keepdims=True, out=place)
+def column_sums(delta: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    sums: np.ndarray = np.add.reduce(delta, axis=-2, keepdims=True, out=out)
     return sums

@@ -9,12 +9,12 @@ def new_gradient(theta: Any) -> Any:
     return torch.empty_like(theta)
 
 
-def product(A: Any, B: Any, place: Any) -> Any:
-    return A @ B if place is None else torch.matmul(A, B, out=place)
+def product(A: Any, B: Any, out: Any) -> Any:
+    return A @ B if out is None else torch.matmul(A, B, out=out)
 
 
-def column_sums(delta: Any, place: Any) -> Any:
-    return torch.sum(delta, dim=-2, keepdim=True, out=place)
+def column_sums(delta: Any, out: Any) -> Any:
+    return torch.sum(delta, dim=-2, keepdim=True, out=out)
 
 
 def bias_relu(Z: Any, b: Any) -> Any:

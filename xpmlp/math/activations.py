@@ -19,7 +19,8 @@ class Activation(NamedTuple):
     and f(Z), masked. Where the derivative is a function of f(Z) alone, as it is of all here, Z is overwritten by it,
     and both are f(Z)."""
     times_derivative: Callable[[Array, Array, Array, Array | None], Array]
-    """From these two, the loss's gradient by f(Z), which may be overwritten, and the mask, to the gradient by Z."""
+    """From these two, the loss's gradient with respect to f(Z), which may be overwritten, and the mask, to its gradient
+    with respect to Z."""
 
 
 def _of_its_value(name: str, function: Any, backward: Any) -> Activation:
@@ -63,7 +64,8 @@ class Head(NamedTuple):
     losses: Callable[[Any, Array, Array], Array]
     """From the namespace, S and the targets T to the loss of each sample and output, (…, n, c)."""
     delta: Callable[[Array, Array], Array] = lambda P, T: P - T
-    """From P, which is handed over, and T to the gradient by S of the summed losses; of a canonical link P − T."""
+    """From P, which is handed over, and T to the gradient of the summed losses with respect to S: P − T if the
+    link is canonical."""
     reported: Callable[[Any, Array, Array], Array] | None = None
     """From the namespace, S and T to the loss of each sample that scikit-learn reports, (…, n); None: the sum of the
     same."""

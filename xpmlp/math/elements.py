@@ -19,7 +19,7 @@ def scaled(xp: Any, images: Array, *, share: Scalar, dtype: Any) -> Array:
     return xp.astype(images, dtype) * share
 
 
-# --- activations: A = f(Z + b), and the loss's gradient by Z, of A and that by A ------------------------------------
+# --- activations: A = f(Z + b), and the gradient with respect to Z, from A and that with respect to A ---------------
 
 
 @elements("Z")

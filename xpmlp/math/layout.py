@@ -169,7 +169,7 @@ def new_gradient(theta: Array) -> Array | None:
 def gradient_vector(
     layout: Layout, theta: Array, compute: Callable[[Sequence[Layer] | None], Iterable[Layer]]
 ) -> Array:
-    """Return the gradient by theta as one new vector, of the layers' gradients that `compute` returns.
+    """Return the gradient with respect to theta as one new vector, of the layers' gradients that `compute` returns.
 
     Where the library's arrays can be written, `compute` is given the vector's parts to write them into, which saves
     the copies; else None.

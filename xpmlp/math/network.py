@@ -52,7 +52,7 @@ def forward(
 
 
 def score(S: Array, T: Array, head: str = "softmax") -> tuple[Array, Array, Array | None]:
-    """Return the gradient by S, the mean loss, and how many rows of logits are greatest at their label, 0-d of int32.
+    """Return the gradient with respect to S, the mean loss, and how many rows are greatest at their label (0-d, int32).
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def score(S: Array, T: Array, head: str = "softmax") -> tuple[Array, Array, Arra
     Raises
     ------
     ArrayError, ShapeError
-        If T is of another library than S, or its dtype or shape is none of these.
+        If T is of another library than S, or its dtype or shape is none of these, or there is no sample.
     """
     xp = array_namespace(S=S, T=T)
     _require_targets(xp, S, T, head)
@@ -100,14 +100,14 @@ def backward(
     masks: Sequence[Array] | None = None,
     into: Sequence[Layer] | None = None,
 ) -> tuple[Layer, ...]:
-    """Return the loss's gradient by every weight and bias, (dW, db) for each layer.
+    """Return the loss's gradient with respect to every weight and bias, (dW, db) for each layer.
 
     Parameters
     ----------
     layers, trail, activation, masks
         What `forward` was given, and the list that it returned, whose arrays may be overwritten.
     delta : array, shape (…, n, c)
-        The gradient by S, which `score` returned.
+        The gradient with respect to S, which `score` returned.
     into : sequence of (array, array) or None
         Where to write the gradients, for a library whose arrays can be written.
     """
@@ -147,6 +147,8 @@ def _require_samples(X: Array, layers: Sequence[Layer]) -> None:
 
 def _require_targets(xp: Any, S: Array, T: Array, head: str) -> None:
     is_labels = head == "softmax"
+    if S.shape[-2] == 0:
+        raise ShapeError(f"S has shape {tuple(S.shape)}: expected at least one sample: the loss is a mean")
     if is_labels and not xp.isdtype(T.dtype, "integral"):
         raise ArrayError(f"labels are {T.dtype}: expected integers, each sample's class")
     expected = S.shape[:-1] if is_labels else S.shape

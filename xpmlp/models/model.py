@@ -15,7 +15,7 @@ from xpmlp.errors import ArrayError, CheckpointError, ConfigError, DataError, Sh
 from xpmlp.math.activations import softmax
 from xpmlp.math.layout import Layer, Layout
 from xpmlp.math.network import forward, score
-from xpmlp.namespaces import Array, array_namespace
+from xpmlp.namespaces import Array, array_namespace, float_name
 from xpmlp.storage import tensors
 from xpmlp.storage.files import StrPath
 
@@ -228,7 +228,7 @@ class Model:
         rows, parts = xp.reshape(images, (n, n_pixels)), []
         with computing(self.backend, batch_size):
             layers, share = self.layers, 1 / self.max_value if is_bytes else 1.0
-            dtype = images.dtype if is_bytes else "float64" if "float64" in str(self.theta.dtype) else "float32"
+            dtype = images.dtype if is_bytes else float_name(self.theta.dtype)
             for first in range(0, max(1, n), batch_size):
                 batch = rows[first : min(first + batch_size, n), :]
                 if is_host:

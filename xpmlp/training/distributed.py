@@ -16,7 +16,7 @@ from xpmlp.data.noise import Noise
 from xpmlp.errors import CommunicationError, ConfigError
 from xpmlp.math.layout import join
 from xpmlp.math.optimizers import Optimizer, Scalars, State, sgd
-from xpmlp.namespaces import Array, array_namespace
+from xpmlp.namespaces import Array, array_namespace, float_name
 from xpmlp.training.config import TrainConfig, resolved
 from xpmlp.training.objectives import Objective
 from xpmlp.training.records import Checkpoint
@@ -105,7 +105,7 @@ class Synchronous(Strategy):
         """Make the step; all ranks call it, those that have no row of the batch too."""
         wish = self._group.wish()
         if part.batch is None:
-            vector = np.zeros(theta.shape[0] + TAIL, _dtype_of(theta))
+            vector = np.zeros(theta.shape[0] + TAIL, float_name(theta.dtype))
             vector[-1] = wish
             vector = self._group.backend.asarray(vector)
         else:
@@ -135,7 +135,7 @@ class LocalSGD(Strategy):
     def __init__(self, group: Group, step: Step, interval: int, theta: Array) -> None:
         self._group, self._own_step, self._interval = group, step, interval
         self._start = group.backend.namespace.asarray(theta, copy=True)  # the steps change theta itself
-        self._own = zero_totals(group.backend, _dtype_of(theta))
+        self._own = zero_totals(group.backend, float_name(theta.dtype))
 
     def step(
         self, theta: Array, state: State, totals: Totals, part: "Part", scalars: Scalars, noise: Noise | None = None
@@ -171,12 +171,8 @@ class LocalSGD(Strategy):
         velocity = {"velocity": state[_OUTER_VELOCITY]}
         theta, velocity = _OUTER.update(self._start, velocity, towards, {"learning_rate": _OUTER_RATE})
         self._start = xp.asarray(theta, copy=True)
-        self._own, self._steps = zero_totals(self._group.backend, _dtype_of(theta)), 0
+        self._own, self._steps = zero_totals(self._group.backend, float_name(theta.dtype)), 0
         return Carry(theta, {**state, _OUTER_VELOCITY: velocity["velocity"]}, totals)
-
-
-def _dtype_of(theta: Array) -> str:
-    return str(theta.dtype).rpartition(".")[2]
 
 
 def with_outer_velocity(optimizer: Optimizer) -> Optimizer:

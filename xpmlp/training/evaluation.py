@@ -12,7 +12,7 @@ from xpmlp.data.loading import Batch, DeviceLoader, row_dtype
 from xpmlp.errors import BackendError, DataError, TrainingError
 from xpmlp.math.layout import Layout
 from xpmlp.models.model import Evaluation
-from xpmlp.namespaces import Array
+from xpmlp.namespaces import Array, float_name
 from xpmlp.training.steps import Totals, make_evaluation_step, zero_totals
 
 
@@ -53,7 +53,7 @@ def evaluate_rows(
     communicator: Communicator,
 ) -> Evaluation:
     """Return the same of some rows of a loader's images, each rank computing a part of them."""
-    totals = zero_totals(backend, "float64" if "float64" in str(theta.dtype) else "float32")
+    totals = zero_totals(backend, float_name(theta.dtype))
     for batch in loader.batches(rows[part_of(len(rows), communicator)]):
         totals = step(totals, theta, batch)
     found = communicator.gather((float(backend.to_numpy(totals.loss)), int(backend.to_numpy(totals.correct))))

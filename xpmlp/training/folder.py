@@ -133,7 +133,7 @@ class RunFolder:
     def restore_metrics(self, epochs: Iterable[EpochMetrics]) -> str:
         """Let ``metrics.jsonl`` hold the lines of just these epochs, and return what was wrong with it.
 
-        A run that goes on from a checkpoint makes the later ones anew.
+        A run that goes on from a checkpoint makes the later ones again.
         """
         path = self.path / "metrics.jsonl"
         wanted = "".join(map(_line, epochs)).encode()
@@ -146,8 +146,8 @@ class RunFolder:
         if found.startswith(wanted):
             later = len(found[len(wanted) :].splitlines())
             lost = "1 epoch after the checkpoint is" if later == 1 else f"{later} epochs after the checkpoint are"
-            return f"{path}: {lost} made anew"
-        return f"{path}: others than the checkpoint's epochs; written anew from it"
+            return f"{path}: {lost} made again"
+        return f"{path}: others than the checkpoint's epochs; written again from it"
 
     def write_checkpoint(self, checkpoint: Checkpoint, info: ModelInfo, keep: int) -> None:
         """Write a checkpoint, and remove all but the last `keep`; a checkpoint is a model too."""

@@ -15,8 +15,8 @@ from xpmlp.math.network import backward, forward, score
 from xpmlp.namespaces import Array, array_namespace
 
 Objective: TypeAlias = Callable[..., tuple[Array, Array, Array | None, int]]
-"""From theta, a batch and its noise (or None) to the gradient by theta, the batch's mean loss, how many of its samples
-are classified correctly (None: they are not counted), and how many it has."""
+"""From theta, a batch and its noise (or None) to the gradient with respect to theta, the batch's mean loss, how many of
+its samples are classified correctly (None: they are not counted), and how many it has."""
 
 
 @dataclass(frozen=True)

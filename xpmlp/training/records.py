@@ -110,7 +110,7 @@ class Checkpoint:
 
 
 class Callback:
-    """What is told how a run goes on. Each method does nothing here; override those that matter."""
+    """What follows a run. Each method does nothing here; override those that matter."""
 
     def on_begin(self, plan: Plan) -> None:
         """Do something before the first step, when data and parameters are on the device."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from xpmlp.backends import GPUS
 from xpmlp.backends.base import Backend, computing, format_bytes, free_host_memory
 from xpmlp.communication import Communicator, SingleRank, part_of
 from xpmlp.data.datasets import Dataset
@@ -285,7 +286,7 @@ def _require_memory(plan: Plan, backend: Backend, ranks: Communicator) -> None:
     needed = itemsize * (vectors * layout.size + activations)
     drawing = itemsize * 2 * layout.size + 8 * max(fan_in * fan_out for fan_in, fan_out in layout.shapes)
     for where, free, bytes_, share in (
-        (str(backend), backend.free_memory(), needed, 1 if backend.name == "cupy" else sharing),  # a GPU a rank
+        (str(backend), backend.free_memory(), needed, 1 if backend.spec.startswith(GPUS) else sharing),  # a GPU a rank
         ("the host", free_host_memory(), drawing, sharing),  # where the initial weights are drawn, in float64
     ):
         if free is not None and share * bytes_ > free:
