@@ -539,6 +539,7 @@ class TestData:
             (["digits", "--deform", "-1"], "deform -1.0: expected a strength of at least 0 (off), at most 10"),
             (["digits", "--deform", "nan"], "deform nan: expected a strength of at least 0"),
             (["digits", "--out", "."], "--out '.' is no name for a picture"),
+            (["digits", "--deform", "1", "--out", "deformed.png"], "--out deformed.png: --deform draws its own"),
             (["digits", "--out", ""], "--out '' is no name for a picture"),
         ],
     )

@@ -34,6 +34,9 @@ def data(dataset: str, data_dir: str | None, out: str, deform: float) -> None:
 
     if not out or Path(out).is_dir():
         raise ConfigError(f"--out {out!r} is no name for a picture: expected a file, such as samples.png")
+    path = Path(out).with_name("deformed.png")
+    if deform and Path(out) == path:
+        raise ConfigError(f"--out {out}: --deform draws its own picture there; name another file")
     TrainConfig(deform=deform)  # refuses a strength that is none
     loaded = load_dataset(dataset, data_dir, progress=make_download_progress())
     say("data", loaded.name + (f", since {loaded.note}" if loaded.note else ""))
@@ -56,7 +59,6 @@ def data(dataset: str, data_dir: str | None, out: str, deform: float) -> None:
     plot_samples(loaded.train.images, loaded.train.labels, loaded.train.class_names, out, loaded.name)
     say("picture", out)
     if deformed:
-        path = Path(out).with_name("deformed.png")
         title = f"{loaded.name}: an image of each class, and {DEFORMATIONS} deformations with strength {deform:g}"
         plot_samples(*deformed, loaded.train.class_names, path, title)
         say("picture", str(path))
