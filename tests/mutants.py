@@ -34,8 +34,11 @@ MODES = {
     "shuffle": {"CUDA_ON_CPU_ORDER": "shuffle"},
     "two": {"CUDA_ON_CPU_DEVICES": "2"},
     "two-lazy": {"CUDA_ON_CPU_DEVICES": "2", "CUDA_ON_CPU_MODE": "lazy"},
+    "checked-end": {"CUDA_ON_CPU_CHECKED": "end", "CUDA_ON_CPU_ALLOCATOR": "each"},
+    "checked-start": {"CUDA_ON_CPU_CHECKED": "start", "CUDA_ON_CPU_ALLOCATOR": "each"},
+    "reused": {"CUDA_ON_CPU_MODE": "lazy", "CUDA_ON_CPU_ALLOCATOR": "stream"},
 }
-"""Without the device; when it does what is queued; in which order a kernel's threads run; two devices."""
+"""Without the device; when it does what is queued; in which order a kernel's threads run; two devices; memory."""
 
 COPIED = ("xpmlp", "tests", "scripts", "pyproject.toml", "README.md")
 DEVICE = "import cupy; print(cupy.cuda.runtime.getDeviceProperties(0)['name'].decode())"

@@ -1,11 +1,19 @@
 """Work is done on the GPU where the arrays are, whichever GPU is the thread's current one."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import numpy as np
 import pytest
 
-from tests.conftest import make_dataset
+import xpmlp
+from tests.conftest import make_dataset, results
 from xpmlp import DeviceLoader, MLPClassifier, MLPRegressor, Model, TrainConfig
+from xpmlp.backends import get_backend
 from xpmlp.benchmark.checking import check_one_pass, check_training, make_problem
+from xpmlp.commands import main
+from xpmlp.commands._run import Recorder
+from xpmlp.errors import ArrayError, TrainingError
 from xpmlp.math.layout import Layout
 from xpmlp.models.model import ModelInfo
 from xpmlp.training.evaluation import evaluate
@@ -113,6 +121,60 @@ def test_of_training_and_batches(second, transfer):
     for reuse_buffers in (False, True):
         loader = DeviceLoader(data, second, 50, transfer, reuse_buffers=reuse_buffers)
         assert gpus([theta, *loader.epoch(np.arange(120))]) == {1}
+
+
+def test_of_threads_that_train_at_once(second):
+    """Each on its own GPU: what one makes current is not the other's, and both give what they give alone."""
+    data = make_dataset(120)
+    config = TrainConfig(hidden=(6,), epochs=3, batch_size=20, transfer="stream", deform=1.0, dropout=0.2, val_size=0)
+    together = Barrier(2, timeout=60)
+
+    def work(spec):
+        backend = get_backend(spec, "float64")
+        together.wait()
+        theta, _ = train(config, data, backend)
+        return gpus([theta]), backend.to_numpy(theta)
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(work, ("cupy:0", "cupy:1")))
+    expected = second.to_numpy(train(config, data, second)[0])
+    assert [where for where, _ in found] == [{0}, {1}]
+    assert all(np.array_equal(theta, expected) for _, theta in found)
+
+
+def test_of_a_run_that_goes_on_from_its_checkpoint(second, idx_folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    options = ("--backend", "cupy:1", "--dataset", f"idx:{idx_folder}", "--hidden", "6", "--epochs", "2", "--quiet")
+    start = ("train", *options, "--batch-size", "16", "--no-plot", "--optimizer", "adam", "--out")
+    assert main([*start, "whole"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("xpmlp.commands._run.Recorder.on_step", stopped_at_step_20(Recorder.on_step))
+        assert main([*start, "run", "--checkpoint-steps", "5"]) == 2
+    assert main(["train", "--resume", "run", "--quiet"]) == 0
+    assert results(tmp_path / "run") == results(tmp_path / "whole")
+
+
+def stopped_at_step_20(original):
+    def on_step(self, step):
+        original(self, step)
+        if step == 20:
+            raise TrainingError("a crash")
+
+    return on_step
+
+
+def test_of_arrays_on_another_gpu_than_the_model_which_are_refused(second):
+    """No kernel reads another GPU's memory, whatever peers the machine has."""
+    here, there = (backend.asarray(X) for backend in (get_backend("cupy:0", "float64"), second))
+    ours = MLPClassifier(hidden_layer_sizes=(4,), max_iter=1).fit(here, second.asarray(CLASSES))
+    for call in ours.predict, ours.predict_proba, lambda array: ours.partial_fit(array, CLASSES):
+        with pytest.raises(ValueError, match="same device.* of cupy on cuda:0, .* of cupy on cuda:1: move X"):
+            call(there)
+    model, _ = xpmlp.train((here, CLASSES), backend="cupy:0", hidden=(4,), epochs=1, dtype="float64")
+    message = r"images are on cupy on cuda:1, the model is on cupy on cuda:0: move them, or call to\('cupy:1'\)"
+    with pytest.raises(ArrayError, match=message):
+        model.predict(there)
+    assert gpus([model.to("cupy:1").predict(there)]) == {1}
 
 
 def test_of_the_check(second):

@@ -21,6 +21,7 @@ STAND_IN = """
 import ctypes, os, sys
 from types import SimpleNamespace
 import cupy, numpy as np
+from cuda_on_cpu.control import on_host
 from mpi4py import MPI
 import xpmlp.communication._nccl as module
 
@@ -39,7 +40,8 @@ class Communicator:
 
         def add(_):  # in its turn on the stream
             memory = (ctypes.c_char * (n * np.dtype(kind).itemsize)).from_address(source)
-            MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, np.frombuffer(memory, kind))
+            with on_host(source):
+                MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, np.frombuffer(memory, kind))
 
         cupy.cuda.runtime.launchHostFunc(stream, add, 0)
 

@@ -54,6 +54,9 @@ signal.alarm(100)
 for path, descriptor in (os.devnull, 0), (out, 1), (err, 2):
     os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), descriptor)
 os.environ.update(variables)
+if "CUDA_ON_CPU_ALLOCATOR" in variables:
+    from cuda_on_cpu import allocators
+    allocators.use(variables["CUDA_ON_CPU_ALLOCATOR"])
 exec(compile(code, "<script>", "exec"), {"__name__": "__main__"})
 """
 

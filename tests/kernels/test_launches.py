@@ -17,6 +17,15 @@ SMALL = {"hidden": (16, 8), "epochs": 1, "batch_size": 50, "val_size": 0}
 """Of 400 images: 8 steps; the number of launches does not depend on the sizes."""
 
 
+@pytest.fixture(autouse=True)
+def pool():
+    """Allocate from CuPy's pool, which launches nothing."""
+    import cupy
+
+    with cupy.cuda.using_allocator(cupy.get_default_memory_pool().malloc):
+        yield
+
+
 def between(counts):
     """Return what each step has asked for, the first few left out, in which kernels are compiled."""
     from cuda_on_cpu.control import Counts

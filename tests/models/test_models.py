@@ -106,6 +106,8 @@ def test_refuses_images_that_are_none_of_its_own(path, images, find_backend):
     strict = find_backend("array-api-strict")
     with pytest.raises(ArrayError):
         model.predict(strict.asarray(images))
+    with pytest.raises(ArrayError, match=r"images are on .*CPU_DEVICE, the model is on .*device1: move them, or call "):
+        model.to("array-api-strict:device1").predict(strict.asarray(images))
 
 
 def test_a_runs_folder_is_its_model_or_else_its_last_checkpoint(tmp_path, theta):

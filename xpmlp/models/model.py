@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from array_api_compat import device
 
-from xpmlp.backends import get_backend, reopened
+from xpmlp.backends import backend_of, get_backend, reopened
 from xpmlp.backends.base import Backend, computing
 from xpmlp.data.datasets import Dataset, parts_of
 from xpmlp.errors import ArrayError, CheckpointError, ConfigError, DataError, ShapeError
@@ -206,7 +207,7 @@ class Model:
         Raises
         ------
         ArrayError, ShapeError
-            If the images are of another library, neither uint8 nor floats, or of another size.
+            If the images are of another library or on another device, neither uint8 nor floats, or of another size.
         """
         with computing(self.backend, batch_size):
             return softmax(self.logits(images, batch_size))
@@ -217,6 +218,11 @@ class Model:
             raise ConfigError(f"batch size {batch_size}: expected at least 1")
         is_host = isinstance(images, np.ndarray)
         xp = array_namespace(images=images) if is_host else array_namespace(images=images, theta=self.theta)
+        there, here = device(images), device(self.theta)
+        if type(there) is type(here) and there != here:  # of what JAX traces it is not known
+            found = backend_of(images)
+            way_out = f"move them, or call to({found.spec!r}) of the model"
+            raise ArrayError(f"images are on {found}, the model is on {self.backend}: {way_out}")
         is_bytes = images.dtype == xp.uint8
         if not is_bytes and not xp.isdtype(images.dtype, "real floating"):
             expected = f"expected uint8, grey values from 0 to {self.max_value}, or floats"

@@ -45,7 +45,8 @@ template <class... P> int queue(Handle* h, std::function<void()> work, const P*.
     if (!(is_operand(operands) && ...)) return execution_failed;
     auto run = [](void* p) { (*(std::function<void()>*)p)(); return 0; };
     auto drop = [](void* p) { delete (std::function<void()>*)p; };
-    return emu_enqueue(h->stream, emu_library_work, run, new std::function<void()>(std::move(work)), drop) ? execution_failed : success;
+    auto* kept = new std::function<void()>(std::move(work));
+    return emu_enqueue(h->stream, emu_library_work, "cuBLAS", run, kept, drop) ? execution_failed : success;
 }
 
 // A scalar argument: read now where it is the host's, when its turn comes where it is the device's.

@@ -59,10 +59,10 @@ int emu_copy(void* dst, size_t dpitch, const void* src, size_t spitch, size_t wi
         char* middle = staged->data();
         Rows{middle, width, rows.src, spitch, width, height}.copy();
         const Rows rest = {rows.dst, dpitch, middle, width, width, height};
-        enqueue(call, s, {[staged, rest] { return rest.copy(); }, {}});
+        enqueue(call, s, {"a copy", [staged, rest] { return rest.copy(); }, {}});
         return state().error;
     }
-    enqueue(call, s, {[rows] { return rows.copy(); }, {}});
+    enqueue(call, s, {"a copy", [rows] { return rows.copy(); }, {}});
     if (within_host || !to || (wait && !within_device)) {
         ++counts.waits;
         drain(call, s);
@@ -79,7 +79,7 @@ int emu_fill(void* dst, int value, size_t n, void* stream) {
     size_t room = 0;
     if (!find_block(dst, &room) || n > room) return emu_invalid_value;
     ++state().counts.fills;
-    enqueue(call, s, {[=] { memset(dst, value, n); return 0; }, {}});
+    enqueue(call, s, {"a fill", [=] { memset(dst, value, n); return 0; }, {}});
     return state().error;
 }
 

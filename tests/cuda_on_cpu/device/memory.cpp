@@ -1,5 +1,7 @@
 // Memory: blocks of the host's heap, marked as a device's or as pinned. Fresh memory is never zero by chance, and freed
-// memory is overwritten. CUDA_ON_CPU_MEMORY limits each device, in bytes.
+// memory is overwritten. CUDA_ON_CPU_MEMORY limits each device, in bytes. guard.cpp has the devices' memory instead
+// where it is checked.
+#include "guard.h"
 #include "state.h"
 
 #include <cstdlib>
@@ -18,9 +20,10 @@ int allocate(void** p, size_t n, int kind) {
     Device& device = state().devices[size_t(current_device())];
     const size_t limit = state().memory_per_device;
     if (kind == emu_device && (n > limit || device.used + rounded(n) > limit)) return emu_no_memory;
-    void* at = aligned_alloc(512, rounded(n));
+    const bool is_guarded = kind == emu_device && is_checked();
+    void* at = is_guarded ? take_guarded(n, fresh_device) : aligned_alloc(512, rounded(n));
     if (!at) return emu_no_memory;
-    memset(at, kind == emu_device ? fresh_device : fresh_host, rounded(n));
+    if (!is_guarded) memset(at, kind == emu_device ? fresh_device : fresh_host, rounded(n));
     state().blocks[(uintptr_t)at] = {n ? n : 1, kind, current_device(), true};
     if (kind == emu_device) device.used += rounded(n);
     *p = at;
@@ -37,6 +40,10 @@ int release(void* p, int kind) {
     for (int device = 0; device < emu_device_count(); ++device) drain_device(call, device);
     if (!state().blocks.erase((uintptr_t)p)) return emu_invalid_value;  // another thread freed it meanwhile
     if (kind == emu_device) state().devices[size_t(block.device)].used -= rounded(block.size);
+    if (kind == emu_device && is_checked()) {
+        drop_guarded(p);
+        return state().error;
+    }
     memset(p, freed, rounded(block.size));
     asm volatile("" : : "r"(p) : "memory");  // or the compiler leaves out a memset before free
     free(p);

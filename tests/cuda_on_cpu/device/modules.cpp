@@ -1,6 +1,7 @@
 #include "modules.h"
 #include "device.h"
 #include "grid.h"
+#include "guard.h"
 
 #include <atomic>
 #include <cstdio>
@@ -80,6 +81,7 @@ bool is_valid(uint3 grid, uint3 block) {
 const char* fault_of(const void* p) {
     int kind, device;
     if (!p || emu_pointer(p, &kind, &device)) return nullptr;
+    if (is_dropped(p)) return "points into memory that was freed";
     if (kind == emu_unregistered) return "points neither into the device's memory nor into pinned memory";
     if (kind == emu_device && device != emu_get_device()) return "points into another device's memory";
     return nullptr;
@@ -141,6 +143,7 @@ int launch(Function* function, uint3 grid, uint3 block, unsigned dynamic_shared,
             return emu_illegal_address;
         }
     }
-    return emu_enqueue(stream, emu_kernel_work, [](void* p) { return ((Queued*)p)->run(); }, queued.release(),
-                       [](void* p) { delete (Queued*)p; });
+    const std::string name = "kernel " + function->name;
+    return emu_enqueue(stream, emu_kernel_work, name.c_str(), [](void* p) { return ((Queued*)p)->run(); },
+                       queued.release(), [](void* p) { delete (Queued*)p; });
 }

@@ -3,6 +3,7 @@
 //   lazy  when something waits for it, and then no more than is waited for
 //   skew  the default stream is lazy, all others are not: a copy overtakes the work that it should wait for
 //   random  whenever something is queued, some of what any stream has queued, by CUDA_ON_CPU_SEED or emu_interleave
+#include "guard.h"
 #include "state.h"
 
 #include <cstdlib>
@@ -69,7 +70,8 @@ void run_first(Call& call, Stream& stream) {
     stream.queue.pop_front();
     if (op.waits_for && !op.waits_for->done) drain(call, op.waits_for->stream, op.waits_for);
     if (op.work.host) run_host(call, op.work.host);
-    if (op.work.run && !state().error) state().error = op.work.run();
+    if (op.work.run && !state().error)
+        state().error = is_checked() ? run_checked(op.work.name, op.work.run) : op.work.run();
     op.mark->at = milliseconds();
     op.mark->done = true;
     op.mark->stream.reset();
@@ -228,14 +230,14 @@ int emu_synchronize() {
     return state().error;
 }
 
-int emu_enqueue(void* stream, int work, int (*run)(void*), void* context, void (*drop)(void*)) {
+int emu_enqueue(void* stream, int work, const char* name, int (*run)(void*), void* context, void (*drop)(void*)) {
     std::shared_ptr<void> kept(context, drop);
     Call call;
     if (call.error) return call.error;
     const StreamPtr found = find_stream(stream);
     if (!found || found->device != current_device()) return emu_invalid_handle;
     ++(work == emu_kernel_work ? state().counts.kernels : state().counts.library_calls);
-    enqueue(call, found, {[run, kept] { return run(kept.get()); }, nullptr});
+    enqueue(call, found, {name, [run, kept] { return run(kept.get()); }, nullptr});
     return state().error;
 }
 
@@ -244,7 +246,7 @@ int emu_enqueue_host(void* stream, void (*call_back)(void*, int), void* context)
     if (call.error) return call.error;
     const StreamPtr found = find_stream(stream);
     if (!found) return emu_invalid_handle;
-    enqueue(call, found, {nullptr, [call_back, context](bool skip) { call_back(context, skip); }});
+    enqueue(call, found, {"a host function", nullptr, [call_back, context](bool skip) { call_back(context, skip); }});
     return 0;
 }
 

@@ -24,6 +24,7 @@ struct Mark {
 using MarkPtr = std::shared_ptr<Mark>;
 
 struct Work {
+    std::string name;
     std::function<int()> run;  // device work: returns an error or 0
     std::function<void(bool skip)> host;
 };

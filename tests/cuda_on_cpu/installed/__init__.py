@@ -36,7 +36,26 @@ class _Finder:
 
             file = f"lib/runtime{EXTENSION_SUFFIXES[0]}" if name == _RUNTIME else "thrust.py"
             return spec_from_file_location(name, f"{_HERE}/{file}")
+        elif name == "cupy" and os.environ.get("CUDA_ON_CPU_ALLOCATOR"):
+            return _with_allocator(name, path)
         return None
+
+
+def _with_allocator(name, path):
+    from importlib.machinery import PathFinder
+
+    if (spec := PathFinder.find_spec(name, path)) is None:
+        return None
+    execute = spec.loader.exec_module
+
+    def execute_and_set(module):
+        execute(module)
+        from cuda_on_cpu import allocators
+
+        allocators.use(os.environ["CUDA_ON_CPU_ALLOCATOR"])
+
+    spec.loader.exec_module = execute_and_set
+    return spec
 
 
 if os.environ.get("CUDA_ON_CPU", "1") != "0":

@@ -1,5 +1,6 @@
 """What was asked of the emulated devices, and in which order it is done."""
 
+import contextlib
 import ctypes
 import os
 from typing import NamedTuple
@@ -36,6 +37,21 @@ def interleave(seed):
     0: as CUDA_ON_CPU_MODE says.
     """
     _library().emu_interleave(ctypes.c_uint64(seed))
+
+
+@contextlib.contextmanager
+def on_host(*pointers):
+    """Let the host touch the devices' memory that pointers point to, which CUDA_ON_CPU_CHECKED keeps from it."""
+    library, opened = _library(), []
+    try:
+        for pointer in filter(None, pointers):
+            if library.emu_open(ctypes.c_void_p(pointer)):
+                raise ValueError(f"{pointer:#x} points into no memory of a device, or into memory that was freed")
+            opened.append(pointer)
+        yield
+    finally:
+        for pointer in opened:
+            library.emu_close(ctypes.c_void_p(pointer))
 
 
 def _library():
