@@ -322,7 +322,7 @@ MUTANTS = [
         ("a logit read before its label is known", "that of a label that is no class is another array's",
          "_CROSS_ENTROPY",
          "if (0 <= label && label < c) {\n            loss_here += log(total) - (s[label] - most);",
-         "const volatile real own = s[label]; if (0 <= label && label < c) {\n loss_here += log(total) - (own - most);"),
+         "const volatile real own = s[label]; if (0 <= label && label < c) {\n loss_here += log(total) - own + most;"),
         ("a class too many", "a lane reads the logit behind the row, and leaves it out",
          "_CROSS_ENTROPY", "if (leads(s[j], j, most, best)) most = s[j], best = j;",
          "if (leads(s[j], j, most, best)) most = s[j], best = j;\n        (void)*(const volatile real*)(s + c);"),

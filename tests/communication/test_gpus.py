@@ -18,7 +18,7 @@ from xpmlp.commands import main
 pytestmark = pytest.mark.needs("cupy", module="cuda_on_cpu")
 
 STAND_IN = """
-import ctypes, os, sys
+import ctypes, os, sys, time
 from types import SimpleNamespace
 import cupy, numpy as np
 from cuda_on_cpu.control import on_host
@@ -45,6 +45,10 @@ class Communicator:
 
         cupy.cuda.runtime.launchHostFunc(stream, add, 0)
 
+    def check_async_error(self):
+        if module.WATCH_INTERVAL < 1 and self.sums >= 20:
+            raise RuntimeError("NCCL_ERROR_REMOTE_ERROR: a remote process exited or there was a network error")
+
     def destroy(self):
         print("rank", MPI.COMM_WORLD.rank, "on GPU", self.device, "summed", self.sums, "times", flush=True)
 
@@ -66,6 +70,17 @@ def scalars_or_death(self, step):
     return scalars(self, step)
 run._Run.scalars = scalars_or_death
 """
+
+DEAD_LINK = """
+from xpmlp.training import run
+module.WATCH_INTERVAL = 0.1
+scalars = run._Run.scalars
+def scalars_or_silence(self, step):
+    if step == 21 and MPI.COMM_WORLD.rank == 1:
+        time.sleep(LIMIT)
+    return scalars(self, step)
+run._Run.scalars = scalars_or_silence
+""".replace("LIMIT", str(LIMIT))
 
 OPTIONS = ("--hidden", "16,8", "--batch-size", "16", "--epochs", "2", "--dtype", "float64", "--no-plot", "--quiet")
 
@@ -101,8 +116,21 @@ def test_a_rank_that_is_killed_ends_all(launch, mpiexec, idx_folder, tmp_path): 
     done = on_gpus(launch, idx_folder, kill=KILL)
     assert done.returncode != 0
     assert "summed" not in done.stdout
-    again = subprocess.run(
+    assert resumed(tmp_path).returncode == 0
+
+
+def test_a_link_that_is_dead_ends_all(launch, mpiexec, idx_folder, tmp_path):  # noqa: F811
+    """Rank 0 waits in a sum for a rank that never comes, and NCCL says so."""
+    done = on_gpus(launch, idx_folder, "--checkpoint-steps", "5", kill=DEAD_LINK)
+    assert done.returncode != 0
+    assert "xpmlp: NCCL on rank 0 no longer reaches the others (NCCL_ERROR_REMOTE_ERROR: " in done.stderr
+    assert "summed" not in done.stdout
+    assert resumed(tmp_path).returncode == 0
+
+
+def resumed(folder):
+    """Return what comes of the run, gone on by one process."""
+    return subprocess.run(
         [sys.executable, "-m", "xpmlp", "train", "--resume", "two", "--quiet", "--no-plot"],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=LIMIT, check=False,
+        cwd=folder, env=environment(), capture_output=True, text=True, timeout=LIMIT, check=False,
     )  # fmt: skip
-    assert again.returncode == 0, again.stderr

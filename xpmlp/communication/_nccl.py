@@ -3,6 +3,9 @@
 It has never been run: where this was written there was no machine with two GPUs.
 """
 
+import os
+import sys
+import threading
 import warnings
 from typing import Any
 
@@ -14,6 +17,9 @@ from xpmlp.errors import CommunicationError
 with warnings.catch_warnings():  # CuPy's, in many lines, where NCCL is missing; ours is one
     warnings.simplefilter("ignore")
     from cupy.cuda import nccl
+
+WATCH_INTERVAL = 2.0
+"""Seconds between two looks at whether NCCL still reaches all ranks."""
 
 
 class NcclCommunicator(Communicator):
@@ -38,6 +44,9 @@ class NcclCommunicator(Communicator):
             self._ranks = nccl.NcclCommunicator(host.size, identity, host.rank)
         except nccl.NcclError as error:
             raise CommunicationError(f"NCCL cannot join rank {host.rank}: {str(error).splitlines()[0]}") from None
+        self._has_left = threading.Event()
+        self._watch = threading.Thread(target=self._end_where_lost, name="xpmlp-nccl", daemon=True)
+        self._watch.start()
         version = nccl.get_version()
         self.engine = f"NCCL {version // 10000}.{version // 100 % 100}.{version % 100}, {host.engine}"
 
@@ -45,9 +54,29 @@ class NcclCommunicator(Communicator):
         """Queue the sum behind what makes the vector, and return that, which holds the sum for what is queued next."""
         kinds = {"float32": nccl.NCCL_FLOAT32, "float64": nccl.NCCL_FLOAT64}
         pointer, stream = vector.data.ptr, cupy.cuda.get_current_stream().ptr
-        self._ranks.allReduce(pointer, pointer, vector.size, kinds[vector.dtype.name], nccl.NCCL_SUM, stream)
+        try:
+            self._ranks.allReduce(pointer, pointer, vector.size, kinds[vector.dtype.name], nccl.NCCL_SUM, stream)
+        except nccl.NcclError as error:
+            raise CommunicationError(_lost(self.rank, error)) from None
         return vector
 
+    def _end_where_lost(self) -> None:
+        """End this process, and so the launch, once NCCL reports an error: sums that are queued would never end."""
+        while not self._has_left.wait(WATCH_INTERVAL):
+            try:
+                self._ranks.check_async_error()
+            except nccl.NcclError as error:
+                sys.stderr.write(f"xpmlp: {_lost(self.rank, error)}\n")
+                sys.stderr.flush()
+                os._exit(2)  # the main thread waits for the GPU, and MPI may be called by that one alone
+
     def leave(self) -> None:
+        self._has_left.set()
+        self._watch.join()
         self._ranks.destroy()
         self._host.leave()
+
+
+def _lost(rank: int, error: Exception) -> str:
+    problem = str(error).splitlines()[0]
+    return f"NCCL on rank {rank} no longer reaches the others ({problem}): --resume goes on from the last checkpoint"
