@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import tracemalloc
 from collections import deque
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from tests.conftest import make_dataset, run_python
+from xpmlp.backends import get_backend
 from xpmlp.backends.base import Copier
 from xpmlp.data import Dataset, DeviceLoader
 from xpmlp.data.loading import Staging, row_dtype
@@ -168,6 +170,41 @@ class TestAutomaticTransfer:
         assert loader.transfer == "stream"
         streamed = np.concatenate([images for images, _ in loader.epoch(np.arange(240))])
         assert np.array_equal(streamed, tiny.images.reshape(240, -1))
+
+
+LAYOUTS = {
+    "rows": lambda array: array,
+    "columns": np.asfortranarray,
+    "backwards": lambda array: array[::-1].copy()[::-1],
+    "mirrored": lambda array: array[..., ::-1].copy()[..., ::-1],
+    "every second": lambda array: np.repeat(array, 2, axis=0)[::2],
+    "a part of wider ones": lambda array: np.concatenate([array, array], axis=-1)[..., : array.shape[-1]],
+}
+"""The same numbers, otherwise in memory."""
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+class TestAnyMemoryLayout:
+    @pytest.mark.parametrize("transfer", ["resident", "stream"])
+    def test_gives_the_same_batches(self, backend, tiny, layout, transfer):
+        laid_out = Dataset(LAYOUTS[layout](tiny.images), tiny.labels, tiny.class_names, 255, layout)
+        order = np.random.default_rng(0).permutation(240)
+        pairs = zip(*(DeviceLoader(d, backend, 50, transfer).epoch(order) for d in (laid_out, tiny)), strict=True)
+        for (images, _), (expected, _) in pairs:
+            assert np.array_equal(backend.to_numpy(images), backend.to_numpy(expected))
+
+    def test_a_batch_takes_no_more_memory_than_its_own(self, layout, tmp_path):
+        images = LAYOUTS[layout](np.random.default_rng(0).integers(0, 255, (5000, 10, 10)).astype(np.uint8))
+        data = Dataset(images, np.zeros(5000, np.int32))
+        loader = DeviceLoader(data, get_backend("numpy"), 50, "stream", reuse_buffers=True)
+        tracemalloc.start()
+        try:
+            for _ in loader.epoch(np.random.default_rng(0).permutation(5000)):
+                pass
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < images.nbytes / 4
 
 
 class TestFailure:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import SPECS, run_python
+from tests.data.test_loading import LAYOUTS
 from xpmlp.backends import backend_of, get_backend
 from xpmlp.benchmark.checking import relative_error
 from xpmlp.errors import BackendError
@@ -22,7 +23,9 @@ from sklearn.exceptions import ConvergenceWarning  # noqa: E402
 from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
 
 from xpmlp import MLPClassifier, MLPRegressor  # noqa: E402
+from xpmlp.estimators import fitting  # noqa: E402
 from xpmlp.estimators.fitting import _Fit  # noqa: E402
+from xpmlp.estimators.inputs import SparseSamples  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -202,6 +205,46 @@ def xpmlp_module():
     import xpmlp
 
     return xpmlp
+
+
+@pytest.mark.parametrize("is_copied", [True, False])
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_x_in_any_memory_layout_is_gathered_row_by_row(layout, kind, is_copied, monkeypatch):
+    """From one copy, where memory has room for it; else a batch reads its own rows and copies no others."""
+    gathered, gather = [], fitting.gather
+
+    def noted(array, rows):
+        gathered.append(array)
+        return gather(array, rows)
+
+    monkeypatch.setattr(fitting, "gather", noted)
+    if not is_copied:
+        monkeypatch.setattr(fitting, "free_host_memory", lambda: 0)
+    y = TARGETS["four classes" if kind is MLPClassifier else "several values"]
+    found, expected = (
+        kind(hidden_layer_sizes=(9, 5), max_iter=3, random_state=1).fit(LAYOUTS[at](X), LAYOUTS[at](y), WEIGHTS)
+        for at in (layout, "rows")
+    )
+    assert all(np.array_equal(*pair) for pair in zip(arrays(found), arrays(expected), strict=True))
+    if is_copied:
+        assert all(array.flags.c_contiguous for array in gathered)
+
+
+def test_columns_of_a_sparse_x_are_gathered_as_rows(monkeypatch):
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    sparse = scipy_sparse.csc_array(np.where(np.abs(X) > 1, X, 0.0))
+    formats, take = [], SparseSamples.__getitem__
+
+    def noted(self, key):
+        formats.append(self.matrix.format)
+        return take(self, key)
+
+    monkeypatch.setattr(SparseSamples, "__getitem__", noted)
+    y = TARGETS["four classes"]
+    found, expected = (MLPClassifier((9, 5), max_iter=3, random_state=1).fit(X, y) for X in (sparse, sparse.tocsr()))
+    assert set(formats) == {"csr"}
+    assert all(np.array_equal(*pair) for pair in zip(arrays(found), arrays(expected), strict=True))
 
 
 @pytest.mark.parametrize("backend", [spec for spec in SPECS if spec != "numpy"], indirect=True)

@@ -1,5 +1,6 @@
 """Batches on the device: the data set copied there once, or moved batch by batch ahead of use."""
 
+import math
 import mmap
 import queue
 import threading
@@ -69,9 +70,9 @@ class DeviceLoader:
         self.transfer = _choose(dataset, backend) if transfer == "auto" else transfer
         self._backend, self._n = backend, len(dataset)
         self._open: weakref.WeakSet[Generator[Batch]] = weakref.WeakSet()
-        images = dataset.images.reshape(self._n, -1)
+        images = dataset.images
         if self.transfer == "resident":
-            self._images = backend.asarray(images)
+            self._images = backend.asarray(images.reshape(self._n, -1))
             self._labels = backend.asarray(dataset.labels.astype(np.int32))
         else:
             mapping = _mapping(images)
@@ -217,7 +218,8 @@ class Staging:
 
         The device's may come from a pool, out of memory that queued steps still read: the first copy waits for these.
         """
-        images = self.copier.host_buffer((self._batch_size, self._images.shape[1]), self._images.dtype.name)
+        n_pixels = math.prod(self._images.shape[1:])
+        images = self.copier.host_buffer((self._batch_size, n_pixels), self._images.dtype.name)
         labels = self.copier.host_buffer((self._batch_size,), "int32")
         buffers = self.copier.device_buffer(images), self.copier.device_buffer(labels)
         slot = Slot(images, labels, *buffers, copied=self.copier.event(), used=self.copier.event())
@@ -228,7 +230,7 @@ class Staging:
         """Gather rows into a slot that is free, and queue their copy to the device."""
         copier, n = self.copier, len(rows)
         copier.host_waits_for(slot.copied)  # the last copy has left the host's buffers
-        np.take(self._images, rows, axis=0, out=slot.images[:n], mode="clip")  # another mode buffers the whole batch
+        gather(self._images, rows, slot.images[:n].reshape(n, *self._images.shape[1:]))
         slot.labels[:n] = self._labels[rows]
         copier.copying_waits_for(slot.used)  # the last step has left the device's buffers
         slot.batch = (
@@ -247,6 +249,17 @@ class Staging:
     def release(self, slot: Slot) -> None:
         """Take a slot back after all that computes with its batch was queued."""
         self.copier.record_used(slot.used)
+
+
+def gather(array: np.ndarray, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Return rows of an array in any memory layout, in `out` where that is given; it reads those rows alone."""
+    if array.flags.c_contiguous:
+        return array.take(rows, axis=0, out=out, mode="clip")  # another mode buffers the whole batch
+    found = array[rows]  # take would copy the whole array first
+    if out is None:
+        return np.ascontiguousarray(found)
+    out[...] = found
+    return out
 
 
 def read_batch(batch: Batch) -> tuple[Array, Array]:

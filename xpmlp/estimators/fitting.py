@@ -10,6 +10,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import gen_batches, shuffle
 
+from xpmlp.backends.base import free_host_memory
+from xpmlp.data.loading import gather
 from xpmlp.estimators._sklearn import check_optimize_result
 from xpmlp.estimators.inputs import Place, SparseSamples, widest_float
 from xpmlp.estimators.rates import Rates
@@ -46,6 +48,7 @@ def fit_by_batches(e: "Perceptron", layout: Layout, data: Samples, place: Place,
         e.validation_scores_, e.best_validation_score_ = [], -np.inf
     if not e.early_stopping and e.best_loss_ is None:
         e.best_loss_ = np.inf
+    data = _rows_in_one_piece(data)
     objective = SampleObjective(layout, e.activation, e.out_activation_, float(e.alpha))
     e.n_iter_ = 0
     with first_interrupt() as is_interrupted:
@@ -196,13 +199,31 @@ def _split(e: "Perceptron", data: Samples, place: Place) -> tuple[Samples, Sampl
     return _take(xp, data, train), _take(xp, data, held_out)
 
 
+def _rows_in_one_piece(data: Samples) -> Samples:
+    """Return samples on the host row after row in memory, where batches are gathered fast, if a copy fits."""
+    free = free_host_memory()
+
+    def copied(array: Any) -> Any:
+        if isinstance(array, SparseSamples):
+            return array.by_rows()
+        is_scattered = isinstance(array, np.ndarray) and not array.flags.c_contiguous
+        return np.ascontiguousarray(array) if is_scattered and (free is None or array.nbytes < free / 2) else array
+
+    X, T, weights = map(copied, data)
+    return X, T, weights
+
+
+def _take_rows(xp: Any, array: Array, rows: Any) -> Array:
+    return gather(array, rows) if isinstance(array, np.ndarray) else xp.take(array, rows, axis=0)
+
+
 def _take(xp: Any, data: Samples, rows: Any) -> Samples:
     """Return some of the samples, named by a slice or by their numbers."""
     X, T, weights = data
     if isinstance(rows, slice):
         return X[rows, :], T[rows, ...], None if weights is None else weights[rows]
-    X = X[rows, :] if isinstance(X, SparseSamples) else xp.take(X, rows, axis=0)
-    return X, xp.take(T, rows, axis=0), None if weights is None else xp.take(weights, rows, axis=0)
+    X = X[rows, :] if isinstance(X, SparseSamples) else _take_rows(xp, X, rows)
+    return X, _take_rows(xp, T, rows), None if weights is None else _take_rows(xp, weights, rows)
 
 
 def fit_lbfgs(e: "Perceptron", layout: Layout, data: Samples, place: Place) -> None:

@@ -156,6 +156,10 @@ class SparseSamples:
     def __getitem__(self, key: Any) -> "SparseSamples":
         return SparseSamples(self.matrix[key])
 
+    def by_rows(self) -> "SparseSamples":
+        """Return the samples in SciPy's CSR format, whose rows are read fast."""
+        return SparseSamples(self.matrix.tocsr())
+
     def astype(self, dtype: Any, copy: bool = True) -> "SparseSamples":
         """Return the samples in another dtype."""
         return SparseSamples(self.matrix.astype(dtype, copy=copy))
