@@ -53,7 +53,6 @@ class JaxBackend(Backend):
 
     @classmethod
     def own_process(cls, dtype: str | None = None) -> None:
-        super().own_process()
         if dtype == "float64":
             jax.config.update("jax_enable_x64", True)
 

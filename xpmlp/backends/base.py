@@ -121,7 +121,6 @@ class Backend(ABC):
     @classmethod
     def own_process(cls, dtype: str | None = None) -> None:
         """Set for the whole process what computing in a dtype needs; for a program that owns it, such as a command."""
-        keep_freed_memory()
 
     def require(self, dtype: str | None) -> None:
         """Refuse a dtype that the library has not, or not yet.

@@ -17,6 +17,7 @@ import threadpoolctl
 
 import xpmlp
 from xpmlp.backends import GPUS, Backend, get_backend, own_process
+from xpmlp.backends.base import keep_freed_memory
 from xpmlp.backends._driver import ask_driver
 from xpmlp.commands._progress import Say, TrainingProgress, make_download_progress, make_progress, say, say_nothing
 from xpmlp.commands._recording import FORMAT_VERSION, KEEP, Recorder, Run, Task, blas_threads, draw
@@ -184,6 +185,7 @@ def _load(task: Task, ranks: Communicator, progress: Any) -> LoadedData:
 def _carry_out(work: Run, recorder: Recorder | None, began: float, plot: bool, quiet: bool) -> None:
     """Train and test; rank 0, which has the recorder, writes and says what came of it."""
     task, stop, progress = work.task, StopRequest(), make_progress(quiet)
+    keep_freed_memory()  # not before: what reading the data has freed goes back to the system
     with _limited_threads(work), _explaining(recorder, progress):
         with stop.listening():
             theta, history = train_network(
