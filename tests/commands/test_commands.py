@@ -285,7 +285,7 @@ BAD = {
     "a target in percent": (["--target-accuracy", "98"], "expected a fraction above 0, at most 1"),
     "more validation than data": (["--val-size", "240"], "the training set has 240 images"),
     "an unknown transfer": (["--transfer", "fax"], "--transfer 'fax': expected auto, resident or stream"),
-    "no threads": (["--threads", "0"], "0 is not in the range 1<=x<=1024"),
+    "no threads": (["--threads", "0"], "'0': expected a number from 1 to 1024, or auto"),
     "momentum for adam": (["--optimizer", "adam", "--momentum", "0.9"], "momentum and nesterov are for sgd"),
     "a data folder that is none": (["--dataset", "mnist", "--data-dir", "nowhere"], "nowhere is no folder"),
     "auto in a folder without mnist": (["--dataset", "auto", "--data-dir", "."], "mnist is not in the given folder"),

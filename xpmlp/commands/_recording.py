@@ -22,6 +22,7 @@ from xpmlp.training.config import TrainConfig
 from xpmlp.training.drawing import plot_history
 from xpmlp.training.folder import RunFolder, read_json, read_metrics
 from xpmlp.training.records import Callback, Checkpoint, EpochMetrics, History, Plan
+from xpmlp.training.threads import Change
 
 KEEP = 2
 """Checkpoints of a run that are kept, where the user does not say: one is a reserve."""
@@ -59,10 +60,11 @@ class Recorder(Callback):
 
     The folder of a new run is made when that begins; it is called after data and backend where the user has not named
     it. `record` is what ``config.json`` is to hold beside the settings, and all that it holds of an older run; `steps`
-    were made by this process or before it.
+    were made by this process or before it; `tunes_threads` says whether their number is chosen by measurement.
     """
 
     steps = 0
+    tunes_threads = False
     _plan: Plan | None = None
 
     def __init__(self, folder: RunFolder, record: dict[str, Any], tell: Say, *, is_new: bool) -> None:
@@ -109,7 +111,8 @@ class Recorder(Callback):
         self._info = ModelInfo(plan.layout, shape, data.train.max_value, data.train.class_names, data.name)
         settings = {**dataclasses.asdict(plan.config), "hidden": list(plan.config.hidden)}
         # On what the run is computed may be another thing where it goes on.
-        processes = {"threads": blas_threads(), "ranks": ranks.size, "hosts": ranks.hosts, "engine": ranks.engine}
+        threads = "auto" if self.tunes_threads else blas_threads()
+        processes = {"threads": threads, "ranks": ranks.size, "hosts": ranks.hosts, "engine": ranks.engine}
         if not self.is_new:
             note = self.folder.restore_metrics(start.epochs if start else ())
             self.folder.write_json("config.json", {**self.record, **settings, **processes})
@@ -146,6 +149,11 @@ class Recorder(Callback):
     def on_step(self, step: int) -> None:
         """Remember how far the run is."""
         self.steps = step
+
+    def on_threads(self, change: Change) -> None:
+        """Write which number of BLAS threads is taken from now on."""
+        line = {"step": self.steps, "threads": change.threads, "seconds_a_step": change.seconds}
+        self.folder.append("threads.jsonl", {**line, "seconds_a_step_before": change.before})
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
         """Write the epoch's line."""

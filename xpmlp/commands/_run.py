@@ -7,7 +7,7 @@ import platform
 import shlex
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ import threadpoolctl
 
 import xpmlp
 from xpmlp.backends import GPUS, Backend, get_backend, own_process
-from xpmlp.backends.base import keep_freed_memory
 from xpmlp.backends._driver import ask_driver
+from xpmlp.backends.base import keep_freed_memory
 from xpmlp.commands._progress import Say, TrainingProgress, make_download_progress, make_progress, say, say_nothing
 from xpmlp.commands._recording import FORMAT_VERSION, KEEP, Recorder, Run, Task, blas_threads, draw
 from xpmlp.commands._signals import Interrupted, StopRequest
@@ -31,6 +31,8 @@ from xpmlp.training.evaluation import evaluate
 from xpmlp.training.folder import RunFolder, read_checkpoint, read_json, read_settings
 from xpmlp.training.records import Checkpoint
 from xpmlp.training.run import is_reached, train_network
+from xpmlp.training.steps import Step
+from xpmlp.training.threads import tuned_threads
 
 _EACH_HOSTS = ("data_dir", "threads")
 """Options that may differ between the ranks; one without takes rank 0's."""
@@ -142,7 +144,7 @@ def _take_up(
     }
     if "dataset" in given:  # the run's folder of data is for the run's own name
         known["data_dir"] = options["data_dir"]
-    threads = options["threads"] or _threads(record, size)
+    threads = options["threads"] if "threads" in given else _recorded_threads(record, size)
     names = ("backend", "precision", "dataset", "data_dir", "checkpoint_steps")
     task = Task(config, **{name: known[name] for name in names}, start=start, threads=threads)
     record |= {name: options[name] for name in ("checkpoint_steps", "keep", "precision") if name in given}
@@ -186,7 +188,7 @@ def _carry_out(work: Run, recorder: Recorder | None, began: float, plot: bool, q
     """Train and test; rank 0, which has the recorder, writes and says what came of it."""
     task, stop, progress = work.task, StopRequest(), make_progress(quiet)
     keep_freed_memory()  # not before: what reading the data has freed goes back to the system
-    with _limited_threads(work), _explaining(recorder, progress):
+    with _threads(work, recorder) as watched, _explaining(recorder, progress):
         with stop.listening():
             theta, history = train_network(
                 task.config,
@@ -197,6 +199,7 @@ def _carry_out(work: Run, recorder: Recorder | None, began: float, plot: bool, q
                 checkpoint_steps=task.checkpoint_steps,
                 should_stop=stop,
                 communicator=work.ranks,
+                watched=watched,
             )
         signum = next(filter(None, work.ranks.gather(stop.signum)), None)  # all ranks learn of it
         if signum is not None:
@@ -216,13 +219,29 @@ def _carry_out(work: Run, recorder: Recorder | None, began: float, plot: bool, q
         recorder.tell("run", f"{recorder.folder.path}{', its curves in history.png' if plot else ''}")
 
 
-def _limited_threads(work: Run) -> threadpoolctl.threadpool_limits:
-    """Return what limits the BLAS library's threads: as the user says, else to the rank's part of its host's cores."""
+@contextmanager
+def _threads(work: Run, recorder: Recorder | None) -> Iterator[Callable[[Step], Step]]:
+    """Give what watches a step, with as many BLAS threads as the user says, or as measurement says.
+
+    Of several ranks each has its part of its host's cores, for OpenMP's threads too, which are PyTorch's.
+    """
     ranks, threads = work.ranks, work.task.threads
-    if ranks.size == 1:
-        return threadpoolctl.threadpool_limits(threads, user_api="blas")
-    share = max(1, min(blas_threads(), ranks.cores // ranks.local_size))
-    return threadpoolctl.threadpool_limits(threads or share)  # with OpenMP's, which are PyTorch's
+    if ranks.size > 1:
+        share = max(1, min(blas_threads(), ranks.cores // ranks.local_size))
+        with threadpoolctl.threadpool_limits(threads or share):
+            yield _unwatched
+    elif threads:
+        with threadpoolctl.threadpool_limits(threads, user_api="blas"):
+            yield _unwatched
+    else:
+        assert recorder is not None
+        with tuned_threads(work.device, told=recorder.on_threads) as tuner:
+            recorder.tunes_threads = tuner is not None
+            yield tuner.watched if tuner else _unwatched
+
+
+def _unwatched(step: Step) -> Step:
+    return step
 
 
 @contextmanager
@@ -314,7 +333,7 @@ def _begun(record: Mapping[str, Any], path: Path) -> tuple[TrainConfig, int]:
     return begun, record["n_train"] + record["n_val"]
 
 
-def _threads(record: Mapping[str, Any], size: int) -> int | None:
+def _recorded_threads(record: Mapping[str, Any], size: int) -> int | None:
     """Return the BLAS threads of the run so far, which decide its last bits, where this machine has as many cores.
 
     With another number of ranks there are other last bits, and another number of threads suits them.

@@ -57,6 +57,19 @@ def settings(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+class _Threads(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions alone
+    """A number of threads, or auto, which is None."""
+
+    name = "N|auto"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> int | None:
+        if value == "auto":
+            return None
+        if str(value).isdecimal() and 1 <= int(value) <= 1024:
+            return int(value)
+        return self.fail(f"{value!r}: expected a number from 1 to 1024, or auto", parameter, context)
+
+
 @click.command()
 @click.option("--backend", default="auto", show_default=True, help="numpy, cupy, torch, jax, … and a device: cupy:1.")
 @click.option("--dataset", default="auto", show_default=True, help="mnist, fashion-mnist, digits, idx:FOLDER or auto.")
@@ -72,7 +85,10 @@ def settings(command: Callable[..., Any]) -> Callable[..., Any]:
     "--precision", default="float32", show_default=True, help="Of float32's products: float32, or tf32 on GPUs."
 )
 @click.option(
-    "--threads", type=click.IntRange(1, 1024), help="Of the BLAS library (PyTorch and JAX have their own). [its choice]"
+    "--threads",
+    type=_Threads(),
+    help="Of the BLAS library: a number, or auto, chosen by measurement on NumPy. "
+    "[auto; OPENBLAS_NUM_THREADS and the like count]",
 )
 @click.option(
     "--distributed",

@@ -24,6 +24,7 @@ from xpmlp.training.interrupts import first_interrupt
 from xpmlp.training.loop import Loop
 from xpmlp.training.objectives import SampleObjective
 from xpmlp.training.steps import Carry, compiled_gradient, compiled_step, zero_totals
+from xpmlp.training.threads import tuned_threads
 
 if TYPE_CHECKING:
     from xpmlp.estimators.base import Perceptron
@@ -51,9 +52,10 @@ def fit_by_batches(e: "Perceptron", layout: Layout, data: Samples, place: Place,
     data = _rows_in_one_piece(data)
     objective = SampleObjective(layout, e.activation, e.out_activation_, float(e.alpha))
     e.n_iter_ = 0
-    with first_interrupt() as is_interrupted:
-        work = _Fit(e, layout, data, held_out, place, 1 if incremental else e.max_iter)
-        strategy = SingleProcess(compiled_step(place.device, objective, e._optimizer.rule), is_interrupted)
+    work = _Fit(e, layout, data, held_out, place, 1 if incremental else e.max_iter)
+    step = compiled_step(place.device, objective, e._optimizer.rule)
+    with first_interrupt() as is_interrupted, tuned_threads(place.device, work.epochs * len(work.parts)) as tuner:
+        strategy = SingleProcess(tuner.watched(step) if tuner else step, is_interrupted)
         loop = Loop(work, strategy, place.device, work.first())
         loop.run()
     e._optimizer.state = loop.carry.state

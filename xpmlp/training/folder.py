@@ -36,7 +36,8 @@ class RunFolder:
     """The folder of one training run, on disk from `create` on.
 
     ``config.json``: every setting, resolved. ``checkpoints/``: where it can go on. ``metrics.jsonl``: a line an epoch.
-    ``summary.json``: what came of it. ``model.safetensors``: the last epoch's parameters. ``history.png``: the curves.
+    ``threads.jsonl``: each change of the BLAS threads. ``summary.json``: what came of it. ``model.safetensors``: the
+    last epoch's parameters. ``history.png``: the curves.
     It is locked from `create` or `reopen` to `close`, or until the process dies.
     """
 
@@ -124,11 +125,18 @@ class RunFolder:
 
     def append_metrics(self, metrics: EpochMetrics) -> None:
         """Add an epoch's line to ``metrics.jsonl``; it is on the disk when this returns."""
-        path = self.path / "metrics.jsonl"
+        self._append("metrics.jsonl", _line(metrics), flush)
+
+    def append(self, name: str, content: Mapping[str, Any]) -> None:
+        """Add a line of JSON to a file; a run can do without its last lines."""
+        self._append(name, f"{json.dumps(content, allow_nan=False)}\n")
+
+    def _append(self, name: str, line: str, finish: Callable[[Any], object] = lambda file: None) -> None:
+        path = self.path / name
         self._written.add(path)
         with naming(path), path.open("ab") as file:
-            file.write(_line(metrics).encode())
-            flush(file)
+            file.write(line.encode())
+            finish(file)
 
     def restore_metrics(self, epochs: Iterable[EpochMetrics]) -> str:
         """Let ``metrics.jsonl`` hold the lines of just these epochs, and return what was wrong with it.

@@ -38,7 +38,7 @@ from xpmlp.training.evaluation import all_rows, evaluate_rows, require_kinds
 from xpmlp.training.loop import Loop
 from xpmlp.training.objectives import ImageObjective
 from xpmlp.training.records import Callback, Checkpoint, EpochMetrics, History, Plan
-from xpmlp.training.steps import Carry, Totals, compiled, make_evaluation_step, zero_totals
+from xpmlp.training.steps import Carry, Step, Totals, compiled, make_evaluation_step, zero_totals
 
 
 def train_network(
@@ -51,10 +51,12 @@ def train_network(
     checkpoint_steps: int | None = None,
     should_stop: Callable[[], bool] | None = None,
     communicator: Communicator | None = None,
+    watched: Callable[[Step], Step] = lambda step: step,
 ) -> tuple[Array, History]:
     """Return a network's parameters after training, on the device, and what was measured; see `xpmlp.train`.
 
-    Each of several ranks takes its part of every batch, and all return the same parameters.
+    Each of several ranks takes its part of every batch, and all return the same parameters. `watched` returns what is
+    called for a step.
     """
     require_kinds(dataset, backend)
     config, ranks = config.resolve(len(dataset)), communicator or SingleRank()
@@ -68,6 +70,7 @@ def train_network(
         group = Group(ranks, backend, should_stop or (lambda: False))
         run = _Run(plan, dataset, group, start)
         strategy = make_strategy(config, group, run.objective, run.optimizer, run.carry.theta)
+        strategy.step = watched(strategy.step)
         run.begin(callbacks, checkpoint_steps, is_new=start is None)
         loop = Loop(run, strategy, backend, run.carry, plan.steps_done)
         loop.run()

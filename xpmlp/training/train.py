@@ -3,8 +3,11 @@
 import dataclasses
 import difflib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+from threadpoolctl import threadpool_limits
 
 from xpmlp.backends import get_backend
 from xpmlp.backends.base import Backend
@@ -16,6 +19,8 @@ from xpmlp.training.config import TrainConfig
 from xpmlp.training.interrupts import first_interrupt
 from xpmlp.training.records import Callback, Checkpoint, EpochMetrics, History
 from xpmlp.training.run import train_network
+from xpmlp.training.steps import Step
+from xpmlp.training.threads import tuned_threads
 
 
 def train(
@@ -28,6 +33,7 @@ def train(
     checkpoint_steps: int | None = None,
     should_stop: Callable[[], bool] | None = None,
     communicator: Communicator | None = None,
+    threads: int | None = None,
     **settings: Any,
 ) -> tuple[Model, History]:
     """Train a perceptron that classifies.
@@ -48,7 +54,7 @@ def train(
         Notified of progress. A plain function is called with each epoch's metrics; the run ends where it returns True.
     start : Checkpoint or None
         Where an earlier run of the same config and data set is taken up, on whichever backend it was: on NumPy the
-        results are those of a run that was never interrupted, bit for bit.
+        results are those of a run that was never interrupted, bit for bit with as many threads.
     checkpoint_steps : int or None
         Steps between two checkpoints within an epoch; None: there is one after each epoch.
     should_stop : callable or None
@@ -56,6 +62,10 @@ def train(
         Where one of several ranks wishes to stop, all do, after the same step.
     communicator : Communicator or None
         The ranks that train one model together. All of them call this with the same arguments, callbacks aside.
+    threads : int or None
+        How many threads the BLAS library takes meanwhile. None: on NumPy, in the main thread, where neither the
+        environment nor threadpoolctl says how many, the number is chosen by measurement and adapted while the run goes
+        on; two runs then agree to rounding.
     **settings
         Fields of the config that differ from it.
 
@@ -81,7 +91,7 @@ def train(
     config = _with(config or TrainConfig(), settings)
     device = backend if isinstance(backend, Backend) else get_backend(backend, config.dtype)
     told = [callback if isinstance(callback, Callback) else _Function(callback) for callback in callbacks]
-    with first_interrupt() as is_interrupted:
+    with first_interrupt() as is_interrupted, _threads(device, threads) as watched:
         theta, history = train_network(
             config,
             part,
@@ -91,6 +101,7 @@ def train(
             checkpoint_steps=checkpoint_steps,
             should_stop=lambda: is_interrupted() or bool(should_stop and should_stop()),
             communicator=communicator,
+            watched=watched,
         )
         if is_interrupted():
             done = f"after {len(history.epochs)} of {history.plan.epochs} epochs"
@@ -98,6 +109,19 @@ def train(
     name = data.name if isinstance(data, LoadedData) else part.provenance
     info = ModelInfo(history.plan.layout, part.image_shape, part.max_value, part.class_names, name)
     return Model(device, theta, info, test), history
+
+
+@contextmanager
+def _threads(backend: Backend, threads: int | None) -> Iterator[Callable[[Step], Step]]:
+    """Compute with so many BLAS threads, or with those that are found best; give what watches a step for that."""
+    if threads is None:
+        with tuned_threads(backend) as tuner:
+            yield tuner.watched if tuner else lambda step: step
+        return
+    if threads < 1:
+        raise ConfigError(f"threads {threads}: expected at least 1")
+    with threadpool_limits(threads, user_api="blas"):
+        yield lambda step: step
 
 
 class _Function(Callback):
