@@ -16,6 +16,7 @@ from xpmlp.backends._driver import Driver
 from xpmlp.backends._numpy import NumpyBackend
 from xpmlp.backends.base import _free_a_large_block, computing, format_bytes, free_host_memory
 from xpmlp.backends.probe import probe, probe_all
+from xpmlp.benchmark.checking import relative_error
 from xpmlp.errors import ArrayError, BackendError
 
 KINDS = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64"]
@@ -501,3 +502,49 @@ print(platform.libc_ver()[0], (resource.getrusage(resource.RUSAGE_SELF).ru_minfl
         assert float(faults) < 20
         _, faults = run_python("-c", self.CODE, MALLOC_TRIM_THRESHOLD_="131072").stdout.split()
         assert float(faults) > 200, "what the user set in the environment was changed, or there was nothing to mend"
+
+
+class TestRunsOfSteps:
+    @staticmethod
+    def step(total, count, batch, scalars, noise):
+        table, line = batch
+        return total * scalars["decay"] + table[line, :] * scalars["rate"], count + 1
+
+    @staticmethod
+    def inputs(table, n):
+        for k in range(n):
+            yield (table, k % table.shape[0]), {"rate": 1.0 / (k + 1), "decay": 0.5}, None
+
+    @pytest.mark.parametrize("n", [0, 1, 2, 31, 32, 33, 100])
+    def test_end_where_their_steps_end(self, backend, n):
+        table = backend.asarray(np.random.default_rng(0).random((7, 5)))
+
+        def start():
+            return tuple(backend.asarray(zeros, copy=True) for zeros in (np.ones(5), np.zeros((), np.int32)))
+
+        one_by_one = start()
+        for each in self.inputs(table, n):
+            one_by_one = self.step(*one_by_one, *each)
+        compiled = backend.compile(self.step, donate=(0, 1))
+        found = backend.repeat(compiled, start(), self.inputs(table, n))
+        assert relative_error(backend.to_numpy(found[0]), backend.to_numpy(one_by_one[0])) < 1e-12
+        assert int(found[1]) == n
+
+    @pytest.mark.needs("jax")
+    def test_are_one_call_of_jax_where_only_numbers_differ(self, find_backend):
+        backend = find_backend("jax", "float64")
+        called, table = [], backend.asarray(np.ones((7, 5)))
+
+        def step(*arguments):
+            called.append(len(called))
+            return self.step(*arguments)
+
+        compiled, carry = backend.compile(step), (backend.asarray(np.zeros(5)), backend.asarray(np.zeros((), np.int32)))
+        for n in 100, 7, 64:
+            carry = backend.repeat(compiled, carry, self.inputs(table, n))
+        assert int(carry[1]) == 171
+        assert len(called) <= 3, "a loop is traced, for any number of turns"
+        others = (((backend.asarray(np.ones((7, 5)) * k), 0), {"rate": 1.0, "decay": 1.0}, None) for k in range(40))
+        total, count = backend.repeat(compiled, carry, others)  # an array of its own in each step
+        assert int(count) == 211
+        assert relative_error(backend.to_numpy(total), backend.to_numpy(carry[0]) + sum(range(40))) < 1e-12

@@ -1,7 +1,9 @@
 """JAX, on whatever device it runs."""
 
+import itertools
+import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
 
@@ -32,6 +34,7 @@ class JaxBackend(Backend):
     name = library = "jax"
     namespace = jax.numpy
     further_devices = ("gpu",)
+    run_length = 32
     out_of_memory = ("RESOURCE_EXHAUSTED",)
 
     def __init__(self, device: str | None = None, dtype: str | None = None) -> None:
@@ -77,7 +80,19 @@ class JaxBackend(Backend):
         return jax.device_put(array, self.device)
 
     def compile(self, step: Step, *, donate: Sequence[int] = ()) -> Step:
-        return jax.jit(step, donate_argnums=tuple(donate))  # type: ignore[no-any-return]
+        return _Compiled(step, donate, self)  # type: ignore[return-value]
+
+    def repeat(self, step: Callable[..., Any], carry: Any, inputs: Iterable[tuple[Any, ...]]) -> Any:
+        """Make many steps in one call, if nothing but numbers differs from one step's input to the next.
+
+        So it is with resident images. Of a small network a call takes longer than its computation.
+        """
+        if not isinstance(step, _Compiled):
+            return super().repeat(step, carry, inputs)
+        rest = iter(inputs)
+        while run := list(itertools.islice(rest, self.run_length)):
+            carry = step.repeat(carry, run)
+        return carry
 
     def use_tf32(self) -> None:
         if self.device.platform != "gpu" or float(getattr(self.device, "compute_capability", "8.0")) < 8:
@@ -104,6 +119,52 @@ class JaxBackend(Backend):
             "products": f"float32 at {jax.config.jax_default_matmul_precision or 'highest'!r} "
             "(JAX_DEFAULT_MATMUL_PRECISION, NVIDIA_TF32_OVERRIDE)",
         }
+
+
+class _Compiled:
+    """A step under `jax.jit`, and a loop of it."""
+
+    def __init__(self, step: Callable[..., Any], donate: Sequence[int], backend: JaxBackend) -> None:
+        self._step, self._once = step, jax.jit(step, donate_argnums=tuple(donate))
+        # XLA's loop on a GPU asks the device before each turn, unless it knows how many there are.
+        static = ("kind",) if backend.device.platform == "cpu" else ("kind", "n")
+        self._loop = jax.jit(self._made_in_a_loop, static_argnames=static, donate_argnums=(0,) if donate else ())
+        self._most = backend.run_length
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._once(*arguments)
+
+    def repeat(self, carry: Any, inputs: Sequence[tuple[Any, ...]]) -> Any:
+        """Return the carry after some steps."""
+        (first, kind), *others = map(jax.tree.flatten, inputs)
+        columns = list(zip(first, *(leaves for leaves, _ in others), strict=True))
+        is_number = [isinstance(leaf, int | float) for leaf in first]
+        same = [all(leaf is column[0] for leaf in column) for column in columns]
+        if not others or any(found != kind for _, found in others) or not all(map(operator.or_, is_number, same)):
+            for each in inputs:
+                carry = self._once(*carry, *each)
+            return carry
+        numbers = [
+            self._padded(column, carry[0].dtype) for column, is_one in zip(columns, is_number, strict=True) if is_one
+        ]
+        constants = [leaf for leaf, is_one in zip(first, is_number, strict=True) if not is_one]
+        return self._loop(carry, numbers, constants, n=len(inputs), kind=(kind, tuple(is_number)))
+
+    def _padded(self, column: Sequence[float], dtype: Any) -> np.ndarray:
+        """Return one number a step, floats of theta's dtype, as JAX takes a Python float."""
+        array = np.zeros(self._most, np.int32 if isinstance(column[0], int) else dtype)
+        array[: len(column)] = column
+        return array
+
+    def _made_in_a_loop(self, carry: Any, numbers: Any, constants: Any, n: Any, kind: Any) -> Any:
+        tree, is_number = kind
+
+        def turn(k: Any, carry: Any) -> Any:
+            own, shared = iter(numbers), iter(constants)
+            leaves = [next(own)[k] if is_one else next(shared) for is_one in is_number]
+            return self._step(*carry, *jax.tree.unflatten(tree, leaves))
+
+        return jax.lax.fori_loop(0, n, turn, carry)
 
 
 @contextmanager

@@ -48,6 +48,8 @@ class Backend(ABC):
     """What its RuntimeErrors say where memory ran out, beside Python's MemoryError."""
     further_devices: ClassVar[tuple[str, ...]] = ()
     """Which others than the library's own a listing tries."""
+    run_length: ClassVar[int] = 1
+    """How many steps `repeat` makes at a time."""
     namespace: Any
     """The Array API namespace that its arrays are computed with."""
     device: Any

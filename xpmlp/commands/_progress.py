@@ -70,6 +70,8 @@ def _figures(what: str, loss: float, accuracy: float) -> str:
 class TrainingProgress(Callback):
     """A line an epoch; and with a bar, that over all steps, the last epoch's figures and the present samples/s."""
 
+    every_step = False
+
     def __init__(self, bar: Any, *, quiet: bool = False) -> None:
         self._bar, self._quiet, self._figures, self._drawn = bar, quiet, "", 0.0
 

@@ -63,6 +63,7 @@ class Recorder(Callback):
     were made by this process or before it; `tunes_threads` says whether their number is chosen by measurement.
     """
 
+    every_step = False
     steps = 0
     tunes_threads = False
     _plan: Plan | None = None

@@ -112,6 +112,9 @@ class Checkpoint:
 class Callback:
     """What follows a run. Each method does nothing here; override those that matter."""
 
+    every_step: bool = True
+    """Whether `on_step` is called after each step; else after as many as the backend makes at a time."""
+
     def on_begin(self, plan: Plan) -> None:
         """Do something before the first step, when data and parameters are on the device."""
 

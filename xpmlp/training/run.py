@@ -147,10 +147,11 @@ class _Run:
         return self.optimizer.scalars(step, self.schedule(step))
 
     def next_due(self, step: int) -> int:
-        """Return the next step, which the callbacks learn of, or without them that of the next checkpoint."""
-        if self.callbacks:
-            return step + 1
-        return (step // self.checkpoint_steps + 1) * self.checkpoint_steps if self.checkpoint_steps else 2**62
+        """Return the next step that callbacks learn of, or before it that of the next checkpoint."""
+        following = [each for each in self.callbacks if getattr(each.on_step, "__func__", None) is not Callback.on_step]
+        length = 1 if any(each.every_step for each in following) else self.backend.run_length if following else 2**62
+        checkpoint = (step // self.checkpoint_steps + 1) * self.checkpoint_steps if self.checkpoint_steps else 2**62
+        return min(step + length, checkpoint)
 
     def after_step(self, step: int) -> None:
         for callback in self.callbacks:
