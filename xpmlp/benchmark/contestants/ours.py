@@ -1,5 +1,6 @@
 """xpmlp itself, on one of its backends: what `xpmlp.train` does in an epoch."""
 
+import contextlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,6 +17,7 @@ from xpmlp.training.config import TrainConfig, make_optimizer
 from xpmlp.training.evaluation import evaluate
 from xpmlp.training.objectives import ImageObjective
 from xpmlp.training.steps import Carry, make_step, zero_totals
+from xpmlp.training.threads import tuned_threads
 
 
 def enter(work: Work, name: str) -> Contestant:
@@ -32,6 +34,9 @@ def enter(work: Work, name: str) -> Contestant:
         loader = DeviceLoader(data.train, backend, work.batch_size, reuse_buffers=True)
         train_step = make_step(ImageObjective(layout, data.train.max_value), optimizer)
         train_step = backend.compile(train_step, donate=(0, 1, 2))
+    # As `xpmlp.train` does, but to the process's end.
+    if tuner := contextlib.ExitStack().enter_context(tuned_threads(backend)):
+        train_step = tuner.watched(train_step)
     step = 0
 
     def inputs(batches: Iterator[Batch]) -> Iterator[tuple[Batch, Scalars, None]]:
