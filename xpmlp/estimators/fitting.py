@@ -23,7 +23,7 @@ from xpmlp.training.distributed import SingleProcess
 from xpmlp.training.interrupts import first_interrupt
 from xpmlp.training.loop import Loop
 from xpmlp.training.objectives import SampleObjective
-from xpmlp.training.steps import Carry, compiled_gradient, compiled_step, zero_totals
+from xpmlp.training.steps import Carry, compiled_gradient, compiled_step, release, zero_totals
 from xpmlp.training.threads import tuned_threads
 
 if TYPE_CHECKING:
@@ -57,7 +57,10 @@ def fit_by_batches(e: "Perceptron", layout: Layout, data: Samples, place: Place,
     with first_interrupt() as is_interrupted, tuned_threads(place.device, work.epochs * len(work.parts)) as tuner:
         strategy = SingleProcess(tuner.watched(step) if tuner else step, is_interrupted)
         loop = Loop(work, strategy, place.device, work.first())
-        loop.run()
+        try:
+            loop.run()
+        finally:
+            release(step)
     e._optimizer.state = loop.carry.state
     e._set_parameters(layout, loop.carry.theta, place)
     if loop.is_stopped:
@@ -243,6 +246,7 @@ def fit_lbfgs(e: "Perceptron", layout: Layout, data: Samples, place: Place) -> N
     start = place.host(e._theta(layout, place))  # SciPy evaluates at points of its dtype
     options = {"maxfun": e.max_fun, "maxiter": e.max_iter, "gtol": e.tol}
     found = optimize.minimize(loss_and_gradient, start, method="L-BFGS-B", jac=True, options=options)
+    release(evaluate)
     e.n_iter_ = check_optimize_result("lbfgs", found, e.max_iter)
     e.loss_ = e._loss_type(found.fun)
     kept = e.dtype or float_name(widest_float(place.xp))

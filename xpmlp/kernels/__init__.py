@@ -55,6 +55,16 @@ def kernels(name: str, library: str | None = None) -> Iterator[None]:
         _kernels.reset(token)
 
 
+def recorded(step: Callable[..., Any], donate: tuple[int, ...] = ()) -> Callable[..., Any]:
+    """Return a step of NumPy's arrays that is recorded and repeated without its Python, unless kernels are plain.
+
+    `donate` has the positions of the arguments that are handed over, and written in place.
+    """
+    from xpmlp.kernels.replay import Recorded
+
+    return Recorded(step, donate, _kernels.get)
+
+
 def are_plain() -> bool:
     """Return whether the lines run as they stand, so that nothing is to be compiled."""
     return _kernels.get() == "plain"
@@ -69,7 +79,10 @@ def operation(decisive: int = 0) -> Callable[[Operation], Operation]:
         @wraps(plain)
         def choose(*arguments: Any) -> Any:
             array = arguments[decisive]
-            key = type(array[0] if type(array) is tuple else array), _kernels.get()
+            kind = type(array[0] if type(array) is tuple else array)
+            if hasattr(kind, "is_noted"):
+                return _note(plain, array[0] if type(array) is tuple else array, arguments)
+            key = kind, _kernels.get()
             version = found.get(key)
             if version is None:
                 version = found[key] = _find(*key, plain.__name__) or plain
@@ -100,13 +113,20 @@ class Elements:
         self._versions: dict[tuple[type, str], Callable[..., Any]] = {}
 
     def __call__(self, *arrays: Any, **keywords: Any) -> Any:  # noqa: D102
-        key = type(arrays[0]), _kernels.get()
+        kind = type(arrays[0])
+        if hasattr(kind, "is_noted"):
+            version = self._version(type(arrays[0].value))
+            return arrays[0].recording.call_elements(version, arrays, keywords)
+        return self._version(kind)(*arrays, **keywords)
+
+    def _version(self, kind: type) -> Callable[..., Any]:
+        key = kind, _kernels.get()
         version = self._versions.get(key)
         if version is None:
             compiler = _find(*key, "compile_elements")
             version = _find(*key, self.name) or (compiler(self) if compiler else self.plain)
             self._versions[key] = version
-        return version(*arrays, **keywords)
+        return version
 
     def plain(self, *arrays: Any, **keywords: Any) -> Any:
         """Run the lines as they stand."""
@@ -116,6 +136,12 @@ class Elements:
 def elements(*overwrites: str, fixed: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Elements]:
     """Decorate a function of elements; see `Elements`."""
     return lambda function: Elements(function, overwrites, fixed)
+
+
+def _note(plain: Callable[..., Any], noted: Any, arguments: tuple[Any, ...]) -> Any:
+    """Note the call of an operation of a step that is being recorded: of its version, or of what its lines call."""
+    version = _find(type(noted.value), _kernels.get(), plain.__name__)
+    return noted.recording.call_version(version, arguments) if version else plain(*arguments)
 
 
 def _find(kind: type, kernels: str, name: str) -> Callable[..., Any] | None:

@@ -9,8 +9,8 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import platformdirs
 from numba import njit
 
 from xpmlp.kernels import Elements, loops
+from xpmlp.kernels._numpy import made, parameters
 from xpmlp.kernels.trace import Program
 
 
@@ -36,9 +37,9 @@ def compile_elements(function: Elements) -> Callable[..., Any]:
     versions: dict[tuple[Any, ...], Callable[..., Any]] = {}
     fixed = function.fixed
 
-    def call(*arrays: Any, **keywords: Any) -> Any:
+    def version_for(arrays: Sequence[Any], keywords: Mapping[str, Any]) -> Callable[..., Any]:
         if not arrays[0].shape:  # single numbers are done before a loop is called
-            return function.function(np, *arrays, **keywords)
+            return partial(function.function, np)
         parts = [part for array in arrays for part in (array.dtype, array.shape)]
         if keywords:
             parts += [keywords[name] for name in fixed]
@@ -47,12 +48,16 @@ def compile_elements(function: Elements) -> Callable[..., Any]:
         version = versions.get(key)
         if version is None:
             version = versions[key] = _version(function, arrays, keywords)
-        return version(*arrays, **keywords)
+        return version
 
+    def call(*arrays: Any, **keywords: Any) -> Any:
+        return version_for(arrays, keywords)(*arrays, **keywords)
+
+    call.version_for = version_for  # type: ignore[attr-defined]
     return call
 
 
-def _version(function: Elements, arrays: tuple[Any, ...], keywords: dict[str, Any]) -> Callable[..., Any]:
+def _version(function: Elements, arrays: Sequence[Any], keywords: Mapping[str, Any]) -> Callable[..., Any]:
     """Return a function of elements for arrays of these dtypes and shapes: a loop, and what hands arrays to it."""
     program = Program(function, [array.dtype for array in arrays], keywords)
     values = [eval(symbol.operands[0], {}, keywords) for symbol in program.scalars]  # expressions of the trace's own
@@ -72,9 +77,9 @@ def _version(function: Elements, arrays: tuple[Any, ...], keywords: dict[str, An
         number = f"np.{symbol.dtype}({symbol.operands[0]})"
         given.append(f"np.reshape({number}, {flat})" if pattern else number)
     lines = [
-        f"def call({function.parameters}):",
+        f"def call({parameters(program)}):",
         *(f"{name} = {name} if {name}.flags.c_contiguous else {name}.copy()" for name in function.overwrites),
-        *(f"{name} = np.empty({shape}, np.{value.dtype})" for name, value in program.new.items()),
+        *(made(name, k, str(shape), value.dtype) for k, (name, value) in enumerate(program.new.items())),
         f"loop({', '.join(given)})",
         f"return {', '.join(program.outputs)}",
     ]

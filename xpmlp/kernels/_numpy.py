@@ -1,7 +1,8 @@
 """NumPy's arrays: its own functions with ``out=``, in place and in as little other memory as can be."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,9 @@ def compile_elements(function: Elements) -> Callable[..., Any]:
     versions: dict[tuple[Any, ...], Callable[..., Any]] = {}
     fixed = function.fixed
 
-    def call(*arrays: Any, **keywords: Any) -> Any:
+    def version_for(arrays: Sequence[Any], keywords: Mapping[str, Any]) -> Callable[..., Any]:
         if not arrays[0].shape:  # single numbers are done before NumPy has looked at its out=
-            return function.function(np, *arrays, **keywords)
+            return partial(function.function, np)
         key = tuple([array.dtype for array in arrays] + [keywords[name] for name in fixed])
         version = versions.get(key)
         if version is None:
@@ -28,8 +29,12 @@ def compile_elements(function: Elements) -> Callable[..., Any]:
             space: dict[str, Any] = {"np": np, "scratch": scratch}
             exec(compile(code, f"<{function.name} in place>", "exec"), space)
             version = versions[key] = space[function.name]
-        return version(*arrays, **keywords)
+        return version
 
+    def call(*arrays: Any, **keywords: Any) -> Any:
+        return version_for(arrays, keywords)(*arrays, **keywords)
+
+    call.version_for = version_for  # type: ignore[attr-defined]
     return call
 
 
@@ -131,11 +136,22 @@ def source(program: Program) -> str:
     arrays, overwritten = list(program.arrays), program.function.overwrites
     shapes = ", ".join(f"np.shape({array})" for array in arrays)
     shape = f"{overwritten[0]}.shape" if overwritten else f"np.broadcast_shapes({shapes})"
-    head = [f"def {program.function.name}({program.function.parameters}):", f"shape = {shape}"]
+    head = [f"def {program.function.name}({parameters(program)}):", f"shape = {shape}"]
     head += [f"s{k} = {symbol.operands[0]}" for k, symbol in enumerate(program.scalars)]
     head += [f"{x} = scratch({k}, shape, np.{dtype})" for k, (x, dtype) in enumerate(memory.scratch)]
-    head += [f"{place} = np.empty(shape, np.{value.dtype})" for place, value in program.new.items()]
+    head += [made(place, k, "shape", value.dtype) for k, (place, value) in enumerate(program.new.items())]
     return "\n    ".join([*head, *body, f"return {', '.join(program.outputs)}"]) + "\n"
+
+
+def parameters(program: Program) -> str:
+    """Return a function's parameters, with `into`: None, or arrays for what is new."""
+    own = program.function.parameters
+    return own if not program.new else f"{own}, into=None" if "*" in own else f"{own}, *, into=None"
+
+
+def made(name: str, k: int, shape: str, dtype: Any) -> str:
+    """Return the line that makes a new result, or takes that of `into`."""
+    return f"{name} = np.empty({shape}, np.{dtype}) if into is None else into[{k}]"
 
 
 def new_gradient(theta: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from xpmlp.backends.base import Backend
 from xpmlp.data.loading import Batch, read_batch
 from xpmlp.data.noise import Noise
-from xpmlp.kernels import are_plain
+from xpmlp.kernels import are_plain, recorded
 from xpmlp.math.elements import accumulate, scaled
 from xpmlp.math.layout import Layout, join
 from xpmlp.math.network import forward, score
@@ -106,20 +106,32 @@ def make_evaluation_step(layout: Layout, max_value: int) -> Callable[[Totals, Ar
 
 def compiled(backend: Backend, step: Any, donate: tuple[int, ...] = ()) -> Any:
     """Return whatever repeats a step fastest, or the step as it stands where the kernels are plain."""
-    return step if are_plain() else backend.compile(step, donate=donate)
+    return step if are_plain() else _compiled(backend, step, donate)
 
 
 @lru_cache(maxsize=64)
 def compiled_step(backend: Backend, objective: Objective, optimizer: Optimizer) -> Step:
     """Return a compiled step; one of a kind is compiled once in a process."""
-    step: Step = backend.compile(make_step(objective, optimizer), donate=(0, 1, 2))
+    step: Step = _compiled(backend, make_step(objective, optimizer), donate=(0, 1, 2))
     return step
 
 
 @lru_cache(maxsize=64)
 def compiled_gradient(backend: Backend, objective: Objective) -> Objective:
     """Return a compiled objective; one of a kind is compiled once in a process."""
-    return backend.compile(objective)
+    compiled_objective: Objective = _compiled(backend, objective)
+    return compiled_objective
+
+
+def _compiled(backend: Backend, step: Any, donate: tuple[int, ...] = ()) -> Any:
+    step = backend.compile(step, donate=donate)
+    return recorded(step, donate) if backend.name == "numpy" else step
+
+
+def release(step: Any) -> None:
+    """Let a compiled step go of what it was called with, and of large memory, until it is called again."""
+    if hasattr(step, "release"):
+        step.release()
 
 
 def zero_totals(backend: Backend, dtype: str) -> Totals:

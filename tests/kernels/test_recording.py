@@ -1,0 +1,320 @@
+"""A step of NumPy's arrays that is recorded and repeated gives the same bits as its own lines."""
+
+import itertools
+import re
+import threading
+import tracemalloc
+import weakref
+
+import numpy as np
+import pytest
+
+from tests.conftest import make_dataset
+from xpmlp.backends import get_backend
+from xpmlp.data import DeviceLoader
+from xpmlp.data.deformation import Deformation
+from xpmlp.data.dropout import Dropout
+from xpmlp.data.noise import Noise
+from xpmlp.kernels import kernels, recorded
+from xpmlp.kernels.replay import Program, record
+from xpmlp.math.activations import ACTIVATIONS, HEADS
+from xpmlp.math.layout import Layout, init
+from xpmlp.math.optimizers import adam, adamw, sgd
+from xpmlp.training.objectives import ImageObjective, SampleObjective
+from xpmlp.training.steps import Carry, make_evaluation_step, make_step, zero_totals
+
+NUMPY = get_backend("numpy")
+OPTIMIZERS = {
+    "sgd": sgd(),
+    "momentum": sgd(0.9),
+    "nesterov": sgd(0.9, nesterov=True, weight_decay=1e-3),
+    "rate inside": sgd(0.9, rate_inside=True),
+    "adam": adam(weight_decay=1e-3),
+    "adamw": adamw(),
+}
+WAYS = ["inplace", pytest.param("compiled", marks=pytest.mark.needs(module="numba"))]
+
+
+def bits(tree):
+    """Return the bytes of all arrays and numbers of a tree, in their order."""
+    if isinstance(tree, dict):
+        tree = tuple(tree.values())
+    if isinstance(tree, tuple):
+        return [found for part in tree for found in bits(part)]
+    return [] if tree is None else [np.asarray(tree).tobytes()]
+
+
+def programs(step):
+    """Return what a step was recorded as: programs, or None where it could not be."""
+    return [found for found in step._programs.values() if not isinstance(found, int)]
+
+
+def require_equal_runs(make, inputs, start):
+    """Require that a recorded step goes the way of the plain lines' kernels, call by call, and is recorded."""
+    step, plain, ours, expected = recorded(make(), (0, 1, 2)), make(), start(), start()
+    for given in inputs:
+        ours, expected = step(*ours, *given), plain(*expected, *given)
+        assert type(ours) is type(expected)
+        assert bits(ours) == bits(expected)
+    assert programs(step), "it was called often enough"
+    assert all(programs(step)), "it is recorded"
+    return step
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("transfer", ["resident", "stream"])
+def test_a_step_of_images(optimizer, transfer, dtype, way):
+    data, layout, rule = make_dataset(110), Layout((20, 8, 6, 3)), OPTIMIZERS[optimizer]
+    theta = init(layout, np.random.default_rng(0), dtype)
+
+    def inputs():
+        rng, count = np.random.default_rng(1), itertools.count(1)
+        for _ in range(5):  # each with a short batch at its end
+            for batch in DeviceLoader(data, NUMPY, 25, transfer, reuse_buffers=True).batches(rng.permutation(110)):
+                yield batch, rule.scalars(next(count), 0.05), None
+
+    def start():
+        return Carry(theta.copy(), rule.init(theta), zero_totals(NUMPY, dtype))
+
+    with kernels(way, "numpy"):
+        step = require_equal_runs(lambda: make_step(ImageObjective(layout, 255), rule), inputs(), start)
+    assert len(programs(step)) == 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["centred", "deformed", "dropout", "both"])
+def test_a_step_with_noise_is_right_whether_recorded_or_not(kind, way):
+    data, layout, rule = make_dataset(100), Layout((20, 8, 6, 3)), sgd(0.9)
+    theta = init(layout, np.random.default_rng(0), "float32")
+
+    def run(wrap):
+        deformation = dropout = None
+        if kind in ("deformed", "both"):
+            deformation = Deformation(lambda step: 1.0, (5, 4), 255, 25, NUMPY, "float32")
+        if kind in ("dropout", "both"):
+            dropout = Dropout(0.25, (8, 6), 25, NUMPY)
+        objective = ImageObjective(layout, 255, 0.1 * (kind == "centred"), deformation, dropout)
+        step, carry = (
+            wrap(make_step(objective, rule)),
+            Carry(theta.copy(), rule.init(theta), zero_totals(NUMPY, "float32")),
+        )
+        for epoch in range(3):
+            nothing = itertools.repeat(None)
+            drawn = deformation.epoch(epoch, 0, 4 * epoch) if deformation else nothing
+            left_out = dropout.epoch(epoch, 0) if dropout else nothing
+            noise = map(Noise, drawn, left_out) if deformation or dropout else nothing
+            for batch, each in zip(DeviceLoader(data, NUMPY, 25), noise, strict=False):
+                carry = step(*carry, batch, rule.scalars(1, 0.05), each)
+        return bits(carry)
+
+    with kernels(way, "numpy"):
+        assert run(lambda step: recorded(step, (0, 1, 2))) == run(lambda step: step)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("alpha", [0.0, 1e-3])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_step_of_samples(activation, head, weighted, alpha, way):
+    layout, rule, rng = Layout((6, 5, 3)), adam(epsilon_hat=True), np.random.default_rng(0)
+    theta = 0.3 * init(layout, rng, "float64")
+    objective = SampleObjective(layout, activation, head, alpha)
+
+    def inputs():
+        for k in range(1, 7):
+            X, T = rng.random((30, 6)), rng.random((30, 3))
+            T = {"softmax": rng.integers(0, 3, 30).astype(np.int32), "logistic": T > 0.5}.get(head, T)
+            yield (X, T, rng.random(30) if weighted else None), rule.scalars(k, 0.01), None
+
+    def start():
+        return Carry(theta.copy(), rule.init(theta), zero_totals(NUMPY, "float64"))
+
+    with kernels(way, "numpy"):
+        require_equal_runs(lambda: make_step(objective, rule), list(inputs()), start)
+
+
+def test_an_evaluation_and_an_objective_by_itself():
+    data, layout = make_dataset(50), Layout((20, 6, 3))
+    theta = init(layout, np.random.default_rng(0), "float32")
+    batch = data.images.reshape(50, -1), data.labels.astype(np.int32)
+    for step, arguments in (
+        (make_evaluation_step(layout, 255), (zero_totals(NUMPY, "float32"), theta, batch)),
+        (ImageObjective(layout, 255), (theta, batch)),
+    ):
+        ours = recorded(step)
+        found = [ours(*arguments) for _ in range(6)]
+        assert all(programs(ours))
+        assert {tuple(map(bytes, bits(each))) for each in found} == {tuple(map(bytes, bits(step(*arguments))))}
+
+
+class TestWhatIsReturned:
+    def test_is_not_overwritten_by_the_next_call(self):
+        layout = Layout((20, 6, 3))
+        objective, thetas = recorded(ImageObjective(layout, 255)), np.random.default_rng(0).random((6, layout.size))
+        data = make_dataset(50)
+        batch = data.images.reshape(50, -1), data.labels.astype(np.int32)
+        gradients = [objective(theta, batch)[0] for theta in thetas]
+        expected = [ImageObjective(layout, 255)(theta, batch)[0] for theta in thetas]
+        assert bits(tuple(gradients)) == bits(tuple(expected))
+
+    def test_are_the_arrays_that_were_handed_over(self):
+        layout, rule = Layout((20, 6, 3)), adam()
+        step = recorded(make_step(ImageObjective(layout, 255), rule), (0, 1, 2))
+        theta, data = init(layout, np.random.default_rng(0), "float32"), make_dataset(50)
+        carry = first = Carry(theta, rule.init(theta), zero_totals(NUMPY, "float32"))
+        for k in range(1, 7):
+            carry = step(*carry, (data.images.reshape(50, -1), data.labels), rule.scalars(k, 0.01), None)
+        assert carry.theta is theta
+        assert all(carry.state[name] is vector for name, vector in first.state.items())
+        other = carry.theta.copy()  # from a checkpoint, say: other arrays of the same shapes
+        moved = step(
+            other, carry.state, carry.totals, (data.images.reshape(50, -1), data.labels), rule.scalars(7, 0.01)
+        )
+        assert moved.theta is other
+
+
+class TestASteps:
+    """What is no list of calls of functions of arrays is not recorded, and stays right."""
+
+    def called(self, step, arguments, n=6):
+        ours, found = recorded(step), []
+        for given in arguments:
+            found.append(ours(*given))
+        return programs(ours), found
+
+    def test_looks_at_a_value(self):
+        def step(x):
+            return x * 2 if x[0] > 0 else x
+
+        signs = [(np.full(3, sign),) for sign in (1.0, 1.0, 1.0, -1.0, 1.0, -1.0)]
+        found, results = self.called(step, signs)
+        assert found == [None]
+        assert [result[0] for result in results] == [2.0, 2.0, 2.0, -1.0, 2.0, -1.0]
+
+    @pytest.mark.parametrize("look", [float, int, bool, np.asarray])
+    def test_takes_one_out(self, look):
+        assert self.called(lambda x: x * (look(x[0]) is None), [(np.ones(1),)] * 4)[0] == [None]
+
+    @pytest.mark.parametrize("look", [len, list, np.asarray, sum])
+    def test_takes_all_out(self, look):
+        assert self.called(lambda x: x * (look(x) is None), [(np.ones(1),)] * 4)[0] == [None]
+
+    def test_computes_with_a_number(self):
+        found, results = self.called(lambda x, rate: x * (2 * rate), [(np.ones(1), float(k)) for k in range(6)])
+        assert found == [None]
+        assert [result[0] for result in results] == [0, 2, 4, 6, 8, 10]
+
+    def test_hands_a_number_on(self):
+        found, results = self.called(lambda x, rate: x * rate, [(np.ones(1), float(k)) for k in range(6)])
+        assert all(found)
+        assert [result[0] for result in results] == [0, 1, 2, 3, 4, 5]
+
+    def test_changes_a_constant(self):
+        def step(x):
+            c = x.__array_namespace__().zeros(3)
+            c += 1
+            return x + c
+
+        found, results = self.called(step, [(np.ones(3),)] * 6)
+        assert found == [None]
+        assert [result[0] for result in results] == [2.0] * 6
+
+    def test_is_given_what_is_no_array(self):
+        assert self.called(lambda x, other: x, [(np.ones(3), object())] * 4)[0] == []
+
+    def test_fails(self):
+        ours = recorded(lambda x: x @ x)
+        for _ in range(4):
+            with pytest.raises(ValueError, match="matmul"):
+                ours(np.ones((2, 3)))
+
+
+def test_each_thread_has_its_own_memory():
+    layout, data = Layout((20, 6, 3)), make_dataset(50)
+    objective, batch = (
+        recorded(ImageObjective(layout, 255)),
+        (data.images.reshape(50, -1), data.labels.astype(np.int32)),
+    )
+    thetas = np.random.default_rng(0).random((2, layout.size)).astype(np.float32)
+    expected = [bits(ImageObjective(layout, 255)(theta, batch)) for theta in thetas]
+    wrong, together = [], threading.Barrier(2, timeout=30)
+
+    def work(k):
+        together.wait()
+        for _ in range(300):
+            if bits(objective(thetas[k], batch)) != expected[k]:
+                wrong.append(k)
+
+    workers = [threading.Thread(target=work, args=(k,)) for k in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_shapes_without_end_take_no_memory_without_end():
+    step = recorded(lambda x: x + 1)
+    for n in range(1, 200):
+        for _ in range(4):
+            assert step(np.zeros(n)).sum() == n
+    assert len(step._programs) <= 33
+
+
+def test_what_is_released_keeps_neither_arguments_nor_much_memory():
+    step = recorded(lambda theta, x: (theta, (x * 2) + 1), (0,))
+    theta, large = np.ones(10), np.ones(200_000)
+    for _ in range(4):
+        step(theta, np.ones(5)), step(theta, large)
+    assert [found.n_bytes > 1 << 20 for found in programs(step)] == [False, True]
+    gone = weakref.ref(theta)
+    step.release()
+    del theta
+    assert gone() is None
+    assert len(programs(step)) == 1
+
+
+def test_a_steps_allocations_are_those_of_its_results():
+    """What makes it fast: its memory stays, so that a step asks for little more than the totals it returns."""
+    data, layout, rule = make_dataset(2000), Layout((20, 60, 30, 3)), adam()
+    theta = init(layout, np.random.default_rng(0), "float32")
+    step = recorded(make_step(ImageObjective(layout, 255), rule), (0, 1, 2))
+    carry = Carry(theta, rule.init(theta), zero_totals(NUMPY, "float32"))
+    batches = list(DeviceLoader(data, NUMPY, 1000).batches(np.arange(2000))) * 4
+    for k, batch in enumerate(batches, start=1):
+        carry = step(*carry, batch, rule.scalars(k, 0.01), None)
+    tracemalloc.start()
+    try:
+        for k, batch in enumerate(batches, start=9):
+            carry = step(*carry, batch, rule.scalars(k, 0.01), None)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert all(programs(step))
+    assert peak < 1000 * 20 * 4, "less than the batch's X in float32"
+
+
+def test_a_program_is_a_list_of_calls():
+    def step(theta, X):
+        xp = X.__array_namespace__()
+        W = xp.reshape(theta[:6], (3, 2))
+        return theta, xp.sum(X @ W + theta[6:], axis=0)
+
+    program = record(step, (np.arange(8.0), np.ones((4, 3))), (0,))
+    assert isinstance(program, Program)
+    lines = [re.sub(r"k\d+", "k", line) for line in program.text.splitlines()]
+    assert lines == [
+        "def bind(v0):",
+        "    v2 = v0[:6:]",
+        "    v3 = v2.reshape((3, 2, ))",
+        "    v5 = v0[6::]",
+        "    def run(v1):",
+        "        k(v1, v3, out=v4)",
+        "        k(v4, v5, out=v6)",
+        "        k(v6, axis=0, out=v7)",
+        "        return (v0, v7.copy(), )",
+        "    return run",
+    ]
