@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
-from sklearn.utils import gen_batches, shuffle
+from sklearn.utils import gen_batches
 
 from xpmlp.backends.base import free_host_memory
 from xpmlp.data.loading import gather
@@ -103,8 +103,10 @@ class _Fit:
             return None
         parts: Iterable[Any] = self.parts
         if e.shuffle:
-            self.rows = shuffle(self.rows, random_state=e._random_state)
-            order = self.place.to_device(self.rows)
+            drawn = np.arange(len(self.rows))
+            e._random_state.shuffle(drawn)  # as sklearn.utils.shuffle draws, which takes longer than a small epoch
+            self.rows = self.rows[drawn]
+            order = self.rows if self.place.device.name == "numpy" else self.place.to_device(self.rows)
             parts = (order[part] for part in self.parts)
         return ((_take(self.place.xp, self.data, part), None) for part in parts), step + len(self.parts)
 

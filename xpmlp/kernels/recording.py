@@ -143,8 +143,32 @@ class Call(NamedTuple):
 
     function: Any
     arguments: tuple[Any, ...]
-    keywords: Mapping[str, Any]
+    keywords: dict[str, Any]
     result: Any
+
+    @property
+    def places(self) -> set[int]:
+        """The places of what it was given."""
+        return {x.place for x in leaves_of((self.arguments, self.keywords)) if isinstance(x, Noted | Number)}
+
+    @property
+    def results(self) -> list[Noted]:
+        """What it returned."""
+        return leaves_of(self.result)
+
+    def with_(self, same: Mapping[int, Noted]) -> "Call":
+        """Return the call with other arrays among what it is given."""
+        return self._replace(arguments=exchanged(self.arguments, same), keywords=exchanged(self.keywords, same))
+
+    def key(self) -> Any:
+        """Return what is equal for calls that are the same."""
+
+        def of(leaf: Any) -> Any:
+            if isinstance(leaf, Noted | Number):
+                return "place", leaf.place
+            return (slice, leaf.start, leaf.stop, leaf.step) if isinstance(leaf, slice) else leaf
+
+        return self.function, mapped(self.arguments, of), tuple(mapped(self.keywords, of).items())
 
 
 class Recording:
@@ -155,6 +179,8 @@ class Recording:
         self.calls: list[Call] = []
         self.values: list[Any] = []
         self.constants: set[int] = set()
+        self._constants: dict[Any, Call] = {}
+        self.arguments: set[int] = set()
 
     def note(self, value: Any) -> Noted:
         """Return a new place's array."""
@@ -174,12 +200,13 @@ class Recording:
         result = function(*values_of(arguments), **values_of(dict(keywords)))
         if before != [constant.tobytes() for constant in constants]:
             raise Unrecordable("a constant is changed")
-        found = self._wrapped(result, [x for x in noted if isinstance(x, Noted)])
+        found = Call(function, arguments, dict(keywords), self._wrapped(result, noted))
         if noted:
-            self.calls.append(Call(function, arguments, keywords, found))
+            self.calls.append(found)
         else:  # of shapes and dtypes alone: the same in every call
-            self.constants |= {x.place for x in leaves_of(found)}
-        return found
+            found = self._constants.setdefault(found.key(), found)
+            self.constants |= {x.place for x in found.results}
+        return found.result
 
     def call_elements(self, version: Any, arrays: tuple[Any, ...], keywords: Mapping[str, Any]) -> Any:
         """Note the call of a function of elements, of the loop or calls that it is for these dtypes and shapes."""
@@ -200,12 +227,53 @@ class Recording:
             return self.call(np.add.reduce, (delta,), {**rows, "out": out})
         return self.call(version, arguments)
 
-    def _wrapped(self, result: Any, arguments: Any) -> Any:
+    def lean(self, returned: Any) -> tuple[list[Call], Any]:
+        """Return the calls that what the step returns needs, none of them twice, and what it returns then."""
+        roots, once = self._roots(), list[Call]()
+        self.calls = [
+            call for call in self.calls if not (call.function is cast and call.results[0].place in call.places)
+        ]
+        changes = [{roots[x.place] for x in call.results if x.place in call.places} for call in self.calls]
+        changed_last = {root: k for k, those in enumerate(changes) for root in those}
+        seen: dict[Any, tuple[int, Call]] = {}
+        same: dict[int, Noted] = {}
+        for k, (call, changed) in enumerate(zip(self.calls, changes, strict=True)):
+            call = call.with_(same)
+            key = call.key()
+            before = seen.get(key)
+            of_memory = {roots[place] for place in call.places}
+            stays = all(changed_last.get(roots[x.place], -1) < k for x in call.results)
+            if before and stays and not changed and not any(of_memory & those for those in changes[before[0] : k]):
+                same |= {x.place: y for x, y in zip(call.results, before[1].results, strict=True)}
+                continue
+            if stays and not changed:
+                seen[key] = k, call
+            once.append(call)
+        returned = exchanged(returned, same)
+        live = {roots[x.place] for x in leaves_of(returned) if isinstance(x, Noted)} | self.arguments
+        needed = list[Call]()
+        for call in reversed(once):
+            if live & {roots[x.place] for x in call.results}:
+                live |= {roots[place] for place in call.places}
+                needed.append(call)
+        return needed[::-1], returned
+
+    def _roots(self) -> list[int]:
+        """Return for each place the first one that has the same memory."""
+        roots = list(range(len(self.values)))
+        for call in self.calls:
+            for x in call.results:
+                if x.place not in call.places and isinstance(x.value, np.ndarray):
+                    shared = [place for place in call.places if np.may_share_memory(x.value, self.values[place])]
+                    roots[x.place] = roots[shared[0]] if shared else x.place
+        return roots
+
+    def _wrapped(self, result: Any, noted: list[Any]) -> Any:
         if isinstance(result, tuple):
-            return tuple(self._wrapped(part, arguments) for part in result)
+            return tuple(self._wrapped(part, noted) for part in result)
         if not isinstance(result, np.ndarray | np.generic):
             raise Unrecordable(f"a {type(result).__name__} is computed")
-        same = [x for x in arguments if x.value is result]
+        same = [x for x in noted if isinstance(x, Noted) and x.value is result]
         return same[0] if same else self.note(result)
 
 
@@ -226,6 +294,11 @@ def mapped(tree: Any, function: Callable[[Any], Any]) -> Any:
     if isinstance(tree, dict):
         return {name: mapped(part, function) for name, part in tree.items()}
     return function(tree)
+
+
+def exchanged(tree: Any, same: Mapping[int, Noted]) -> Any:
+    """Return a tree with other arrays in some places."""
+    return mapped(tree, lambda leaf: same.get(leaf.place, leaf) if isinstance(leaf, Noted) else leaf)
 
 
 def values_of(tree: Any) -> Any:

@@ -49,13 +49,13 @@ class _Writer:
     It is a name of the module. Views of kept arrays are taken in ``bind``; all else happens in ``run``.
     """
 
-    def __init__(self, recording: Recording, kept: list[int]) -> None:
+    def __init__(self, recording: Recording, calls: list[Call], kept: list[int]) -> None:
         self.space: dict[str, Any] = {"np": np}
         self._kept, self._of_kept = kept, set(kept)
         self._stays: dict[int, Any] = {place: recording.values[place] for place in recording.constants}
         self._bind: list[str] = []
         self._run: list[str] = []
-        for call in recording.calls:
+        for call in calls:
             self._write(call)
 
     def source(self, given: list[int], returned: Any) -> str:
@@ -67,13 +67,10 @@ class _Writer:
 
     def _write(self, call: Call) -> None:
         """Write a call where it belongs, or nothing if its result is known."""
-        function, results = call.function, leaves_of(call.result)
-        noted = [x for x in leaves_of((call.arguments, call.keywords)) if isinstance(x, Noted | Number)]
-        known = {x.place for x in noted}
+        function, results, known = call.function, call.results, call.places
+        noted = [x for x in leaves_of((call.arguments, call.keywords)) if isinstance(x, Noted)]
         result = results[0]
         is_new_array = len(results) == 1 and result.place not in known and result.ndim > 0
-        if function is cast and result.place in known:
-            return
         if is_new_array and function in VIEWS and any(np.may_share_memory(result.value, x.value) for x in noted):
             if known <= self._stays.keys():
                 self._stays[result.place] = result.value
@@ -246,6 +243,7 @@ def record(step: Callable[..., Any], arguments: tuple[Any, ...], kept: tuple[int
             return value
         x: Any = recording.note(value) if is_array else recording.number(value)
         places.append((x.place, is_kept and is_array and value.ndim > 0))
+        recording.arguments.add(x.place)
         return x
 
     try:
@@ -280,7 +278,8 @@ class Program:
 
     def __init__(self, recording: Recording, places: list[tuple[int, bool]], returned: Any) -> None:
         kept, given = ([place for place, is_kept in places if is_kept is wanted] for wanted in (True, False))
-        writer = _Writer(recording, kept)
+        calls, returned = recording.lean(returned)
+        writer = _Writer(recording, calls, kept)
         self.text, space = writer.source(given, returned), writer.space
         self.n_bytes = sum(value.nbytes for value in space.values() if isinstance(value, np.ndarray))
         exec(compile(self.text, "<a recorded step>", "exec"), space)
