@@ -164,9 +164,10 @@ class TestWhatIsReturned:
         layout, rule = Layout((20, 6, 3)), adam()
         step = recorded(make_step(ImageObjective(layout, 255), rule), (0, 1, 2))
         theta, data = init(layout, np.random.default_rng(0), "float32"), make_dataset(50)
+        batch = data.images.reshape(50, -1), data.labels.astype(np.int32)
         carry = first = Carry(theta, rule.init(theta), zero_totals(NUMPY, "float32"))
         for k in range(1, 7):
-            carry = step(*carry, (data.images.reshape(50, -1), data.labels), rule.scalars(k, 0.01), None)
+            carry = step(*carry, batch, rule.scalars(k, 0.01), None)
         assert carry.theta is theta
         assert all(carry.state[name] is vector for name, vector in first.state.items())
         other = carry.theta.copy()  # from a checkpoint, say: other arrays of the same shapes
