@@ -16,6 +16,7 @@ from xpmlp.data.deformation import Deformation
 from xpmlp.data.dropout import Dropout
 from xpmlp.data.noise import Noise
 from xpmlp.kernels import kernels, recorded
+from xpmlp.kernels.recording import mapped
 from xpmlp.kernels.replay import Program, record
 from xpmlp.math.activations import ACTIVATIONS, HEADS
 from xpmlp.math.layout import Layout, init
@@ -171,16 +172,17 @@ class TestWhatIsReturned:
         assert carry.theta is theta
         assert all(carry.state[name] is vector for name, vector in first.state.items())
         other = carry.theta.copy()  # from a checkpoint, say: other arrays of the same shapes
-        moved = step(
-            other, carry.state, carry.totals, (data.images.reshape(50, -1), data.labels), rule.scalars(7, 0.01)
-        )
+        expected = make_step(ImageObjective(layout, 255), rule)
+        expected = bits(expected(*mapped((other, *carry[1:]), np.copy), batch, rule.scalars(7, 0.01), None))
+        moved = step(other, *carry[1:], batch, rule.scalars(7, 0.01), None)
         assert moved.theta is other
+        assert bits(moved) == expected
 
 
-class TestASteps:
+class TestAStepThat:
     """What is no list of calls of functions of arrays is not recorded, and stays right."""
 
-    def called(self, step, arguments, n=6):
+    def called(self, step, arguments):
         ours, found = recorded(step), []
         for given in arguments:
             found.append(ours(*given))
