@@ -104,11 +104,28 @@ class TestTheCommand:
         assert {row["contestant"] for row in record["rows"]} == {"floor", "numpy", "scikit-learn"}
         assert (at_home / "benchmark" / "bench.png").read_bytes().startswith(b"\x89PNG")
 
+    @pytest.mark.slow
+    def test_measures_beside_a_neighbour_and_with_fixed_numbers_of_threads(self, mnist_like, at_home, capsys):
+        command = ["bench", "--data-dir", str(mnist_like), "--hidden", "8", "--batch-size", "64", "--rounds", "1"]
+        assert (
+            main([*command, "--epochs", "1", "--peers", "none", "--neighbours", "1", "--threads", "1", "--no-cold"])
+            == 0
+        )
+        said, _ = capsys.readouterr()
+        assert "| batch 64, beside 1 busy process, s/epoch |" in said
+        assert said.count("| xpmlp on NumPy, 1 BLAS thread |") == 2
+        lines = [json.loads(line) for line in (at_home / "benchmark" / "results.jsonl").read_text().splitlines()]
+        expected = [(name, what) for what in ("steady", "beside 1") for name in ("floor", "numpy", "numpy@1")]
+        assert [(line["contestant"], line["what"]) for line in lines] == expected
+        assert all(line["seconds"] and not line["problem"] for line in lines)
+
     @pytest.mark.parametrize(
         ("options", "message"),
         [
             (["--peers", "tensorflow"], "unknown contestant 'tensorflow': expected floor, numpy"),
             (["--backend", "cudy"], "unknown backend cudy: expected numpy, numba, torch, jax, cupy"),
+            (["--neighbours", "-1"], "-1 is not in the range x>=0"),
+            (["--threads", "0"], "--threads 0: expected whole numbers of at least 1"),
             (["--batch-size", "0"], "expected whole numbers of at least 1"),
             (["--batch-size", "many"], "'many' is not whole numbers with commas between them"),
             (["--data-dir", "nowhere", "--peers", "none"], "mnist is not in the given folder: nowhere is no folder"),

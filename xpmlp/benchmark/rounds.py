@@ -9,12 +9,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from xpmlp.benchmark.child import peak_memory
-from xpmlp.benchmark.work import CONTESTANTS, OURS, PEERS, Work
+from xpmlp.benchmark.work import CONTESTANTS, OURS, PEERS, Work, base_of
 from xpmlp.errors import ConfigError
 from xpmlp.storage.figures import TRAINING, VALIDATION, new_figure, save
 
@@ -27,7 +28,7 @@ class Result:
 
     contestant: str
     batch_size: int
-    what: str  # "steady", or "cold": from the start of the process to `TARGET`
+    what: str  # "steady"; "beside 1", as many busy processes; or "cold": from the start of the process to `TARGET`
     seconds: list[float] = field(default_factory=list)  # of each epoch but the first, or of the cold start
     peak_bytes: int | None = None  # the most memory that was resident
     accuracy: float | None = None  # the last of a cold start
@@ -37,20 +38,34 @@ class Result:
 
 def installed(names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return which contestants' packages are here, and which are not."""
-    if unknown := [name for name in names if name not in CONTESTANTS]:
+    if unknown := [name for name in names if base_of(name) not in CONTESTANTS]:
         raise ConfigError(f"unknown contestant {unknown[0]!r}: expected {', '.join(CONTESTANTS)}")
-    here = [name for name in names if importlib.util.find_spec(CONTESTANTS[name][1])]
+    here = [name for name in names if importlib.util.find_spec(CONTESTANTS[base_of(name)][1])]
     return here, [name for name in names if name not in here]
 
 
-def measure(name: str, work: Work, what: str, epochs: int, round_: int) -> Result:
-    """Return what a contestant measures in a process of its own."""
-    task = {"contestant": name, "what": what, "epochs": epochs, "target": TARGET, "work": asdict(work)}
+@contextmanager
+def busy_processes(n: int) -> Iterator[None]:
+    """Let n processes compute beside this one, as long as the context is entered."""
+    with ExitStack() as stack:
+        for _ in range(n):
+            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            stack.callback(process.kill)
+        yield
+
+
+def measure(name: str, work: Work, what: str, epochs: int, round_: int, neighbours: int = 0) -> Result:
+    """Return what a contestant measures in a process of its own, beside so many others that are busy."""
+    task = {"contestant": base_of(name), "what": what, "epochs": epochs, "target": TARGET, "work": asdict(work)}
     command = [sys.executable, "-m", "xpmlp.benchmark.child", json.dumps(task)]
     env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    if "@" in name:
+        env["OPENBLAS_NUM_THREADS"] = env["MKL_NUM_THREADS"] = name.partition("@")[2]
     began = time.time()
-    answers, problem = read_answers(subprocess.run(command, capture_output=True, text=True, check=False, env=env))
-    result = Result(name, work.batch_size, what, problem=problem)
+    with busy_processes(neighbours):
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    answers, problem = read_answers(done)
+    result = Result(name, work.batch_size, f"beside {neighbours}" if neighbours else what, problem=problem)
     for answer in answers:
         result.description |= answer.get("description", {})
         result.peak_bytes = answer.get("peak_bytes", result.peak_bytes)
@@ -124,6 +139,15 @@ def summarise(results: Sequence[Result]) -> list[dict[str, Any]]:
     return rows
 
 
+def heading(what: str, batch_size: int) -> str:
+    """Return what a group of rows is of."""
+    if what == "cold":
+        return "cold start to 98 % test accuracy, s"
+    n = what.removeprefix("beside ")
+    beside = "" if what == "steady" else f", beside {n} busy process{'' if n == '1' else 'es'}"
+    return f"batch {batch_size}{beside}, s/epoch"
+
+
 def spread(seconds: Sequence[float]) -> dict[str, Any]:
     """Return the median, the least and the greatest, where there are any."""
     median = statistics.median(seconds) if seconds else None
@@ -140,13 +164,13 @@ def plot_benchmark(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[st
         group.sort(key=lambda row: -row["seconds"])
         for k, row in enumerate(group):
             name = row["contestant"]
-            colour = "#bbbbbb" if name == "floor" else TRAINING if name in OURS else VALIDATION
+            colour = "#bbbbbb" if name == "floor" else TRAINING if base_of(name) in OURS else VALIDATION
             axes.barh(k, row["seconds"], color=colour, height=0.7)
             axes.plot([row["least"], row["most"]], [k, k], color="black", linewidth=1)
             axes.text(row["most"], k, f"  {row['seconds']:.2f}", va="center", size=8)
         names = [row["contestant"] for row in group]
-        axes.set_yticks(range(len(group)), [f"xpmlp, {name}" if name in OURS else name for name in names])
-        axes.set_xlabel(f"s/epoch, batch {batch_size}" if what == "steady" else "s, cold start to 98 % test accuracy")
+        axes.set_yticks(range(len(group)), [f"xpmlp, {name}" if base_of(name) in OURS else name for name in names])
+        axes.set_xlabel(heading(what, batch_size))
         axes.margins(x=0.12)
         axes.spines[["top", "right"]].set_visible(False)
     save(figure, path)

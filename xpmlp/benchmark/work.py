@@ -26,6 +26,9 @@ CONTESTANTS = {
 }
 """Each name's module in `contestants`, the package that it needs, and what it is."""
 
+WITH_BLAS_THREADS = ("numpy", "numba")
+"""Those of ours whose number of BLAS threads can be fixed: ``numba@2`` has two, ``numba`` as many as it finds best."""
+
 OURS = ("numpy", "numba", "torch", "jax", "cupy")
 PEERS = tuple(name for name in CONTESTANTS if name not in (*OURS, "floor"))
 
@@ -68,6 +71,17 @@ class Contestant(NamedTuple):
     epoch: Callable[[], object]  # trains on every image once, in a newly drawn order; returns when that is done
     test_accuracy: Callable[[], float]  # over the 10,000 test images
     description: dict[str, str]  # the library, its version, and the precision of products
+
+
+def base_of(name: str) -> str:
+    """Return a contestant's name without its number of threads."""
+    return name.partition("@")[0]
+
+
+def about(name: str) -> str:
+    """Return what a contestant is, in words."""
+    base, _, threads = name.partition("@")
+    return CONTESTANTS[base][2] + (f", {threads} BLAS thread{'' if threads == '1' else 's'}" if threads else "")
 
 
 def make(name: str, work: Work) -> Contestant:

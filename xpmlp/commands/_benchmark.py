@@ -14,8 +14,8 @@ from typing import Any
 import click
 
 import xpmlp
-from xpmlp.benchmark.rounds import Result, installed, measure, measure_recipe, plot_benchmark, summarise
-from xpmlp.benchmark.work import CONTESTANTS, OURS, PEERS, Work
+from xpmlp.benchmark.rounds import Result, heading, installed, measure, measure_recipe, plot_benchmark, summarise
+from xpmlp.benchmark.work import OURS, PEERS, WITH_BLAS_THREADS, Work, about
 from xpmlp.commands._progress import make_download_progress, say
 from xpmlp.data import load_dataset
 from xpmlp.errors import ConfigError
@@ -28,7 +28,8 @@ def run(options: Mapping[str, Any]) -> None:
     if unknown := [name for name in options["backend"] if name not in OURS]:
         raise ConfigError(f"unknown backend {', '.join(unknown)}: expected {', '.join(OURS)}")
     peers = PEERS if options["peers"] is None else [name for name in options["peers"] if name != "none"]
-    here, missing = installed(["floor", *options["backend"], *peers])
+    fixed = [f"{name}@{n}" for name in options["backend"] if name in WITH_BLAS_THREADS for n in options["threads"]]
+    here, missing = installed(["floor", *options["backend"], *fixed, *peers])
     files, n_images = folder_of_mnist(options["data_dir"])
     if missing:
         say("left out", f"{', '.join(missing)}: not installed")
@@ -36,12 +37,17 @@ def run(options: Mapping[str, Any]) -> None:
     turns: dict[str, Callable[[int], Result]] = {}
     for size in options["batch_size"]:
         work = Work(options["hidden"], size, optimizer, 0.001 if optimizer == "adam" else 0.1, epochs, files, n_images)
-        turns |= {f", batch {size}: {name}": partial(measure, name, work, "steady", epochs) for name in here}
+        for n in dict.fromkeys((0, options["neighbours"])):
+            beside = f", beside {n}" if n else ""
+            for name in here:
+                turn = partial(measure, name, work, "steady", epochs, neighbours=n)
+                turns[f", batch {size}{beside}: {name}"] = turn
     recipe = {name: RECIPES["quick"][name] for name in ("hidden", "batch_size", "learning_rate", "epochs", "center")}
     cold = Work(**recipe, optimizer="sgd", data_dir=files, n_images=n_images)
     for name in here[1:] if options["cold"] else ():  # the floor learns nothing
-        turn = partial(measure_recipe, name, cold) if name in OURS else partial(measure, name, cold, "cold", 12)
-        turns[f", cold start: {name}"] = turn
+        if name not in fixed:
+            turn = partial(measure_recipe, name, cold) if name in OURS else partial(measure, name, cold, "cold", 12)
+            turns[f", cold start: {name}"] = turn
     say("machine", machine := describe_machine(os.cpu_count() or 1))
     results = take_turns(turns, folder / "results.jsonl", options["rounds"])
     for found in (result.description["gpu"] for result in results if "gpu" in result.description):
@@ -65,21 +71,27 @@ def _tables(rows: Sequence[dict[str, Any]]) -> str:
     for what, batch_size in dict.fromkeys((row["what"], row["batch_size"]) for row in rows):
         group = [row for row in rows if (row["what"], row["batch_size"]) == (what, batch_size)]
         group.sort(key=lambda row: row["seconds"] or float("inf"))
-        head = f"batch {batch_size}, s/epoch" if what == "steady" else "cold start to 98 % test accuracy, s"
-        heads = (head, "median", "least–most", "by the fastest peer", "share of the floor", "peak MB")
+        heads = (
+            heading(what, batch_size),
+            "median",
+            "least–most",
+            "by the fastest peer",
+            "share of the floor",
+            "peak MB",
+        )
         lines += ["", *markdown(heads, map(_cells, group))]
     return "\n".join(lines)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    about = CONTESTANTS[row["contestant"]][2]
+    name = about(row["contestant"])
     if row["seconds"] is None:
-        return [about, "–", row["problem"] or f"not reached: {row['accuracy']}", "", "", ""]
+        return [name, "–", row["problem"] or f"not reached: {row['accuracy']}", "", "", ""]
     spread = f"{row['least']:.2f}–{row['most']:.2f}"
     ratio = f"{row['by_fastest_peer']:.2f}" if row["by_fastest_peer"] else ""
     share = f"{row['share_of_floor']:.0%}" if row["share_of_floor"] else ""
     peak = f"{row['peak_bytes'] / 1e6:.0f}" if row["peak_bytes"] else ""
-    return [about, f"{row['seconds']:.2f}", spread, ratio, share, peak]
+    return [name, f"{row['seconds']:.2f}", spread, ratio, share, peak]
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]:
