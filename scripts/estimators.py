@@ -1,7 +1,7 @@
-"""Time an epoch of our MLPClassifier beside scikit-learn's: ``python scripts/estimators.py --help``.
+"""Time our estimators beside scikit-learn's: ``python scripts/estimators.py --help``.
 
-Each is timed in a process of its own, since ours changes how the C library keeps memory for its whole process; the
-rounds take turns, and medians count.
+Epochs of MLPClassifier on MNIST, and whole fits of small data sets, with as many epochs for both. Each column is a
+process of its own; the rounds take turns, and medians count.
 """
 
 import argparse
@@ -12,11 +12,23 @@ import sys
 
 HIDDEN = ((100,), (256, 128), (1024, 1024))
 BATCHES = (200, 1024)
+SMALL = {
+    "iris": ("iris", {"hidden_layer_sizes": (100,), "max_iter": 200}),
+    "digits (100,)": ("digits", {"hidden_layer_sizes": (100,), "max_iter": 30}),
+    "digits (32,), batch 32": ("digits", {"hidden_layer_sizes": (32,), "batch_size": 32, "max_iter": 15}),
+    "diabetes, sgd": ("diabetes", {"hidden_layer_sizes": (100,), "solver": "sgd", "learning_rate_init": 0.01,
+                                   "max_iter": 100}),
+    "20,000 × 30, (64, 64)": ("table", {"hidden_layer_sizes": (64, 64), "max_iter": 5}),
+    "iris, lbfgs": ("iris", {"hidden_layer_sizes": (100,), "solver": "lbfgs", "max_iter": 80}),
+}  # fmt: skip
+"""Fits whose numbers of epochs, or of L-BFGS's iterations, rounding does not change."""
 
 
 def main() -> None:
     """Print the table, or measure one column of one round."""
-    parser = argparse.ArgumentParser(description="Seconds an epoch of MLPClassifier, Adam, float32: ours and theirs.")
+    parser = argparse.ArgumentParser(
+        description="Seconds of ours and theirs: an epoch of MNIST (MLPClassifier, Adam, float32), and small fits."
+    )
     parser.add_argument("--data-dir", help="where MNIST is (else XPMLP_DATA, the cache, or a download)")
     parser.add_argument("--samples", type=int, default=20_000, help="training images (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each (%(default)s)")
@@ -34,17 +46,20 @@ def main() -> None:
             command += ["--data-dir", arguments.data_dir] if arguments.data_dir else []
             for row, seconds in json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout).items():
                 found.setdefault((row, column), []).append(seconds)
-    heads = ["hidden, batch size", *(f"{column}, s/epoch" for column in columns), "ratio of numpy's"]
+    heads = ["MNIST by its hidden layers and batch size (s/epoch), or a fit (s)", *columns, "ratio of numpy's"]
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
     for row in dict.fromkeys(row for row, _ in found):
-        medians = {column: statistics.median(found[row, column]) for column in columns}
-        cells = [f"{medians[column]:.3f} ({spread(found[row, column])})" for column in columns]
-        print(f"| {row} | {' | '.join(cells)} | {medians['numpy'] / medians['scikit-learn']:.2f} |")
+        here = [column for column in columns if (row, column) in found]
+        cells = [
+            f"{statistics.median(found[row, c]):.3f} ({spread(found[row, c])})" if c in here else "" for c in columns
+        ]
+        ratios = [ours / theirs for ours, theirs in zip(found[row, "numpy"], found[row, "scikit-learn"], strict=True)]
+        print(f"| {row} | {' | '.join(cells)} | {statistics.median(ratios):.2f} ({spread(ratios)}) |")
 
 
 def spread(values: list[float]) -> str:
     """Return the least and the greatest."""
-    return f"{min(values):.3f}–{max(values):.3f}"
+    return f"{min(values):.3g}–{max(values):.3g}"
 
 
 def measure(column: str, data_dir: str | None, n: int) -> dict[str, float]:
@@ -75,6 +90,42 @@ def measure(column: str, data_dir: str | None, n: int) -> dict[str, float]:
                 model.partial_fit(X, y)
                 seconds.append(time.perf_counter() - began)
             found[f"{hidden}, {batch_size}"] = statistics.median(seconds)
+    return found if column not in ("scikit-learn", "numpy") else found | measure_small(Kind.__module__)
+
+
+def measure_small(package: str) -> dict[str, float]:
+    """Return the median of nine fits of each small data set, by scikit-learn's estimators or ours."""
+    import time
+    import warnings
+    from importlib import import_module
+
+    import numpy as np
+    from sklearn import datasets
+
+    import xpmlp
+
+    warnings.simplefilter("ignore")  # that they have not converged
+    kinds = import_module("sklearn.neural_network") if package.startswith("sklearn") else xpmlp
+    rng = np.random.default_rng(0)
+    table = rng.standard_normal((20_000, 30))
+    data = {
+        "iris": datasets.load_iris(return_X_y=True),
+        "digits": datasets.load_digits(return_X_y=True),
+        "diabetes": datasets.load_diabetes(return_X_y=True),
+        "table": (table, (table[:, 0] * table[:, 1] + table[:, 2] > 0).astype(int)),
+    }
+    found = {}
+    for name, (which, settings) in SMALL.items():
+        X, y = data[which]
+        X = (X - X.mean(axis=0)) / np.maximum(X.std(axis=0), 1e-3)
+        y = (y - y.mean()) / y.std() if which == "diabetes" else y
+        kind = kinds.MLPRegressor if which == "diabetes" else kinds.MLPClassifier
+        seconds = []
+        for _ in range(10):
+            began = time.perf_counter()
+            kind(random_state=0, tol=0, n_iter_no_change=1000, **settings).fit(X, y)
+            seconds.append(time.perf_counter() - began)
+        found[name] = statistics.median(seconds[1:])
     return found
 
 

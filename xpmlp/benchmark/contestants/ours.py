@@ -16,7 +16,7 @@ from xpmlp.math.optimizers import Scalars
 from xpmlp.training.config import TrainConfig, make_optimizer
 from xpmlp.training.evaluation import evaluate
 from xpmlp.training.objectives import ImageObjective
-from xpmlp.training.steps import Carry, make_step, zero_totals
+from xpmlp.training.steps import Carry, compiled, make_step, zero_totals
 from xpmlp.training.threads import tuned_threads
 
 
@@ -33,7 +33,7 @@ def enter(work: Work, name: str) -> Contestant:
         carry = Carry(theta, optimizer.init(theta), zero_totals(backend, "float32"))
         loader = DeviceLoader(data.train, backend, work.batch_size, reuse_buffers=True)
         train_step = make_step(ImageObjective(layout, data.train.max_value), optimizer)
-        train_step = backend.compile(train_step, donate=(0, 1, 2))
+        train_step = compiled(backend, train_step, donate=(0, 1, 2))
     # As `xpmlp.train` does, but to the process's end.
     if tuner := contextlib.ExitStack().enter_context(tuned_threads(backend)):
         train_step = tuner.watched(train_step)
