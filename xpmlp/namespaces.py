@@ -24,10 +24,13 @@ def array_namespace(**arguments: Array | tuple[Array, ...]) -> Any:
             if xp is None:
                 xp, kind, first = found, type(x), name
             elif found is not xp:
-                raise ArrayError(
-                    f"{name} comes from {library_of(type(x))}, {first} from {library_of(kind)}: "
-                    f"move {name} to the same library with get_backend(...).asarray(...)"
-                )
+                if hasattr(kind, "is_noted") is hasattr(type(x), "is_noted"):
+                    raise ArrayError(
+                        f"{name} comes from {library_of(type(x))}, {first} from {library_of(kind)}: "
+                        f"move {name} to the same library with get_backend(...).asarray(...)"
+                    )
+                if hasattr(type(x), "is_noted"):  # of a step that is being recorded; the others are constants of it
+                    xp, kind = found, type(x)
     return xp
 
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -636,6 +637,12 @@ class TestNccl:
             def allReduce(self, *arguments):
                 calls.append(arguments)
 
+            def check_async_error(self):
+                """Find none."""
+
+            def destroy(self):
+                calls.append("destroyed")
+
         nccl = SimpleNamespace(
             available=True, get_unique_id=lambda: b"id", get_version=lambda: 22707, NcclCommunicator=Communicator,
             NcclError=RuntimeError, NCCL_FLOAT32=7, NCCL_FLOAT64=8, NCCL_SUM=0,
@@ -648,6 +655,9 @@ class TestNccl:
         assert calls == [(2, b"id", 0), (1234, 1234, 10, 8, 0, 99)]
         assert ranks.engine == "NCCL 2.27.7, None"
         assert ranks.library == "cupy"
+        ranks.leave()
+        assert calls[-1] == "destroyed"
+        assert not [thread for thread in threading.enumerate() if thread.name == "xpmlp-nccl"]
 
     @pytest.mark.needs(module="cupy")
     def test_has_the_names_that_are_used(self, module):
@@ -655,7 +665,8 @@ class TestNccl:
             pytest.skip("NCCL is not installed")
         for name in ("get_unique_id", "get_version", "NcclError", "NCCL_FLOAT32", "NCCL_FLOAT64", "NCCL_SUM"):
             assert hasattr(module.nccl, name)
-        assert hasattr(module.nccl.NcclCommunicator, "allReduce")
+        for name in ("allReduce", "check_async_error", "destroy"):
+            assert hasattr(module.nccl.NcclCommunicator, name)
         assert len(module.nccl.get_unique_id()) == 128
 
     def test_looks_at_its_sums_every_sixteen_steps_at_the_same_ones_on_all_ranks(self, tiny_steps):

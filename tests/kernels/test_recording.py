@@ -22,7 +22,7 @@ from xpmlp.math.activations import ACTIVATIONS, HEADS
 from xpmlp.math.layout import Layout, init
 from xpmlp.math.optimizers import adam, adamw, sgd
 from xpmlp.training.objectives import ImageObjective, SampleObjective
-from xpmlp.training.steps import Carry, make_evaluation_step, make_step, zero_totals
+from xpmlp.training.steps import Carry, make_evaluation_step, make_gradient_step, make_step, zero_totals
 
 NUMPY = get_backend("numpy")
 OPTIMIZERS = {
@@ -40,7 +40,7 @@ def bits(tree):
     """Return the bytes of all arrays and numbers of a tree, in their order."""
     if isinstance(tree, dict):
         tree = tuple(tree.values())
-    if isinstance(tree, tuple):
+    if isinstance(tree, tuple | list):
         return [found for part in tree for found in bits(part)]
     return [] if tree is None else [np.asarray(tree).tobytes()]
 
@@ -86,7 +86,7 @@ def test_a_step_of_images(optimizer, transfer, dtype, way):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", ["centred", "deformed", "dropout", "both"])
-def test_a_step_with_noise_is_right_whether_recorded_or_not(kind, way):
+def test_a_step_that_is_centred_or_has_noise(kind, way):
     data, layout, rule = make_dataset(100), Layout((20, 8, 6, 3)), sgd(0.9)
     theta = init(layout, np.random.default_rng(0), "float32")
 
@@ -97,10 +97,8 @@ def test_a_step_with_noise_is_right_whether_recorded_or_not(kind, way):
         if kind in ("dropout", "both"):
             dropout = Dropout(0.25, (8, 6), 25, NUMPY)
         objective = ImageObjective(layout, 255, 0.1 * (kind == "centred"), deformation, dropout)
-        step, carry = (
-            wrap(make_step(objective, rule)),
-            Carry(theta.copy(), rule.init(theta), zero_totals(NUMPY, "float32")),
-        )
+        plain = make_step(objective, rule)
+        step, carry = wrap(plain), Carry(theta.copy(), rule.init(theta), zero_totals(NUMPY, "float32"))
         for epoch in range(3):
             nothing = itertools.repeat(None)
             drawn = deformation.epoch(epoch, 0, 4 * epoch) if deformation else nothing
@@ -108,6 +106,9 @@ def test_a_step_with_noise_is_right_whether_recorded_or_not(kind, way):
             noise = map(Noise, drawn, left_out) if deformation or dropout else nothing
             for batch, each in zip(DeviceLoader(data, NUMPY, 25), noise, strict=False):
                 carry = step(*carry, batch, rule.scalars(1, 0.05), each)
+        if step is not plain:
+            assert all(programs(step)), "it is recorded"
+            assert programs(step)
         return bits(carry)
 
     with kernels(way, "numpy"):
@@ -177,6 +178,114 @@ class TestWhatIsReturned:
         moved = step(other, *carry[1:], batch, rule.scalars(7, 0.01), None)
         assert moved.theta is other
         assert bits(moved) == expected
+
+
+def xp(x):
+    return x.__array_namespace__()
+
+
+def changes_a_view_of_a_constant(x):
+    z = xp(x).zeros((2, 3))
+    v = z[0]
+    v += x
+    return v
+
+
+def changes_a_constant_by_nothing_at_first(x):
+    z = xp(x).zeros(3)
+    z += x
+    return z
+
+
+def squares_in_place(theta, x):
+    v = theta[:2]
+    v **= 2
+    return theta, x + 1
+
+
+def makes_constants_that_compare_equal(x):
+    return xp(x).full((3,), 1), xp(x).full((3,), True), 1 / (x + 0.0), 1 / (x + -0.0)
+
+
+def copies_signs(x):
+    return xp(x).copysign(x, xp(x).full((3,), 0.0)), xp(x).copysign(x, xp(x).full((3,), -0.0))
+
+
+def returns_the_same_twice(x):
+    return xp(x).zeros_like(x), xp(x).zeros_like(x), x * 2, x * 2
+
+
+def returns_a_view(x, k):
+    y = xp(x).reshape(x, (1, 3)) + 1
+    return xp(x).permute_dims(y, (1, 0)), y[k, :], [y, y[0]]
+
+
+def asks_whether_a_number_is_there(x, k):
+    return (x * 2 if k else x * 3), (x if k == 1 else -x)
+
+
+def takes_what_is_positive(x):
+    return abs(x[x > 0])
+
+
+def changes_what_was_flattened(theta, x):
+    v = xp(x).reshape(theta, (-1,))
+    theta -= x[0]
+    return theta, v * 1
+
+
+def joins(x):
+    return xp(x).concat([x, x + 1])
+
+
+ODD = [
+    (changes_a_view_of_a_constant, (), lambda k: (np.arange(3.0) + k,)),
+    (changes_a_constant_by_nothing_at_first, (), lambda k: (np.arange(3.0) * max(0, k - 4),)),
+    (squares_in_place, (0,), lambda k: (np.arange(2.0, 5.0), np.ones(3))),
+    (makes_constants_that_compare_equal, (), lambda k: (np.array([1.0, -0.0, 0.0]) if k > 4 else np.ones(3),)),
+    (copies_signs, (), lambda k: (np.arange(1.0, 4.0),)),
+    (returns_the_same_twice, (), lambda k: (np.arange(3.0) + k,)),
+    (returns_a_view, (), lambda k: (np.arange(3.0) + k, 0)),
+    (asks_whether_a_number_is_there, (), lambda k: (np.arange(3.0) + k, k % 2)),
+    (takes_what_is_positive, (), lambda k: (np.arange(3.0) - k,)),
+    (changes_what_was_flattened, (0,), lambda k: (np.ones((2, 6))[:, :: 2 if k < 5 else 1][:, :3], np.ones(3))),
+    (joins, (), lambda k: (np.arange(3.0) + k,)),
+]
+"""Steps that no network makes, the positions of what they are handed over, and their k-th arguments."""
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero")
+@pytest.mark.parametrize(("step", "kept", "arguments"), ODD, ids=[step.__name__ for step, *_ in ODD])
+def test_an_odd_step_is_right_whether_recorded_or_not(step, kept, arguments):
+    ours, found, expected = recorded(step, kept), [], []
+    for k in range(12):
+        found.append(ours(*arguments(k)))
+        expected.append(step(*arguments(k)))
+    assert [bits(result) for result in found] == [bits(result) for result in expected], "earlier results, too"
+    for result in found:
+        arrays = [array for array in result if isinstance(array, np.ndarray)] if isinstance(result, tuple) else []
+        assert not any(a is b for a, b in itertools.combinations(arrays, 2))
+
+
+def test_a_single_number_comes_as_an_array_or_as_it_is():
+    ours = recorded(lambda t: t + 1)
+    for k in range(8):
+        for t in np.asarray(float(k)), np.float64(k):
+            assert ours(t) == k + 1
+
+
+def test_the_step_of_several_ranks_is_recorded():
+    data, layout = make_dataset(50), Layout((20, 6, 3))
+    theta = init(layout, np.random.default_rng(0), "float32")
+    step, batch = (
+        make_gradient_step(ImageObjective(layout, 255)),
+        (data.images.reshape(50, -1), data.labels.astype("i4")),
+    )
+    ours = recorded(step)
+    for wish in 0.0, 0.0, 0.0, 1.0, 0.0:
+        assert bits(ours(theta, batch, 0.5, wish)) == bits(step(theta, batch, 0.5, wish))
+    assert programs(ours)
+    assert all(programs(ours))
 
 
 class TestAStepThat:

@@ -1,7 +1,6 @@
 """JAX, on whatever device it runs."""
 
 import itertools
-import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -85,12 +84,14 @@ class JaxBackend(Backend):
     def repeat(self, step: Callable[..., Any], carry: Any, inputs: Iterable[tuple[Any, ...]]) -> Any:
         """Make many steps in one call, if nothing but numbers differs from one step's input to the next.
 
-        So it is with resident images. Of a small network a call takes longer than its computation.
+        This holds for resident images. For a small network, a call costs more than its computation.
         """
-        if not isinstance(step, _Compiled):
-            return super().repeat(step, carry, inputs)
         rest = iter(inputs)
-        while run := list(itertools.islice(rest, self.run_length)):
+        first = list(itertools.islice(rest, 2))  # no more: a streamed batch is not to be asked for in advance
+        inputs = itertools.chain(first, rest)
+        if not isinstance(step, _Compiled) or not _can_loop(first):
+            return super().repeat(step, carry, inputs)
+        while run := list(itertools.islice(inputs, self.run_length)):
             carry = step.repeat(carry, run)
         return carry
 
@@ -136,14 +137,13 @@ class _Compiled:
 
     def repeat(self, carry: Any, inputs: Sequence[tuple[Any, ...]]) -> Any:
         """Return the carry after some steps."""
-        (first, kind), *others = map(jax.tree.flatten, inputs)
-        columns = list(zip(first, *(leaves for leaves, _ in others), strict=True))
-        is_number = [isinstance(leaf, int | float) for leaf in first]
-        same = [all(leaf is column[0] for leaf in column) for column in columns]
-        if not others or any(found != kind for _, found in others) or not all(map(operator.or_, is_number, same)):
+        if not _can_loop(inputs):
             for each in inputs:
                 carry = self._once(*carry, *each)
             return carry
+        (first, kind), *others = map(jax.tree.flatten, inputs)
+        columns = list(zip(first, *(leaves for leaves, _ in others), strict=True))
+        is_number = [type(leaf) in (int, float) for leaf in first]
         numbers = [
             self._padded(column, carry[0].dtype) for column, is_one in zip(columns, is_number, strict=True) if is_one
         ]
@@ -165,6 +165,17 @@ class _Compiled:
             return self._step(*carry, *jax.tree.unflatten(tree, leaves))
 
         return jax.lax.fori_loop(0, n, turn, carry)
+
+
+def _can_loop(inputs: Sequence[Any]) -> bool:
+    """Return whether several inputs differ in numbers alone, each of one type."""
+    (first, kind), *others = map(jax.tree.flatten, inputs) if inputs else [((), None)]
+    if not others or any(found != kind for _, found in others):
+        return False
+    columns = zip(first, *(leaves for leaves, _ in others), strict=True)
+    return all(
+        {*map(type, column)} in ({int}, {float}) or all(leaf is column[0] for leaf in column) for column in columns
+    )
 
 
 @contextmanager

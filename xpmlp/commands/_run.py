@@ -223,7 +223,7 @@ def _carry_out(work: Run, recorder: Recorder | None, began: float, plot: bool, q
 def _threads(work: Run, recorder: Recorder | None) -> Iterator[Callable[[Step], Step]]:
     """Give what watches a step, with as many BLAS threads as the user says, or as measurement says.
 
-    Of several ranks each has its part of its host's cores, for OpenMP's threads too, which are PyTorch's.
+    With several ranks on a host, each uses its share of the cores, for OpenMP's threads too, which are PyTorch's.
     """
     ranks, threads = work.ranks, work.task.threads
     if ranks.size > 1:
@@ -235,7 +235,7 @@ def _threads(work: Run, recorder: Recorder | None) -> Iterator[Callable[[Step], 
             yield _unwatched
     else:
         assert recorder is not None
-        with tuned_threads(work.device, told=recorder.on_threads) as tuner:
+        with tuned_threads(work.device, on_change=recorder.on_threads) as tuner:
             recorder.tunes_threads = tuner is not None
             yield tuner.watched if tuner else _unwatched
 

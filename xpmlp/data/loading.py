@@ -252,9 +252,10 @@ class Staging:
 
 
 def gather(array: np.ndarray, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Return rows of an array in any memory layout, in `out` where that is given; it reads those rows alone."""
+    """Return rows of an array in any memory layout; with `out` they must be in range. It reads those rows alone."""
     if array.flags.c_contiguous:
-        return array.take(rows, axis=0, out=out, mode="clip")  # another mode buffers the whole batch
+        mode = "raise" if out is None else "clip"  # which with out= buffers the whole batch
+        return array.take(rows, axis=0, out=out, mode=mode)  # type: ignore[call-overload, no-any-return]
     found = array[rows]  # take would copy the whole array first
     if out is None:
         return np.ascontiguousarray(found)

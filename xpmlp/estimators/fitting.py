@@ -247,8 +247,10 @@ def fit_lbfgs(e: "Perceptron", layout: Layout, data: Samples, place: Place) -> N
 
     start = place.host(e._theta(layout, place))  # SciPy evaluates at points of its dtype
     options = {"maxfun": e.max_fun, "maxiter": e.max_iter, "gtol": e.tol}
-    found = optimize.minimize(loss_and_gradient, start, method="L-BFGS-B", jac=True, options=options)
-    release(evaluate)
+    try:
+        found = optimize.minimize(loss_and_gradient, start, method="L-BFGS-B", jac=True, options=options)
+    finally:
+        release(evaluate)
     e.n_iter_ = check_optimize_result("lbfgs", found, e.max_iter)
     e.loss_ = e._loss_type(found.fun)
     kept = e.dtype or float_name(widest_float(place.xp))

@@ -1,4 +1,4 @@
-"""What notes the calls that a step of NumPy's arrays makes, for `xpmlp.kernels.replay` to repeat."""
+"""Records the calls that a NumPy step makes, for `xpmlp.kernels.replay` to repeat."""
 
 import operator
 from collections.abc import Callable, Mapping
@@ -17,10 +17,17 @@ class Unrecordable(Exception):
 
 
 class Number:
-    """A number among a step's arguments, of another value in the next call: it can be handed on, and nothing else."""
+    """A numeric argument of the step. Its value changes from call to call, so it may only be passed on."""
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, place: int, value: float) -> None:
         self.place, self.value = place, value
+
+    def _refuse(self, *_: Any) -> Any:
+        raise Unrecordable("a number is looked at")
+
+    __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __int__ = __float__ = __index__ = _refuse
 
 
 def _binary(function: Any) -> tuple[Any, Any, Any]:
@@ -31,7 +38,7 @@ def _binary(function: Any) -> tuple[Any, Any, Any]:
         return self.recording.call(function, (other, self))
 
     def in_place(self: "Noted", other: Any) -> Any:
-        if isinstance(self.value, np.generic):  # which Python makes anew
+        if isinstance(self.value, np.generic):  # scalars are immutable: a new one is returned
             return self.recording.call(function, (self, other))
         return self.recording.call(function, (self, other, self))
 
@@ -59,6 +66,8 @@ class Noted:
     mT = property(lambda self: self.recording.call(transposed, (self,)))
 
     def __getitem__(self, key: Any) -> Any:
+        if any(getattr(getattr(part, "dtype", None), "kind", "") == "b" for part in leaves_of(key)):
+            raise Unrecordable("a shape depends on values")
         return self.recording.call(operator.getitem, (self, key))
 
     def __neg__(self) -> Any:
@@ -76,8 +85,8 @@ class Noted:
     __sub__, __rsub__, __isub__ = _binary(np.subtract)
     __mul__, __rmul__, __imul__ = _binary(np.multiply)
     __truediv__, __rtruediv__, __itruediv__ = _binary(np.divide)
-    __pow__, __rpow__, _ = _binary(np.power)
-    __matmul__, __rmatmul__, _ = _binary(np.matmul)
+    __pow__, __rpow__, __ipow__ = _binary(np.power)
+    __matmul__, __rmatmul__, __imatmul__ = _binary(np.matmul)
     __lt__, __gt__, _ = _binary(np.less)
     __le__, __ge__, _ = _binary(np.less_equal)
     __eq__, _, _ = _binary(np.equal)
@@ -105,10 +114,13 @@ def greatest(x: Any, axis: Any = None, **keywords: Any) -> Any:
 
 
 _SHORTER = {"astype": cast, "sum": total, "max": greatest, "matrix_transpose": transposed}
-"""What is called for NumPy's functions that are written in Python."""
+"""Direct replacements for NumPy functions that are written in Python."""
 
 _OF_TYPES = ("isdtype", "result_type", "finfo", "iinfo")
-"""What computes nothing of arrays."""
+"""Functions that compute on types only."""
+
+_OF_VALUES = ("unique", "nonzero", "argwhere", "flatnonzero", "compress", "extract", "count_nonzero", "repeat")
+"""Functions whose result's shape, or whose own arguments, depend on values."""
 
 REDUCTIONS = {total: np.add.reduce, greatest: np.maximum.reduce}
 """Functions that take an ``out=``, by what is noted."""
@@ -117,7 +129,7 @@ VIEWS = {operator.getitem, np.reshape, transposed}
 """Functions whose result may be a view."""
 
 SIGNS = {np.add: "+", np.subtract: "-", np.multiply: "*", np.divide: "/"}
-"""What does for single numbers what a function does, with less to do."""
+"""Operators, which are faster than the function on scalars."""
 
 
 class Namespace:
@@ -127,6 +139,8 @@ class Namespace:
         self._recording = recording
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith(_OF_VALUES):
+            raise Unrecordable("a shape depends on values")
         found = _SHORTER.get(name) or getattr(np, name)
         if isinstance(found, type) or not callable(found) or name in _OF_TYPES:
             return found
@@ -162,13 +176,7 @@ class Call(NamedTuple):
 
     def key(self) -> Any:
         """Return what is equal for calls that are the same."""
-
-        def of(leaf: Any) -> Any:
-            if isinstance(leaf, Noted | Number):
-                return "place", leaf.place
-            return (slice, leaf.start, leaf.stop, leaf.step) if isinstance(leaf, slice) else leaf
-
-        return self.function, mapped(self.arguments, of), tuple(mapped(self.keywords, of).items())
+        return self.function, _key(self.arguments), _key(self.keywords)
 
 
 class Recording:
@@ -195,11 +203,7 @@ class Recording:
     def call(self, function: Any, arguments: tuple[Any, ...], keywords: Mapping[str, Any] = _NONE) -> Any:
         """Call a function, and note it."""
         noted = [x for x in leaves_of((arguments, keywords)) if isinstance(x, Noted | Number)]
-        constants = [x.value for x in noted if isinstance(x, Noted) and x.place in self.constants]
-        before = [constant.tobytes() for constant in constants]
         result = function(*values_of(arguments), **values_of(dict(keywords)))
-        if before != [constant.tobytes() for constant in constants]:
-            raise Unrecordable("a constant is changed")
         found = Call(function, arguments, dict(keywords), self._wrapped(result, noted))
         if noted:
             self.calls.append(found)
@@ -228,13 +232,16 @@ class Recording:
         return self.call(version, arguments)
 
     def lean(self, returned: Any) -> tuple[list[Call], Any]:
-        """Return the calls that what the step returns needs, none of them twice, and what it returns then."""
-        roots, once = self._roots(), list[Call]()
+        """Return the calls needed for the result, without duplicates, and the result in terms of them."""
+        roots, once = self.roots(), list[Call]()
         self.calls = [
             call for call in self.calls if not (call.function is cast and call.results[0].place in call.places)
         ]
         changes = [{roots[x.place] for x in call.results if x.place in call.places} for call in self.calls]
         changed_last = {root: k for k, those in enumerate(changes) for root in those}
+        if changed_last.keys() & self.constants:
+            raise Unrecordable("a constant is changed")
+        own = {roots[x.place] for x in leaves_of(returned) if isinstance(x, Noted)}
         seen: dict[Any, tuple[int, Call]] = {}
         same: dict[int, Noted] = {}
         for k, (call, changed) in enumerate(zip(self.calls, changes, strict=True)):
@@ -242,7 +249,7 @@ class Recording:
             key = call.key()
             before = seen.get(key)
             of_memory = {roots[place] for place in call.places}
-            stays = all(changed_last.get(roots[x.place], -1) < k for x in call.results)
+            stays = all(changed_last.get(roots[x.place], -1) < k and roots[x.place] not in own for x in call.results)
             if before and stays and not changed and not any(of_memory & those for those in changes[before[0] : k]):
                 same |= {x.place: y for x, y in zip(call.results, before[1].results, strict=True)}
                 continue
@@ -258,7 +265,7 @@ class Recording:
                 needed.append(call)
         return needed[::-1], returned
 
-    def _roots(self) -> list[int]:
+    def roots(self) -> list[int]:
         """Return for each place the first one that has the same memory."""
         roots = list(range(len(self.values)))
         for call in self.calls:
@@ -294,6 +301,19 @@ def mapped(tree: Any, function: Callable[[Any], Any]) -> Any:
     if isinstance(tree, dict):
         return {name: mapped(part, function) for name, part in tree.items()}
     return function(tree)
+
+
+def _key(tree: Any) -> Any:
+    """Return what is equal for trees that are the same to the last bit."""
+    if isinstance(tree, tuple | list):
+        return type(tree), *map(_key, tree)
+    if isinstance(tree, Mapping):
+        return tuple((name, _key(part)) for name, part in tree.items())
+    if isinstance(tree, Noted | Number):
+        return "place", tree.place
+    if isinstance(tree, slice):
+        return slice, _key(tree.start), _key(tree.stop), _key(tree.step)
+    return ("array", id(tree)) if isinstance(tree, np.ndarray) else (type(tree), repr(tree))
 
 
 def exchanged(tree: Any, same: Mapping[int, Noted]) -> Any:

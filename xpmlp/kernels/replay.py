@@ -1,9 +1,9 @@
-"""A step of NumPy's arrays without its Python, whose cost decides how fast small networks learn.
+"""A recorded NumPy step: repeats its array calls without its Python code, which dominates small networks.
 
-A recorded step is written out as one flat function. It makes the same calls in the same order, but writes what they
-return into memory that stays, and takes views of memory that stays only once. It is used for arguments of the same
-shapes and dtypes, after it has given the step's own results, to the last bit. A step that does anything else than call
-functions of arrays (one that looks at a value, say) is not recorded, and runs as it stands.
+A recorded step is written out as one flat function. It makes the step's calls, but none of them twice and none for
+nothing; it writes results into memory that stays, and takes views of memory that stays only once. It is used for
+arguments of the same shapes, strides and dtypes, after it has given the results of the step's own lines, to the last
+bit. A step must be a function of its arguments. One that looks at a value is not recorded, and runs as it stands.
 """
 
 import operator
@@ -29,17 +29,19 @@ from xpmlp.kernels.recording import (
     leaves_of,
     mapped,
     transposed,
-    values_of,
 )
 
 _CALLS_BEFORE = 2
-"""A step is recorded when it is called again after so many calls with the same shapes."""
+"""How often a step runs unrecorded for given shapes."""
 
 _MOST_PROGRAMS = 32
-"""Of one step in one thread; with more they begin anew."""
+"""Per step and thread; when full, all are dropped."""
 
 _SMALL = 1 << 20
 """Bytes of memory that a program may keep while its step is not used."""
+
+_MOST_BYTES = 64 << 20
+"""Bytes of memory that a program may have; where arrays are larger, Python's part of a step's time is small."""
 
 
 class _Writer:
@@ -51,6 +53,7 @@ class _Writer:
 
     def __init__(self, recording: Recording, calls: list[Call], kept: list[int]) -> None:
         self.space: dict[str, Any] = {"np": np}
+        self._roots = recording.roots()
         self._kept, self._of_kept = kept, set(kept)
         self._stays: dict[int, Any] = {place: recording.values[place] for place in recording.constants}
         self._bind: list[str] = []
@@ -142,11 +145,14 @@ class _Writer:
         return "..." if key is Ellipsis else self._code(key)
 
     def _returned(self, tree: Any) -> str:
-        """Return the code of what the step returns, of which what stays is copied."""
+        """Return the code of what the step returns; arrays in memory that stays are copied."""
         if isinstance(tree, Noted):
-            return f"{self._code(tree)}.copy()" if tree.place in self._stays else self._code(tree)
+            stays = {tree.place, self._roots[tree.place]} & self._stays.keys()
+            return f"{self._code(tree)}.copy()" if stays else self._code(tree)
         if isinstance(tree, dict):
             return "{" + "".join(f"{name!r}: {self._returned(part)}, " for name, part in tree.items()) + "}"
+        if isinstance(tree, list):
+            return "[" + "".join(f"{self._returned(part)}, " for part in tree) + "]"
         if isinstance(tree, tuple):
             parts = "".join(f"{self._returned(part)}, " for part in tree)
             return f"{self._code(type(tree))}({parts})" if hasattr(tree, "_fields") else f"({parts})"
@@ -195,7 +201,7 @@ class Recorded:
         return found
 
     def release(self) -> None:
-        """Let go, in this thread, of the arrays that it was called with, and of programs with much memory."""
+        """Drop references to this thread's last arguments, and programs with large buffers."""
         for key, program in list(self._programs.items()):
             if isinstance(program, Program):
                 program.forget()
@@ -213,7 +219,7 @@ def _flatten(value: Any, leaves: list[Any]) -> Any:
     kind = type(value)
     if kind is np.ndarray:
         leaves.append(value)
-        return value.shape, value.dtype, value.flags.c_contiguous
+        return value.shape, value.dtype, value.strides
     if kind is float or kind is int:
         leaves.append(value)
         return kind
@@ -225,17 +231,22 @@ def _flatten(value: Any, leaves: list[Any]) -> Any:
         return kind, *[_flatten(part, leaves) for part in value]
     if isinstance(value, np.generic):
         leaves.append(value)
-        return (), value.dtype, True
+        return kind
     raise Unrecordable(f"a {kind.__name__} among its arguments")
 
 
 def record(step: Callable[..., Any], arguments: tuple[Any, ...], kept: tuple[int, ...]) -> "Program | None":
-    """Return a program of a step for arguments like these, None where there is none that gives the step's results."""
+    """Return a program for arguments like these, or None if it would not reproduce the step's own results."""
     recording, places = Recording(), list[tuple[int, bool]]()
 
     def copies() -> tuple[Any, ...]:
         copy = partial(mapped, function=lambda leaf: leaf.copy(order="K") if isinstance(leaf, np.ndarray) else leaf)
         return tuple(copy(argument) if k in kept else argument for k, argument in enumerate(arguments))
+
+    def run(program: Program, arguments: Any) -> Any:
+        leaves: list[Any] = []
+        _flatten(arguments, leaves)
+        return program(leaves)
 
     def noted(value: Any, is_kept: bool) -> Any:
         is_array = isinstance(value, np.ndarray | np.generic)
@@ -247,22 +258,40 @@ def record(step: Callable[..., Any], arguments: tuple[Any, ...], kept: tuple[int
         return x
 
     try:
+        expected = step(*copies())
         given = [mapped(argument, partial(noted, is_kept=k in kept)) for k, argument in enumerate(copies())]
-        returned = step(*given)
-        program = Program(recording, places, returned)
-        leaves: list[Any] = []
-        _flatten(copies(), leaves)
-        found, expected = program(leaves), values_of(returned)
+        program = Program(recording, places, step(*given))
+        run(program, mapped(copies(), _halved))  # other values, of which nothing may be left
+        is_same = _is_same(run(program, copies()), expected)
     except Exception:  # whatever it does that is more than calls of functions of arrays: it goes on as it stands
         return None
     program.forget()
-    return program if _is_same(found, expected) else None
+    return program if is_same and program.n_bytes <= _MOST_BYTES else None
+
+
+def _halved(leaf: Any) -> Any:
+    """Return half of an array or number, and what has no half as it is."""
+    if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f":
+        return leaf * leaf.dtype.type(0.5)
+    return type(leaf)(leaf * 0.5) if isinstance(leaf, float | np.floating) else leaf
 
 
 def _is_same(found: Any, expected: Any) -> bool:
     """Return whether two trees hold the same bits."""
     pairs = list(zip(leaves_of(found), leaves_of(expected), strict=True))
-    return all(type(x) is type(y) and np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
+    return all(type(x) is type(y) and _bits(x) == _bits(y) for x, y in pairs)
+
+
+def _bits(x: Any) -> Any:
+    array = np.asarray(x)
+    return array.shape, array.dtype, array.tobytes()
+
+
+def _base(value: Any) -> Any:
+    """Return the array that has an array's memory."""
+    while isinstance(value, np.ndarray) and isinstance(value.base, np.ndarray):
+        value = value.base
+    return value
 
 
 class Program:
@@ -281,7 +310,8 @@ class Program:
         calls, returned = recording.lean(returned)
         writer = _Writer(recording, calls, kept)
         self.text, space = writer.source(given, returned), writer.space
-        self.n_bytes = sum(value.nbytes for value in space.values() if isinstance(value, np.ndarray))
+        memory = {id(base): base.nbytes for base in map(_base, space.values()) if isinstance(base, np.ndarray)}
+        self.n_bytes = sum(memory.values())
         exec(compile(self.text, "<a recorded step>", "exec"), space)
         self._bind: Callable[..., Any] = space["bind"]
         self._at_kept = [k for k, (_, is_kept) in enumerate(places) if is_kept]

@@ -129,7 +129,7 @@ def _compiled(backend: Backend, step: Any, donate: tuple[int, ...] = ()) -> Any:
 
 
 def release(step: Any) -> None:
-    """Let a compiled step go of what it was called with, and of large memory, until it is called again."""
+    """Drop references to a compiled step's last arguments, and large buffers, until it is called again."""
     if hasattr(step, "release"):
         step.release()
 

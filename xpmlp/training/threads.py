@@ -19,25 +19,28 @@ from xpmlp.backends.base import Backend
 from xpmlp.communication import usable_cores
 
 FEWEST_STEPS = 200
-"""Of what is shorter the threads are not tuned: the trials would cost as much as they gain."""
+"""Shorter runs are not tuned: trials would cost as much as they gain."""
 
 _VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "GOTO_NUM_THREADS")
 """Where a user has said how many threads there are to be, or joblib for its workers."""
 
 _MOST_KNOWN = 64
-"""So many threads have the BLAS libraries of NumPy's wheels at most."""
+"""The most threads that the BLAS library in NumPy's wheels supports."""
 
 _TRIAL = ((2, 0.5), (5, 0.01), (100, 0.0))
 """A trial is over after so many steps, if they have taken so many seconds."""
 
 _SLOW, _BETTER = 1.4, 0.97
-"""By which factor steps must have become slower for a doubt, and be faster with another number for a change."""
+"""How much slower steps must get to trigger a trial, and how much faster another number must be to win."""
 
 _WINDOW = 12
-"""Of so many steps the mean is looked at."""
+"""Steps in the running mean."""
 
 _SOONEST, _LATEST = 1.0, 8.0
-"""Seconds (or times twenty steps, if they are longer) to the next trial: at first, and when others brought nothing."""
+"""Seconds to the next trial, at first and after several in vain; of steps longer than 50 ms, units of 20 steps."""
+
+_WARM_UP = 4
+"""Steps at the start that are not measured: kernels are compiled, and the step is recorded."""
 
 
 class Change(NamedTuple):
@@ -63,7 +66,7 @@ class ThreadTuner:
         The numbers to choose from, ascending.
     set_threads : callable
         Is called with the number to compute with from the next step on.
-    told : callable
+    on_change : callable
         Is called with each `Change`.
     clock : callable
         Returns the time in seconds.
@@ -73,15 +76,15 @@ class ThreadTuner:
         self,
         candidates: Sequence[int],
         set_threads: Callable[[int], object],
-        told: Callable[[Change], object] = lambda change: None,
+        on_change: Callable[[Change], object] = lambda change: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._candidates, self._set, self._told, self._clock = tuple(candidates), set_threads, told, clock
+        self._candidates, self._set, self._on_change, self._clock = tuple(candidates), set_threads, on_change, clock
         self._recent: deque[float] = deque(maxlen=_WINDOW)
         self._usual: float | None = None
         self._pause, self._next_look, self._changed, self._looks_up = _SOONEST, 0.0, -_LATEST, True
-        self.threads = self._candidates[0]
-        self._start_trials(self._candidates)
+        self.threads, self._to_skip = self._candidates[0], _WARM_UP
+        self._start_trials(self._candidates, {})
 
     def watched(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """Return the same step, whose calls are timed."""
@@ -97,23 +100,23 @@ class ThreadTuner:
 
     def note(self, seconds: float) -> None:
         """Take note of a step's time, and of what follows from it for the next one."""
+        if self._to_skip:
+            self._to_skip -= 1
+            return
         if self._trials:
             self._try(seconds)
             return
         recent, limit = self._recent, _SLOW * (self._usual or 0.0)
         recent.append(seconds)
         last = list(recent)[-3:]
-        if len(last) == 3 and min(last) > limit:
-            self._doubt(sum(last) / 3)
-        elif len(recent) == _WINDOW and (mean := sum(recent) / _WINDOW) > limit:
-            self._doubt(mean)
+        if (len(last) == 3 and min(last) > limit) or (len(recent) == _WINDOW and _mean(recent) > limit):
+            self._doubt()
         elif len(recent) == _WINDOW and self._clock() >= self._next_look:
             self._look_around()
 
-    def _start_trials(self, candidates: Sequence[int], **known: float) -> None:
-        """Try some numbers from the next step on."""
-        self._trials, self._times = list(candidates), list[float]()
-        self._found: dict[int, float] = {int(threads): seconds for threads, seconds in known.items()}
+    def _start_trials(self, candidates: Sequence[int], known: dict[int, float]) -> None:
+        """Try some numbers from the next step on, beside what is known."""
+        self._trials, self._times, self._found = list(candidates), list[float](), known
         self._set(self._trials[0])
 
     def _try(self, seconds: float) -> None:
@@ -141,21 +144,22 @@ class ThreadTuner:
         self._recent.clear()
         self._set(self.threads)
         if is_first or self.threads != before:
-            self._told(Change(self.threads, self._usual, None if is_first else found[before]))
+            self._on_change(Change(self.threads, self._usual, None if is_first else found[before]))
             self._changed = now
         if self.threads > before and not is_first:  # there may be more to gain
             self._pause, self._looks_up = _SOONEST, True
         self._next_look = now + self._pause * max(1.0, 20 * self._usual)
 
-    def _doubt(self, mean: float) -> None:
-        """Try one thread against what the last steps took."""
+    def _doubt(self) -> None:
+        """Try one thread, and this number again."""
+        mean = _mean(self._recent)
         is_new = self._clock() - self._changed < 5 * max(_SOONEST, 20 * mean)
         self._pause = _LATEST if is_new else _SOONEST  # what was found better and is not is looked at seldom
         if self.threads == self._candidates[0]:  # all is slower
             self._usual = mean
             self._recent.clear()
         else:
-            self._start_trials(self._candidates[:1], **{str(self.threads): mean})
+            self._start_trials([self._candidates[0], self.threads], {})
 
     def _look_around(self) -> None:
         """Try the next number up, and the next time that down."""
@@ -164,7 +168,7 @@ class ThreadTuner:
         other = (up or down) if self._looks_up else (down or up)
         self._looks_up = not self._looks_up
         self._pause = min(2 * self._pause, _LATEST)
-        self._start_trials(other, **{str(self.threads): _mean(self._recent)})
+        self._start_trials(other, {self.threads: _mean(self._recent)})
 
 
 def _mean(times: Sequence[float]) -> float:
@@ -174,12 +178,12 @@ def _mean(times: Sequence[float]) -> float:
 
 @contextmanager
 def tuned_threads(
-    backend: Backend, n_steps: float = math.inf, told: Callable[[Change], object] = lambda change: None
+    backend: Backend, n_steps: float = math.inf, on_change: Callable[[Change], object] = lambda change: None
 ) -> Iterator[ThreadTuner | None]:
-    """Give what tunes the BLAS library's threads, None where that is not to be; at the end they are as they were.
+    """Yield a tuner of the BLAS library's threads, or None if they are not tuned; restore their number at the end.
 
-    It is done for NumPy, in the main thread, outside of joblib's workers, where neither the environment nor
-    threadpoolctl limits the threads, and for at least `FEWEST_STEPS` steps.
+    They are tuned for NumPy, in the main thread, outside of joblib's workers, if neither the environment nor
+    threadpoolctl limits them, unless the caller knows of fewer than `FEWEST_STEPS` steps.
     """
     is_main = threading.current_thread() is threading.main_thread()
     is_said = any(name in os.environ for name in _VARIABLES)
@@ -188,8 +192,10 @@ def tuned_threads(
         return
     libraries = _blas_libraries()
     before = [library.get_num_threads() for library in libraries]
-    most = min(before, default=1)
-    if most == 1 or most < min(len(usable_cores()), _MOST_KNOWN):
+    most, cores = min(before, default=1), min(len(usable_cores()), _MOST_KNOWN)
+    if any(getattr(library, "internal_api", "") == "mkl" for library in libraries):
+        cores = (cores + 1) // 2  # MKL takes a thread for each physical core
+    if most == 1 or most < cores:
         yield None
         return
 
@@ -199,7 +205,7 @@ def tuned_threads(
 
     candidates = [*(2**k for k in range(10) if 2**k < most), most]
     try:
-        yield ThreadTuner(candidates, set_threads, told)
+        yield ThreadTuner(candidates, set_threads, on_change)
     finally:
         for library, n in zip(libraries, before, strict=True):
             library.set_num_threads(n)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -63,9 +64,9 @@ def train(
     communicator : Communicator or None
         The ranks that train one model together. All of them call this with the same arguments, callbacks aside.
     threads : int or None
-        How many threads the BLAS library takes meanwhile. None: on NumPy, in the main thread, where neither the
-        environment nor threadpoolctl says how many, the number is chosen by measurement and adapted while the run goes
-        on; two runs then agree to rounding.
+        How many threads the BLAS library uses during training. None: on NumPy, in the main thread, with one rank, where
+        neither the environment nor threadpoolctl says how many, the number is chosen by measurement and adapted while
+        the run goes on; two runs then agree to rounding.
     **settings
         Fields of the config that differ from it.
 
@@ -91,7 +92,8 @@ def train(
     config = _with(config or TrainConfig(), settings)
     device = backend if isinstance(backend, Backend) else get_backend(backend, config.dtype)
     told = [callback if isinstance(callback, Callback) else _Function(callback) for callback in callbacks]
-    with first_interrupt() as is_interrupted, _threads(device, threads) as watched:
+    is_alone = communicator is None or communicator.size == 1
+    with first_interrupt() as is_interrupted, _threads(device, threads, is_tuned=is_alone) as watched:
         theta, history = train_network(
             config,
             part,
@@ -112,10 +114,10 @@ def train(
 
 
 @contextmanager
-def _threads(backend: Backend, threads: int | None) -> Iterator[Callable[[Step], Step]]:
+def _threads(backend: Backend, threads: int | None, is_tuned: bool) -> Iterator[Callable[[Step], Step]]:
     """Compute with so many BLAS threads, or with those that are found best; give what watches a step for that."""
     if threads is None:
-        with tuned_threads(backend) as tuner:
+        with tuned_threads(backend, math.inf if is_tuned else 0) as tuner:
             yield tuner.watched if tuner else lambda step: step
         return
     if threads < 1:

@@ -25,7 +25,8 @@ struct Range {
     int users;  // host functions that read or write it
 };
 
-// All that was ever taken: addresses are not given out again. Guarded by the state's lock.
+// All that was ever taken: addresses are not given out again. Guarded by the state's lock, but for the message about a
+// host's fault, which ends the process anyway.
 std::map<uintptr_t, Range>& ranges = *new std::map<uintptr_t, Range>();
 std::vector<uintptr_t>& opened = *new std::vector<uintptr_t>();  // by the device work that runs
 
