@@ -27,7 +27,7 @@ _VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLI
 _MOST_KNOWN = 64
 """The most threads that the BLAS library in NumPy's wheels supports."""
 
-_TRIAL = ((2, 0.5), (5, 0.01), (100, 0.0))
+_TRIAL = ((2, 0.5), (5, 0.05), (10, 0.01), (100, 0.0))
 """A trial is over after so many steps, if they have taken so many seconds."""
 
 _SLOW, _BETTER = 1.4, 0.97
