@@ -34,11 +34,14 @@ from xpmlp.kernels.recording import (
 _CALLS_BEFORE = 2
 """How often a step runs unrecorded for given shapes."""
 
+_LARGE, _CALLS_MORE = 2 << 20, 50
+"""Arguments of more bytes, and how many calls more come before: recording takes as long as four steps."""
+
 _MOST_PROGRAMS = 32
 """Per step and thread; when full, all are dropped."""
 
-_SMALL = 1 << 20
-"""Bytes of memory that a program may keep while its step is not used."""
+_SMALL, _CALLS_AFTER = 8 << 20, 200
+"""Bytes that a program may keep while its step is not used, and how many calls come before one that was dropped."""
 
 _MOST_BYTES = 64 << 20
 """Bytes of memory that a program may have; where arrays are larger, Python's part of a step's time is small."""
@@ -185,6 +188,8 @@ class Recorded:
             return self.step(*arguments)
         programs = self._programs
         program = programs.get(key, 0)
+        if key not in programs and sum(leaf.nbytes for leaf in leaves if isinstance(leaf, np.ndarray)) > _LARGE:
+            program = -_CALLS_MORE
         if isinstance(program, int):
             if program < _CALLS_BEFORE:
                 if len(programs) >= _MOST_PROGRAMS:
@@ -206,7 +211,7 @@ class Recorded:
             if isinstance(program, Program):
                 program.forget()
                 if program.n_bytes > _SMALL:
-                    del self._programs[key]
+                    self._programs[key] = -_CALLS_AFTER
 
 
 def _takes_into(function: Any) -> bool:

@@ -109,14 +109,14 @@ def compiled(backend: Backend, step: Any, donate: tuple[int, ...] = ()) -> Any:
     return step if are_plain() else _compiled(backend, step, donate)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def compiled_step(backend: Backend, objective: Objective, optimizer: Optimizer) -> Step:
     """Return a compiled step; one of a kind is compiled once in a process."""
     step: Step = _compiled(backend, make_step(objective, optimizer), donate=(0, 1, 2))
     return step
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def compiled_gradient(backend: Backend, objective: Objective) -> Objective:
     """Return a compiled objective; one of a kind is compiled once in a process."""
     compiled_objective: Objective = _compiled(backend, objective)
