@@ -127,7 +127,7 @@ class TestTheCommand:
             (["--neighbours", "-1"], "-1 is not in the range x>=0"),
             (["--threads", "0"], "--threads 0: expected whole numbers of at least 1"),
             (["--batch-size", "0"], "expected whole numbers of at least 1"),
-            (["--batch-size", "many"], "'many' is not whole numbers with commas between them"),
+            (["--batch-size", "many"], "'many': expected whole numbers with commas between them"),
             (["--data-dir", "nowhere", "--peers", "none"], "mnist is not in the given folder: nowhere is no folder"),
         ],
     )

@@ -219,7 +219,7 @@ class TestTheCommand:
         [
             (["--ranks", "0"], "--ranks 0: expected whole numbers of at least 1"),
             (["--ranks", "2", "--hidden", "8,0"], "--hidden 8,0: expected whole numbers of at least 1"),
-            (["--ranks", "many"], "'many' is not whole numbers with commas between them, such as 1,2,4"),
+            (["--ranks", "many"], "'many': expected whole numbers with commas between them, such as 1,2,4"),
             (["--ranks", "2", "--batch-size", "0"], "--batch-size 0: expected whole numbers of at least 1"),
             (["--ranks", "2,256"], "256 ranks for batches of 128 images: each needs at least one"),
             pytest.param(

@@ -272,7 +272,10 @@ BAD = {
     "an argument too many": (["fast"], "unexpected extra argument"),
     "a flag without its value": (["--epochs"], "requires an argument"),
     "words for numbers": (["--epochs", "many"], "'many' is not a valid integer"),
-    "words for widths": (["--hidden", "wide"], "'wide' is not whole numbers with commas between them, such as 256,128"),
+    "words for widths": (
+        ["--hidden", "wide"],
+        "'wide': expected whole numbers with commas between them, such as 256,128",
+    ),
     "no width": (["--hidden", "0"], "expected widths of at least 1"),
     "a negative width": (["--hidden", "256,-128"], "expected widths of at least 1"),
     "a huge width": (["--hidden", "100000000,100000000"], "--hidden 100000000,100000000 with --batch-size 16 need"),

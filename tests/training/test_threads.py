@@ -180,6 +180,8 @@ def test_it_is_left_alone_where_somebody_has_set_it(library, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setenv(name, "4")
             assert not is_tuned(), name
+    monkeypatch.setenv("OMP_NUM_THREADS", "")  # which says nothing
+    assert is_tuned()
     for limit in 1, 2, 3:  # threadpoolctl's, joblib's
         library.n = limit
         assert not is_tuned()
@@ -207,7 +209,7 @@ def test_training_in_python_is_watched_and_restores_the_number(library):
 def test_a_number_that_is_given_is_kept(library):
     train(make_dataset(400), backend="numpy", hidden=(8,), epochs=2, threads=1)
     assert library.taken == []
-    with pytest.raises(ConfigError, match="threads 0: expected at least 1"):
+    with pytest.raises(ConfigError, match="threads 0: expected a whole number of at least 1, or None"):
         train(make_dataset(400), backend="numpy", threads=0)
 
 
@@ -257,6 +259,30 @@ def test_a_number_on_the_command_line_is_kept(library, trained):
     assert json.loads((run / "config.json").read_text())["threads"] == 1
     assert not (run / "threads.jsonl").exists()
     assert library.taken == []
+
+
+def test_a_resumed_run_keeps_to_what_was_asked_for(library, trained, monkeypatch):
+    """Not to what there was: neither to a limit of one start, nor to fewer cores than threads."""
+
+    def threads(run):
+        record = json.loads((run / "config.json").read_text())
+        return record["threads"], record["threads_asked"]
+
+    with monkeypatch.context() as patch:
+        patch.setenv("OPENBLAS_NUM_THREADS", "1")
+        run = trained("--epochs", "1", "--schedule", "constant")
+    assert threads(run)[1] == "auto"
+    assert main(["train", "--resume", "run", "--epochs", "2", "--quiet", "--no-plot"]) == 0
+    assert threads(run) == ("auto", "auto")
+    assert main(["train", "--resume", "run", "--epochs", "3", "--threads", "1000", "--quiet", "--no-plot"]) == 0
+    assert main(["train", "--resume", "run", "--epochs", "4", "--quiet", "--no-plot"]) == 0
+    assert threads(run)[1] == 1000
+
+
+@pytest.mark.parametrize("threads", ["2", 1.0, True, 0, -1])
+def test_what_is_no_number_of_threads_is_refused(threads):
+    with pytest.raises(ConfigError, match=f"threads {threads!r}: expected a whole number of at least 1, or None"):
+        train(make_dataset(40), backend="numpy", threads=threads)
 
 
 def test_what_the_environment_says_is_kept(trained):

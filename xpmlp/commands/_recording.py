@@ -113,7 +113,13 @@ class Recorder(Callback):
         settings = {**dataclasses.asdict(plan.config), "hidden": list(plan.config.hidden)}
         # On what the run is computed may be another thing where it goes on.
         threads = "auto" if self.tunes_threads else blas_threads()
-        processes = {"threads": threads, "ranks": ranks.size, "hosts": ranks.hosts, "engine": ranks.engine}
+        processes = {
+            "threads": threads,
+            "threads_asked": self.run.task.threads or "auto",
+            "ranks": ranks.size,
+            "hosts": ranks.hosts,
+            "engine": ranks.engine,
+        }
         if not self.is_new:
             note = self.folder.restore_metrics(start.epochs if start else ())
             self.folder.write_json("config.json", {**self.record, **settings, **processes})
@@ -204,7 +210,9 @@ class Recorder(Callback):
         counts = f"{plan.n_train:,} training, {plan.n_val:,} validation and {len(data.test):,} test images"
         kernels = f", kernels {config.kernels}" if device.name == "numpy" or config.kernels == "plain" else ""
         hosts, threads = f"{ranks.hosts} host{'' if ranks.hosts == 1 else 's'}", blas_threads()
-        each = f"{threads} BLAS thread{'' if threads == 1 else 's'} each"
+        number = f"{threads} BLAS thread{'' if threads == 1 else 's'}"
+        if device.name == "numpy" and ranks.size == 1:
+            kernels += ", BLAS threads by measurement" if self.tunes_threads else f", {number}"
         sizes = "-".join(map(str, plan.layout.sizes))
         epochs = f"{config.epochs} epoch{'s' if plan.epochs > 1 else ''}"
         recipe = self.record.get("recipe", "default")
@@ -218,7 +226,7 @@ class Recorder(Callback):
             ("warning", data.warning),
             ("data", f"{data.name}: {counts} of {height} × {width}"),
             ("backend", f"{device}{kernels}{', since ' if device.note else ''}{device.note}"),
-            ("ranks", f"{ranks.size} on {hosts}, {ranks.engine}, {each}" if ranks.size > 1 else ""),
+            ("ranks", f"{ranks.size} on {hosts}, {ranks.engine}, {number} each" if ranks.size > 1 else ""),
             ("network", f"{sizes}, {plan.layout.size:,} parameters, {config.dtype}"),
             ("training", f"{', '.join(_how(config))}, {epochs}, seed {config.seed}{named}"),
             ("resumed", "" if self.is_new else where),

@@ -311,7 +311,9 @@ def _tell_finished(folder: RunFolder, plot: bool, tell: Say) -> None:
     accuracy, picture = summary.get("test_accuracy"), folder.path / "history.png"
     if not isinstance(accuracy, float):
         raise CheckpointError(f"{folder.path / 'summary.json'}: test_accuracy is {accuracy!r}: expected a number")
-    tell("finished", f"{folder.path} has made its {summary.get('epochs')} epochs; test accuracy {100 * accuracy:.2f} %")
+    n = summary.get("epochs")
+    epochs = f"{n} epoch{'' if n == 1 else 's'}"
+    tell("finished", f"{folder.path} has made its {epochs}; test accuracy {100 * accuracy:.2f} %")
     if plot and not picture.exists():
         draw(folder)
         tell("drawn", str(picture))
@@ -334,11 +336,9 @@ def _begun(record: Mapping[str, Any], path: Path) -> tuple[TrainConfig, int]:
 
 
 def _recorded_threads(record: Mapping[str, Any], size: int) -> int | None:
-    """Return the BLAS threads of the run so far, which decide its last bits, where this machine has as many cores.
+    """Return the BLAS threads that the user asked for, which decide the run's last bits.
 
     With another number of ranks there are other last bits, and another number of threads suits them.
     """
-    threads = record.get("threads")
-    if isinstance(threads, int) and threads <= (os.cpu_count() or 1) and record.get("ranks", 1) == size:
-        return threads
-    return None
+    asked = record.get("threads_asked", record.get("threads"))
+    return asked if isinstance(asked, int) and record.get("ranks", 1) == size else None

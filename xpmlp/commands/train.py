@@ -16,7 +16,8 @@ def widths(context: click.Context, parameter: click.Parameter, value: str) -> tu
     try:
         return tuple(int(width) for width in value.split(","))
     except ValueError:
-        problem = f"{value!r} is not whole numbers with commas between them, such as {parameter.default}"
+        example = parameter.default if isinstance(parameter.default, str) else "1,2"
+        problem = f"{value!r}: expected whole numbers with commas between them, such as {example}"
         raise click.BadParameter(problem) from None
 
 
@@ -87,8 +88,9 @@ class _Threads(click.ParamType):  # type: ignore[type-arg]  # generic in newer v
 @click.option(
     "--threads",
     type=_Threads(),
-    help="Of the BLAS library: a number, or auto, chosen by measurement on NumPy. "
-    "[auto; OPENBLAS_NUM_THREADS and the like count]",
+    metavar="N|auto",
+    help="Of NumPy's BLAS library: a number, or auto, chosen by measurement unless OPENBLAS_NUM_THREADS or the like "
+    "is set. [auto]",
 )
 @click.option(
     "--distributed",

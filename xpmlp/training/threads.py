@@ -186,7 +186,7 @@ def tuned_threads(
     threadpoolctl limits them, unless the caller knows of fewer than `FEWEST_STEPS` steps.
     """
     is_main = threading.current_thread() is threading.main_thread()
-    is_said = any(name in os.environ for name in _VARIABLES)
+    is_said = any(os.environ.get(name, "").partition(",")[0].strip().isdecimal() for name in _VARIABLES)
     if backend.name != "numpy" or n_steps < FEWEST_STEPS or not is_main or is_said:
         yield None
         return

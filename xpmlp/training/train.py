@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -120,9 +121,13 @@ def _threads(backend: Backend, threads: int | None, is_tuned: bool) -> Iterator[
         with tuned_threads(backend, math.inf if is_tuned else 0) as tuner:
             yield tuner.watched if tuner else lambda step: step
         return
-    if threads < 1:
-        raise ConfigError(f"threads {threads}: expected at least 1")
-    with threadpool_limits(threads, user_api="blas"):
+    try:
+        number = 0 if isinstance(threads, bool) else operator.index(threads)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ConfigError(f"threads {threads!r}: expected a whole number of at least 1, or None")
+    with threadpool_limits(number, user_api="blas"):
         yield lambda step: step
 
 

@@ -1,5 +1,6 @@
 """Contestants of a few lines: the step's products alone, scikit-learn, Keras 3 on JAX, and Thinc."""
 
+import contextlib
 import itertools
 import os
 
@@ -16,22 +17,30 @@ def enter(work: Work, name: str) -> Contestant:
 def _floor(work: Work) -> Contestant:
     """Return a step's eight matrix products, the least that any way through NumPy's BLAS takes; they learn nothing."""
     from xpmlp.backends import get_backend
+    from xpmlp.training.threads import tuned_threads
 
     rng = np.random.default_rng(0)
     A = [rng.standard_normal((work.batch_size, width), dtype=np.float32) for width in work.sizes]
     W = [rng.standard_normal(shape, dtype=np.float32) for shape in itertools.pairwise(work.sizes)]
     out, dW = [np.empty_like(array) for array in A], [np.empty_like(array) for array in W]
 
+    def step() -> None:
+        for k in range(len(W)):
+            np.matmul(A[k], W[k], out=out[k + 1])
+        for k in reversed(range(len(W))):
+            np.matmul(A[k].T, A[k + 1], out=dW[k])
+            if k:
+                np.matmul(A[k + 1], W[k].T, out=out[k])
+
+    backend = get_backend("numpy")
+    tuner = contextlib.ExitStack().enter_context(tuned_threads(backend))  # to the process's end
+    timed = tuner.watched(step) if tuner else step
+
     def epoch() -> None:
         for _ in range(work.steps_per_epoch):
-            for k in range(len(W)):
-                np.matmul(A[k], W[k], out=out[k + 1])
-            for k in reversed(range(len(W))):
-                np.matmul(A[k].T, A[k + 1], out=dW[k])
-                if k:
-                    np.matmul(A[k + 1], W[k].T, out=out[k])
+            timed()
 
-    return Contestant(epoch, lambda: float("nan"), {"library": "numpy", **get_backend("numpy").describe()})
+    return Contestant(epoch, lambda: float("nan"), {"library": "numpy", **backend.describe()})
 
 
 def _scikit_learn(work: Work) -> Contestant:
