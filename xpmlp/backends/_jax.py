@@ -89,7 +89,7 @@ class JaxBackend(Backend):
         rest = iter(inputs)
         first = list(itertools.islice(rest, 2))  # no more: a streamed batch is not to be asked for in advance
         inputs = itertools.chain(first, rest)
-        if not isinstance(step, _Compiled) or not _can_loop(first):
+        if not isinstance(step, _Compiled) or _columns(first) is None:
             return super().repeat(step, carry, inputs)
         while run := list(itertools.islice(inputs, self.run_length)):
             carry = step.repeat(carry, run)
@@ -137,18 +137,16 @@ class _Compiled:
 
     def repeat(self, carry: Any, inputs: Sequence[tuple[Any, ...]]) -> Any:
         """Return the carry after some steps."""
-        if not _can_loop(inputs):
+        columns = _columns(inputs)
+        if columns is None:
             for each in inputs:
                 carry = self._once(*carry, *each)
             return carry
-        (first, kind), *others = map(jax.tree.flatten, inputs)
-        columns = list(zip(first, *(leaves for leaves, _ in others), strict=True))
-        is_number = [type(leaf) in (int, float) for leaf in first]
-        numbers = [
-            self._padded(column, carry[0].dtype) for column, is_one in zip(columns, is_number, strict=True) if is_one
-        ]
-        constants = [leaf for leaf, is_one in zip(first, is_number, strict=True) if not is_one]
-        return self._loop(carry, numbers, constants, n=len(inputs), kind=(kind, tuple(is_number)))
+        is_number = tuple(type(column[0]) in (int, float) for column in columns)
+        numbers = [self._padded(column, carry[0].dtype) for column in itertools.compress(columns, is_number)]
+        constants = [column[0] for column, is_one in zip(columns, is_number, strict=True) if not is_one]
+        kind = jax.tree.structure(inputs[0]), is_number
+        return self._loop(carry, numbers, constants, n=len(inputs), kind=kind)
 
     def _padded(self, column: Sequence[float], dtype: Any) -> np.ndarray:
         """Return one number a step, floats of theta's dtype, as JAX takes a Python float."""
@@ -167,15 +165,14 @@ class _Compiled:
         return jax.lax.fori_loop(0, n, turn, carry)
 
 
-def _can_loop(inputs: Sequence[Any]) -> bool:
-    """Return whether several inputs differ in numbers alone, each of one type."""
-    (first, kind), *others = map(jax.tree.flatten, inputs) if inputs else [((), None)]
-    if not others or any(found != kind for _, found in others):
-        return False
-    columns = zip(first, *(leaves for leaves, _ in others), strict=True)
-    return all(
-        {*map(type, column)} in ({int}, {float}) or all(leaf is column[0] for leaf in column) for column in columns
-    )
+def _columns(inputs: Sequence[Any]) -> list[tuple[Any, ...]] | None:
+    """Return each leaf of several inputs, one for each input; None unless only numbers differ, each of one type."""
+    flat = [jax.tree.flatten(each) for each in inputs]
+    if len(flat) < 2 or any(kind != flat[0][1] for _, kind in flat):
+        return None
+    columns = list(zip(*(leaves for leaves, _ in flat), strict=True))
+    fits = ({*map(type, leaves)} in ({int}, {float}) or all(x is leaves[0] for x in leaves) for leaves in columns)
+    return columns if all(fits) else None
 
 
 @contextmanager

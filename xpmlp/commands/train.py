@@ -109,7 +109,7 @@ def train(context: click.Context, /, **options: Any) -> None:
     """Train a multilayer perceptron, and leave a folder with its config, metrics, summary, model and curves.
 
     After each epoch there is a checkpoint; Ctrl-C, SIGTERM and SIGUSR1 leave one too, and --resume goes on from it
-    exactly. After `mpiexec -n 4` all four processes train one model.
+    (exactly, on NumPy with a number of --threads). After `mpiexec -n 4` all four processes train one model.
     """
     from xpmlp.commands._run import run  # with NumPy and the rest, which --help does without
 

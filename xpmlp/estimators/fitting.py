@@ -208,13 +208,14 @@ def _split(e: "Perceptron", data: Samples, place: Place) -> tuple[Samples, Sampl
 
 def _rows_in_one_piece(data: Samples) -> Samples:
     """Return samples on the host row after row in memory, where batches are gathered fast, if a copy fits."""
-    free = free_host_memory()
 
     def copied(array: Any) -> Any:
         if isinstance(array, SparseSamples):
             return array.by_rows()
-        is_scattered = isinstance(array, np.ndarray) and not array.flags.c_contiguous
-        return np.ascontiguousarray(array) if is_scattered and (free is None or array.nbytes < free / 2) else array
+        if not isinstance(array, np.ndarray) or array.flags.c_contiguous:
+            return array
+        free = free_host_memory()
+        return np.ascontiguousarray(array) if free is None or array.nbytes < free / 2 else array
 
     X, T, weights = map(copied, data)
     return X, T, weights

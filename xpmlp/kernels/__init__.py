@@ -79,12 +79,12 @@ def operation(decisive: int = 0) -> Callable[[Operation], Operation]:
         @wraps(plain)
         def choose(*arguments: Any) -> Any:
             array = arguments[decisive]
-            kind = type(array[0] if type(array) is tuple else array)
-            if hasattr(kind, "is_noted"):
-                return _note(plain, array[0] if type(array) is tuple else array, arguments)
-            key = kind, _kernels.get()
+            first = array[0] if type(array) is tuple else array
+            key = type(first), _kernels.get()
             version = found.get(key)
             if version is None:
+                if hasattr(first, "is_noted"):
+                    return _note(plain, first, arguments)
                 version = found[key] = _find(*key, plain.__name__) or plain
             return version(*arguments)
 
@@ -113,20 +113,20 @@ class Elements:
         self._versions: dict[tuple[type, str], Callable[..., Any]] = {}
 
     def __call__(self, *arrays: Any, **keywords: Any) -> Any:  # noqa: D102
-        kind = type(arrays[0])
-        if hasattr(kind, "is_noted"):
-            version = self._version(type(arrays[0].value))
-            return arrays[0].recording.call_elements(version, arrays, keywords)
-        return self._version(kind)(*arrays, **keywords)
-
-    def _version(self, kind: type) -> Callable[..., Any]:
-        key = kind, _kernels.get()
-        version = self._versions.get(key)
+        first, kernels = arrays[0], _kernels.get()
+        version = self._versions.get((type(first), kernels))
         if version is None:
-            compiler = _find(*key, "compile_elements")
-            version = _find(*key, self.name) or (compiler(self) if compiler else self.plain)
-            self._versions[key] = version
-        return version
+            if hasattr(first, "is_noted"):
+                return first.recording.call_elements(self._find_version(type(first.value), kernels), arrays, keywords)
+            version = self._find_version(type(first), kernels)
+        return version(*arrays, **keywords)
+
+    def _find_version(self, kind: type, kernels: str) -> Callable[..., Any]:
+        if (kind, kernels) not in self._versions:
+            compiler = _find(kind, kernels, "compile_elements")
+            version = _find(kind, kernels, self.name) or (compiler(self) if compiler else self.plain)
+            self._versions[kind, kernels] = version
+        return self._versions[kind, kernels]
 
     def plain(self, *arrays: Any, **keywords: Any) -> Any:
         """Run the lines as they stand."""

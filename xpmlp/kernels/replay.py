@@ -201,7 +201,7 @@ class Recorded:
 
     @property
     def _programs(self) -> dict[Any, "Program | int | None"]:
-        """The thread's programs by what they are for; a number of calls where there is none so far, None for never."""
+        """Programs of the current thread, by shapes. An int counts the calls so far; None means that none is possible."""
         found: dict[Any, Program | int | None] = self._thread.__dict__
         return found
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import device
 
 from xpmlp.backends import backend_of, get_backend, reopened
 from xpmlp.backends.base import Backend, computing
@@ -218,7 +217,7 @@ class Model:
             raise ConfigError(f"batch size {batch_size}: expected at least 1")
         is_host = isinstance(images, np.ndarray)
         xp = array_namespace(images=images) if is_host else array_namespace(images=images, theta=self.theta)
-        there, here = device(images), device(self.theta)
+        there, here = (getattr(array, "device", None) for array in (images, self.theta))
         if type(there) is type(here) and there != here:  # of what JAX traces it is not known
             found = backend_of(images)
             way_out = f"move them, or call to({found.spec!r}) of the model"
