@@ -201,7 +201,7 @@ class Recorded:
 
     @property
     def _programs(self) -> dict[Any, "Program | int | None"]:
-        """Programs of the current thread, by shapes. An int counts the calls so far; None means that none is possible."""
+        """Programs of the current thread, by shapes. An int counts the calls so far; None rules a program out."""
         found: dict[Any, Program | int | None] = self._thread.__dict__
         return found
 
