@@ -211,8 +211,9 @@ class Recorder(Callback):
         kernels = f", kernels {config.kernels}" if device.name == "numpy" or config.kernels == "plain" else ""
         hosts, threads = f"{ranks.hosts} host{'' if ranks.hosts == 1 else 's'}", blas_threads()
         number = f"{threads} BLAS thread{'' if threads == 1 else 's'}"
+        chosen = ""
         if device.name == "numpy" and ranks.size == 1:
-            kernels += ", BLAS threads by measurement" if self.tunes_threads else f", {number}"
+            chosen = "; BLAS threads by measurement" if self.tunes_threads else f"; {number}"
         sizes = "-".join(map(str, plan.layout.sizes))
         epochs = f"{config.epochs} epoch{'s' if plan.epochs > 1 else ''}"
         recipe = self.record.get("recipe", "default")
@@ -225,7 +226,7 @@ class Recorder(Callback):
             ("dataset", data.note and f"{data.name}, since {data.note}"),
             ("warning", data.warning),
             ("data", f"{data.name}: {counts} of {height} × {width}"),
-            ("backend", f"{device}{kernels}{', since ' if device.note else ''}{device.note}"),
+            ("backend", f"{device}{kernels}{', since ' if device.note else ''}{device.note}{chosen}"),
             ("ranks", f"{ranks.size} on {hosts}, {ranks.engine}, {number} each" if ranks.size > 1 else ""),
             ("network", f"{sizes}, {plan.layout.size:,} parameters, {config.dtype}"),
             ("training", f"{', '.join(_how(config))}, {epochs}, seed {config.seed}{named}"),
