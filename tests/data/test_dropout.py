@@ -71,12 +71,6 @@ def test_the_gradient_behind_masks_is_that_of_finite_differences(backend):
     assert loss(theta) != pytest.approx(loss(theta, masks=None)), "the masks do something"
 
 
-def test_masks_are_for_relu_alone():
-    layers = Layout((5, 7, 3)).unflatten(np.ones(66))
-    with pytest.raises(ConfigError, match="masks with tanh: expected relu"):
-        forward(layers, np.ones((2, 5)), "tanh", masks=[np.ones((2, 7))])
-
-
 class TestARun:
     @pytest.mark.long_on_jax
     def test_is_the_same_on_every_backend(self, backend, tiny):

@@ -23,8 +23,8 @@ from sklearn.exceptions import ConvergenceWarning  # noqa: E402
 from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
 
 from xpmlp import MLPClassifier, MLPRegressor  # noqa: E402
-from xpmlp.estimators import fitting  # noqa: E402
-from xpmlp.estimators.fitting import _Fit  # noqa: E402
+from xpmlp.estimators import epochs, fitting  # noqa: E402
+from xpmlp.estimators.epochs import Epochs  # noqa: E402
 from xpmlp.estimators.inputs import SparseSamples  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -194,11 +194,14 @@ class TestADropIn:
     @pytest.mark.parametrize("kind", ["MLPClassifier", "MLPRegressor"])
     def test_has_every_parameter_with_its_default(self, kind):
         ours, expected = (inspect.signature(getattr(module, kind)).parameters for module in (xpmlp_module(), theirs))
-        assert list(ours) == [*expected, "backend", "dtype"]
+        own = {"class_weight": None} if kind == "MLPClassifier" else {"huber_delta": 1.0}
+        beyond = {"dropout": 0.0, "callbacks": None, "backend": None, "dtype": None, **own}
+        assert set(ours) == {*expected, *beyond}
+        assert list(ours)[: len(expected)] == list(expected)
         for name, parameter in expected.items():
             assert (ours[name].default, ours[name].kind) == (parameter.default, parameter.kind)
-        for name in ("backend", "dtype"):
-            assert (ours[name].default, ours[name].kind) == (None, inspect.Parameter.KEYWORD_ONLY)
+        for name, default in beyond.items():
+            assert (ours[name].default, ours[name].kind) == (default, inspect.Parameter.KEYWORD_ONLY)
 
 
 def xpmlp_module():
@@ -212,13 +215,13 @@ def xpmlp_module():
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_x_in_any_memory_layout_is_gathered_row_by_row(layout, kind, is_copied, monkeypatch):
     """From one copy, where memory has room for it; else a batch reads its own rows and copies no others."""
-    gathered, gather = [], fitting.gather
+    gathered, gather = [], epochs.gather
 
     def noted(array, rows):
         gathered.append(array)
         return gather(array, rows)
 
-    monkeypatch.setattr(fitting, "gather", noted)
+    monkeypatch.setattr(epochs, "gather", noted)
     if not is_copied:
         monkeypatch.setattr(fitting, "free_host_memory", lambda: 0)
     y = TARGETS["four classes" if kind is MLPClassifier else "several values"]
@@ -672,13 +675,13 @@ class TestAmongScikitLearnsTools:
 
             return scalars
 
-        usual = _Fit.scalars
-        monkeypatch.setattr(_Fit, "scalars", press(1))
+        usual = Epochs.scalars
+        monkeypatch.setattr(Epochs, "scalars", press(1))
         with pytest.warns(UserWarning, match="Training interrupted by user"):
             ours = MLPClassifier((9,), batch_size=60).fit(X, TARGETS["two classes"])
         assert (ours._optimizer.t, ours.n_iter_) == (3, 0)
         assert ours.predict(X).shape == (240,)
-        monkeypatch.setattr(_Fit, "scalars", press(2))
+        monkeypatch.setattr(Epochs, "scalars", press(2))
         with pytest.raises(KeyboardInterrupt):
             MLPClassifier((9,), batch_size=60).fit(X, TARGETS["two classes"])
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

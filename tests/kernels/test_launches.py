@@ -9,7 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from tests.conftest import make_dataset
 from xpmlp import Callback, MLPClassifier, MLPRegressor, train
-from xpmlp.estimators.fitting import _Fit
+from xpmlp.estimators.epochs import Epochs
 
 pytestmark = [pytest.mark.needs("cupy", module="cuda_on_cpu")]
 
@@ -80,13 +80,13 @@ def test_of_training_on_streamed_images_gathers_nothing(find_backend):
 def test_of_an_estimator(find_backend, monkeypatch, kind, n_classes, most, solver):
     from cuda_on_cpu.control import count
 
-    counts, scalars = [], _Fit.scalars
+    counts, scalars = [], Epochs.scalars
 
     def counted(self, step):
         counts.append(count())
         return scalars(self, step)
 
-    monkeypatch.setattr(_Fit, "scalars", counted)
+    monkeypatch.setattr(Epochs, "scalars", counted)
     rng = np.random.default_rng(0)
     X, y = rng.random((400, 20)), rng.integers(0, n_classes, 400)
     with warnings.catch_warnings():

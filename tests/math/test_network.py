@@ -11,7 +11,7 @@ from xpmlp.backends import get_backend
 from xpmlp.benchmark.checking import relative_error
 from xpmlp.errors import ArrayError, ConfigError, ShapeError, XpmlpError
 from xpmlp.estimators.inputs import as_samples
-from xpmlp.math.activations import ACTIVATIONS, HEADS, log_softmax, predictions, softmax
+from xpmlp.math.activations import ACTIVATIONS, HEADS, huber, log_softmax, predictions, softmax
 from xpmlp.math.layout import Layout, init
 from xpmlp.math.network import backward, forward, score
 from xpmlp.training.objectives import SampleObjective
@@ -316,6 +316,8 @@ def targets_for(head, n, c, rng):
         "logistic": lambda: rng.integers(0, 2, (n, c)).astype(float),
         "identity": lambda: rng.standard_normal((n, c)),
         "exp": lambda: rng.poisson(1.5, (n, c)).astype(float),
+        "absolute": lambda: rng.standard_normal((n, c)),
+        "huber": lambda: 3 * rng.standard_normal((n, c)),
     }[head]()
 
 
@@ -329,6 +331,11 @@ def loss_by_definition(head, S, T, weights):
         each = -(T * np.log(P) + (1 - T) * np.log(1 - P)).sum(axis=1)
     elif head == "identity":
         each = ((S - T) ** 2).sum(axis=1) / 2
+    elif head == "absolute":
+        each = np.abs(S - T).sum(axis=1)
+    elif head == "huber":
+        far = np.abs(S - T) > 1
+        each = np.where(far, np.abs(S - T) - 0.5, (S - T) ** 2 / 2).sum(axis=1)
     else:
         with np.errstate(divide="ignore", invalid="ignore"):
             each = (np.where(T > 0, T * np.log(T / np.exp(S)), 0) - T + np.exp(S)).sum(axis=1)
@@ -432,13 +439,110 @@ class TestOtherNetworks:
         with pytest.raises(ShapeError, match=r"targets have shape \(8, 2\): expected \(8, 3\)"):
             score(np.zeros((8, 3)), np.zeros((8, 2)), "identity")
 
-    def test_refuses_masks_where_the_derivative_is_another_behind_them(self):
-        layout, theta, X, _ = example((5, 4, 3), n=8)
-        with pytest.raises(ConfigError, match="masks with tanh: expected relu"):
-            forward(layout.unflatten(theta), X, "tanh", [np.ones((8, 4))])
+    def test_masks_are_part_of_the_derivative(self, activation):
+        """M1 and M2, by finite differences."""
+        layout, theta, X, labels = example((5, 4, 3, 3), n=8)
+        rng = np.random.default_rng(2)
+        masks = [(rng.random((8, width)) < 0.6) / 0.6 for width in (4, 3)]
+
+        def loss(theta):
+            return score(forward(layout.unflatten(theta), X, activation, masks)[0], labels)[1]
+
+        layers = layout.unflatten(theta)
+        S, trail = forward(layers, X, activation, masks)
+        assert not trail[1][1][masks[0] == 0].any(), "what is left out is 0"
+        gradient = layout.flatten(backward(layers, trail, score(S, labels)[0], activation, masks))
+        expected = np.array([(loss(theta + h) - loss(theta - h)) / 2e-6 for h in 1e-6 * np.eye(layout.size)])
+        assert relative_error(gradient, expected) < 1e-8
+
+    def test_each_layer_may_have_its_own_activation(self):
+        layout, theta, X, labels = example((5, 4, 3, 3), n=8)
+        (W1, b1), (W2, b2), (W3, b3) = layers = layout.unflatten(theta)
+        S, trail = forward(layers, X, ("tanh", "softplus"))
+        np.testing.assert_allclose(S, np.log(1 + np.exp(np.tanh(X @ W1 + b1) @ W2 + b2)) @ W3 + b3, rtol=1e-13)
+
+        def loss(theta):
+            return score(forward(layout.unflatten(theta), X, ("tanh", "softplus"))[0], labels)[1]
+
+        gradient = layout.flatten(backward(layers, trail, score(S, labels)[0], ("tanh", "softplus")))
+        expected = np.array([(loss(theta + h) - loss(theta - h)) / 2e-6 for h in 1e-6 * np.eye(layout.size)])
+        assert relative_error(gradient, expected) < 1e-8
+
+
+PYTORCHS = {
+    "logistic": lambda F: F.sigmoid,
+    "identity": lambda F: lambda Z: Z,
+    "gelu": lambda F: lambda Z: F.gelu(Z, approximate="tanh"),
+}
+"""PyTorch's functions, where they are not called as ours are."""
+
+
+@pytest.mark.needs("torch")
+def test_activations_are_pytorchs(activation):
+    import torch
+
+    layout, theta, X, labels = example((7, 6, 5, 4), n=32)
+    leaf = torch.tensor(theta, requires_grad=True)
+    f = PYTORCHS.get(activation, lambda F: getattr(F, activation))(torch.nn.functional)
+    A, layers = torch.tensor(X), layout.unflatten(leaf)
+    for k, (W, b) in enumerate(layers):
+        A = A @ W + b if k == len(layers) - 1 else f(A @ W + b)
+    loss = torch.nn.functional.cross_entropy(A, torch.tensor(labels))
+    loss.backward()
+
+    layers = layout.unflatten(theta)
+    S, trail = forward(layers, X, activation)
+    assert relative_error(S, A.detach().numpy()) < 1e-12
+    gradient = layout.flatten(backward(layers, trail, score(S, labels)[0], activation))
+    assert relative_error(gradient, leaf.grad.numpy()) < 1e-11
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("scale", [50, 1e4])
+def test_activations_neither_overflow_nor_lose_small_values(activation, scale):
+    Z = np.array([[-scale, scale, -0.0, -1e-9, 1e-9]])
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        kept, A = ACTIVATIONS[activation].activate(Z.copy(), np.zeros((1, 5)), None)
+        slope = ACTIVATIONS[activation].times_derivative(kept, A, np.ones((1, 5)), None)
+    assert np.isfinite(A).all()
+    assert np.isfinite(slope).all()
+    if activation in ("elu", "silu", "gelu"):
+        assert A[0, 4] == pytest.approx(1e-9 * slope[0, 2], rel=1e-8)
+    if activation == "softplus" and scale == 50:
+        assert slope[0, 0] == pytest.approx(np.exp(-50), rel=1e-12)
+
+
+@pytest.mark.needs("torch")
+@pytest.mark.parametrize(("head", "kind"), [("absolute", "L1Loss"), ("huber", "HuberLoss")])
+def test_losses_of_values_are_pytorchs(head, kind):
+    import torch
+
+    rng = np.random.default_rng(0)
+    S, T = rng.standard_normal((9, 3)), 2 * rng.standard_normal((9, 3))
+    leaf = torch.tensor(S, requires_grad=True)
+    loss = getattr(torch.nn, kind)(reduction="sum")(leaf, torch.tensor(T)) / 9
+    loss.backward()
+    delta, found, _ = score(S, T, head)
+    assert float(found) == pytest.approx(loss.item(), rel=1e-13)
+    np.testing.assert_allclose(delta, leaf.grad.numpy(), rtol=1e-13)
+    at = score(S, T, huber(0.25))[1]
+    assert float(at) == pytest.approx(torch.nn.HuberLoss(reduction="sum", delta=0.25)(leaf, torch.tensor(T)).item() / 9)
 
 
 class TestBadInput:
+    @pytest.mark.parametrize(
+        ("activation", "problem"),
+        [
+            ("swish", "unknown activation 'swish': expected one of relu, identity"),
+            (("relu", "swish"), "unknown activation 'swish'"),
+            (("relu",), "1 activations for 2 hidden layers: expected one name, or one for each"),
+        ],
+    )
+    def test_activations_that_are_none(self, activation, problem):
+        layout, theta, X, _ = example((5, 4, 3, 3), n=8)
+        with pytest.raises(ConfigError, match=problem):
+            forward(layout.unflatten(theta), X, activation)
+
     def test_x_of_another_width(self, backend):
         layout, theta, X, _ = example((5, 4, 3), n=8)
         with pytest.raises(ShapeError, match=r"X has shape \(8, 4\): the first layer expects \(samples, 5\)"):

@@ -101,6 +101,15 @@ def is_foreign(array: object) -> bool:
     return False
 
 
+def is_traced(array: Any) -> bool:
+    """Return whether an array is one of JAX's that has no values yet, in a function that is being transformed."""
+    if not type(array).__module__.startswith("jax"):
+        return False
+    import jax
+
+    return isinstance(array, jax.core.Tracer)
+
+
 def on_host(array: Any) -> Any:
     """Return another library's array as NumPy's, and what is none as it is."""
     return backend_of(array).to_numpy(array) if is_foreign(array) else array

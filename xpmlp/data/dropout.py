@@ -1,7 +1,8 @@
 """Dropout: in each training step, hidden units at random are left out (Srivastava et al. 2014, JMLR 15, section 4)."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,12 +14,31 @@ LEVELS = 256  # a unit is left out where a byte is below the rate's share of the
 _BLOCK = 2**24  # bytes that are drawn and brought to the device at once, if a batch does not take more
 
 
+@dataclass(frozen=True)
 class Dropout:
-    """What leaves a part of the hidden layers' units out: a rate above 0 and below 1, rounded to a 256th."""
+    """What leaves a part of the hidden layers' units out.
 
-    def __init__(self, rate: float, hidden: Sequence[int], batch_size: int, backend: Backend) -> None:
-        self.level = min(max(1, round(rate * LEVELS)), LEVELS - 1)
-        self.hidden, self.batch_size, self._backend = tuple(hidden), batch_size, backend
+    Parameters
+    ----------
+    rate : float
+        The part, above 0 and below 1, rounded to a 256th.
+    hidden : tuple of int
+        The hidden layers' widths.
+    batch_size : int
+        The most samples of a step.
+    backend : Backend
+        Where the masks are made.
+    """
+
+    rate: float
+    hidden: tuple[int, ...]
+    batch_size: int
+    backend: Backend
+
+    @property
+    def level(self) -> int:
+        """Below which a drawn byte leaves a unit out."""
+        return min(max(1, round(self.rate * LEVELS)), LEVELS - 1)
 
     def masks(self, theta: Array, n: int, drawn: tuple[Array, int]) -> list[Array]:
         """Return a mask for each hidden layer, (n, width): 0 where a unit is left out, else above 1, on average 1."""
@@ -37,4 +57,4 @@ class Dropout:
         def draw(rng: np.random.Generator, first: int) -> np.ndarray:
             return rng.integers(0, LEVELS, (batches, *shape), dtype=np.uint8)
 
-        return lines(seed, start, batches, draw, self._backend)
+        return lines(seed, start, batches, draw, self.backend)

@@ -1,47 +1,45 @@
 """What the two estimators have in common: what they are given is checked, fitted, and predicted for."""
 
-import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, is_regressor
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, is_regressor
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from xpmlp.backends import Backend, backend_of, is_foreign, on_host, reopened
+from xpmlp.backends import on_host
 from xpmlp.backends.base import computing
-from xpmlp.estimators._sklearn import CLASSIFIER_CONSTRAINTS, StrOptions, check_sample_weight, fit_context
-from xpmlp.estimators.fitting import STOCHASTIC, Samples, fit_by_batches, fit_lbfgs
-from xpmlp.estimators.inputs import Place, check_samples, place_of, require_length
-from xpmlp.estimators.labels import Labels
-from xpmlp.estimators.rates import Rates
-from xpmlp.estimators.scores import infer
-from xpmlp.math.layout import Layout
+from xpmlp.estimators._sklearn import check_sample_weight, fit_context
+from xpmlp.estimators.epochs import Samples
+from xpmlp.estimators.fitting import fit_by_batches, fit_lbfgs
+from xpmlp.estimators.inputs import Place, check_samples, place_of, require_length, require_some
+from xpmlp.estimators.moving import Movable
+from xpmlp.estimators.parameters import CONSTRAINTS, STOCHASTIC, activation_names, hidden_widths, require_possible
+from xpmlp.estimators.scores import hidden_layers, infer
+from xpmlp.math.activations import Head
+from xpmlp.math.layout import Layer, Layout
 from xpmlp.namespaces import Array, array_namespace, float_name
 
 SPARSE = ["csr", "csc"]  # what SciPy's sparse matrices are made, if they are of another kind
 
 
-class Perceptron(BaseEstimator):  # type: ignore[misc]
+class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  # type: ignore[misc]
     """What the classifier and the regressor have in common.
 
-    Each adds `_check_targets`, which returns T, (n, outputs), where it is computed with; `_validation_score`, by which
-    early stopping goes; and `_head`, the name in `xpmlp.math.activations.HEADS` of what is behind the last layer.
+    Each adds `_check_targets`, which returns T, (n, outputs), where it is computed with, and
+    `_check_held_out_targets`, which does so for validation data; `_validation_score`, by which early stopping goes; and
+    `_head`, the name in `xpmlp.math.activations.HEADS` of what is behind the last layer.
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **CLASSIFIER_CONSTRAINTS,
-        "backend": [str, None],
-        "dtype": [StrOptions({"float32", "float64"}), None],
-    }
-    _sklearn: ClassVar[Any]
-    loss: str = "log_loss"
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
     coefs_: list[Array]
     intercepts_: list[Array]
     validation_scores_: Any
+    validation_loss_curve_: Any
+    best_validation_score_: Any
+    out_activation_: str
     _loss_type: type[np.floating[Any]] = np.float64
     """Of the losses that are reported: scikit-learn's, which makes them of the targets' dtype too."""
 
@@ -50,7 +48,7 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
         self.__dict__.update({name: arguments[name] for name in self._get_param_names()})
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, validation_data: Any = None) -> Self:
         """Fit the network to samples and targets.
 
         Parameters
@@ -60,14 +58,19 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
         y : array, shape (n,) or (n, outputs)
             The targets; they are moved to where X is.
         sample_weight : array, shape (n,), or None
-            What each sample counts; moved to where X is.
+            What each sample counts; moved to where X is. A batch in which none counts is no step.
+        validation_data : (X, y), (X, y, sample_weight) or None
+            Samples that are not trained on, prepared as X is: in a Pipeline, transformed. The network that is best on
+            them is kept: by its score where early stopping goes by it, else by its loss. None: with early stopping, a
+            part of X, `validation_fraction`.
 
         Raises
         ------
-        ValueError, BackendError
-            As scikit-learn's does; if the `backend` cannot run, or the device's memory runs out.
+        ValueError, TypeError, BackendError
+            As scikit-learn's does, before anything of the estimator is changed; if the `backend` cannot run, or the
+            device's memory runs out.
         """
-        return self._fit(X, y, sample_weight, incremental=False)
+        return self._fit(X, y, sample_weight, incremental=False, validation_data=validation_data)
 
     def _check_solver(self) -> bool:
         if self.solver not in STOCHASTIC:
@@ -75,65 +78,122 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
             raise AttributeError(f"partial_fit is only available for stochastic optimizers. {why}")
         return True
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool) -> Self:
-        hidden = self.hidden_layer_sizes
-        hidden = list(hidden) if hasattr(hidden, "__iter__") else [hidden]
-        if any(width <= 0 for width in hidden):
-            raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, incremental: bool, classes: Any = None, validation_data: Any = None
+    ) -> Self:
+        hidden = hidden_widths(self.hidden_layer_sizes)
+        require_possible(self, incremental, validation_data is not None)
         first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
-        place = place_of(X, self.backend, self.dtype)
+        place, held_out = place_of(X, self.backend, self.dtype), None
         if not first_pass:
             place.require_same(X, self.coefs_[0], type(self).__name__, "partial_fit" if incremental else "fit")
-        with place.device.context():
+        with place.device.context(), self._unchanged_by_an_error():
+            activation_names(self.activation, len(hidden))
+            if incremental:
+                self._learn_classes(y, classes, place)
             X, T, weights = self._check_input(X, y, sample_weight, place, incremental, reset=first_pass)
-        layout = Layout((X.shape[1], *map(int, hidden), T.shape[1]))
-        if not first_pass and [tuple(W.shape) for W in self.coefs_] != list(layout.shapes):
-            sizes = (self.coefs_[0].shape[0], *(W.shape[1] for W in self.coefs_))
-            found = f"hidden_layer_sizes and the data make a network {layout.sizes}"
-            raise ValueError(f"{found}: the one that goes on is {sizes}")
+            if validation_data is not None:
+                held_out = self._check_held_out(validation_data, place, float_name(X.dtype))
+            layout = Layout((X.shape[1], *hidden, T.shape[1]))
+            if not first_pass and [tuple(W.shape) for W in self.coefs_] != list(layout.shapes):
+                sizes = (self.coefs_[0].shape[0], *(W.shape[1] for W in self.coefs_))
+                found = f"hidden_layer_sizes and the data make a network {layout.sizes}"
+                raise ValueError(f"{found}: the one that goes on is {sizes}")
         self.n_outputs_ = T.shape[1]
         self._random_state = check_random_state(self.random_state)
         with computing(place.device, X.shape[0] if self.batch_size == "auto" else self.batch_size):
             if first_pass:
                 self._initialise(layout, X.dtype, place)
-            if self.out_activation_ == "softmax":
-                T = place.xp.astype(place.xp.argmax(place.xp.astype(T, place.xp.int8), axis=1), place.xp.int32)
+            T = self._as_trained(T, place)
             if self.solver == "lbfgs":
                 fit_lbfgs(self, layout, (X, T, weights), place)
             else:
-                fit_by_batches(self, layout, (X, T, weights), place, incremental)
+                fit_by_batches(self, layout, (X, T, weights), held_out, place, incremental)
             xp = array_namespace(coefs=tuple(self.coefs_))
             if not all(bool(xp.all(xp.isfinite(array))) for array in (*self.coefs_, *self.intercepts_)):
                 why = "The input data may contain large values and need to be preprocessed."
                 raise ValueError(f"Solver produced non-finite parameter weights. {why}")
         return self
 
+    @contextmanager
+    def _unchanged_by_an_error(self) -> Iterator[None]:
+        """Take back, if what is in the context fails, all that it has set."""
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            self.__dict__ = before
+            raise
+
     def _check_input(self, X: Any, y: Any, sample_weight: Any, place: Place, incremental: bool, reset: bool) -> Samples:
         """Return samples, targets and weights where they are computed with, of one floating dtype but for labels."""
         dtype = self.dtype or (None if reset else float_name(self.coefs_[0].dtype))
         if place.is_host:
-            floats, is_numeric = (np.float64, np.float32), is_regressor(self)
-            rules = {"accept_sparse": SPARSE, "multi_output": True, "y_numeric": is_numeric, "dtype": floats}
-            X, y = validate_data(self, X, on_host(y), reset=reset, **rules)
+            X, y = validate_data(self, X, on_host(y), reset=reset, **self._rules())
             y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
             if sample_weight is not None:
                 sample_weight = place.to_device(check_sample_weight(on_host(sample_weight), X))
             X = place.samples(X, dtype or X.dtype)
-            return X, self._check_targets(X, y, place, incremental), sample_weight
-        X = check_samples(self, X, y, place.xp, dtype, reset)
+        else:
+            X = check_samples(self, X, y, place.xp, dtype, reset)
         T = self._check_targets(X, y, place, incremental)
+        if not place.is_host:
+            require_length(T, X)
+            sample_weight = place.weights(sample_weight, X.shape[0], X.dtype)
+        return X, T, self._weights(T, sample_weight, place, X.dtype)
+
+    def _rules(self) -> dict[str, Any]:
+        """Return what scikit-learn's validation requires of samples and targets on the host."""
+        floats = (np.float64, np.float32)
+        return {"accept_sparse": SPARSE, "multi_output": True, "y_numeric": is_regressor(self), "dtype": floats}
+
+    def _check_held_out(self, data: Any, place: Place, dtype: str) -> Samples:
+        """Return validation data as `_check_input` returns what is trained on."""
+        if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+            raise ValueError(f"validation_data is {type(data).__name__}: expected (X, y) or (X, y, sample_weight)")
+        X, y, given = (*data, None)[:3]
+        if place_of(X, self.backend, self.dtype) != place:
+            raise ValueError(f"X of validation_data is a {type(X).__name__} elsewhere than X: expected {place.where}")
+        if place.is_host:
+            X, y = validate_data(self, X, on_host(y), reset=False, **self._rules())
+            weights = None if given is None else place.to_device(check_sample_weight(on_host(given), X))
+            X = place.samples(X, dtype)
+        else:
+            X = check_samples(self, X, y, place.xp, dtype, reset=False)
+            weights = place.weights(given, X.shape[0], X.dtype)
+        if X.shape[0] < 2:
+            raise ValueError(f"validation_data has {X.shape[0]} sample: expected at least 2")
+        T = self._check_held_out_targets(X, y, place)
         require_length(T, X)
-        return X, T, place.weights(sample_weight, X.shape[0], X.dtype)
+        return X, self._as_trained(T, place), weights
+
+    def _learn_classes(self, y: Any, classes: Any, place: Place) -> None:
+        """Do nothing: only a classifier has classes."""
+
+    def _weights(self, T: Array, weights: Array | None, place: Place, dtype: Any) -> Array | None:
+        """Return what each sample counts, of which one at least must count."""
+        if weights is not None:
+            require_some(weights, place.xp)
+        return weights
+
+    def _loss_head(self) -> str | Head:
+        """Return whose loss is minimised, by its name or as it is."""
+        return self.out_activation_
+
+    def _as_trained(self, T: Array, place: Place) -> Array:
+        """Return targets as the loss takes them."""
+        return T
 
     def _initialise(self, layout: Layout, dtype: Any, place: Place) -> None:
         """Draw the first parameters: uniform, after Glorot & Bengio 2010, biases too."""
         self.n_iter_ = self.t_ = 0
         self.n_layers_ = len(layout.sizes)
         self.out_activation_ = self._head()
-        factor = 2.0 if self.activation == "logistic" else 6.0
+        names = self.activation
+        each = [names] * len(layout.shapes) if isinstance(names, str) else [*names, *names[-1:]] or ["relu"]
         self.coefs_, self.intercepts_ = [], []
-        for fan_in, fan_out in layout.shapes:
-            bound = np.sqrt(factor / (fan_in + fan_out))
+        for (fan_in, fan_out), name in zip(layout.shapes, each, strict=True):  # the last layer as the one before
+            bound = np.sqrt((2.0 if name == "logistic" else 6.0) / (fan_in + fan_out))
             for arrays, shape in ((self.coefs_, (fan_in, fan_out)), (self.intercepts_, (fan_out,))):
                 drawn = self._random_state.uniform(-bound, bound, shape)
                 drawn = drawn.astype(float_name(dtype), copy=False)
@@ -145,6 +205,7 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
             self.validation_scores_ = [] if self.early_stopping else None
             self.best_validation_score_ = -np.inf if self.early_stopping else None
             self.best_loss_ = None if self.early_stopping else np.inf
+            self.validation_loss_curve_ = None
 
     def _keep_best(self) -> None:
         self._best_coefs = [_copy(W) for W in self.coefs_]
@@ -164,11 +225,46 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
         self.coefs_ = [W for W, _ in layers]
         self.intercepts_ = [xp.reshape(b, (-1,)) for _, b in layers]
 
+    def hidden_activations(self, X: Any) -> list[Array]:
+        """Return what each hidden layer makes of the samples, (n, width) each, where X is; see `predict`."""
+        return self._hidden(X, "hidden_activations")
+
+    def transform(self, X: Any) -> Array:
+        """Return what the last hidden layer makes of the samples, (n, width), where X is; see `predict`.
+
+        Raises
+        ------
+        ValueError
+            If the network has no hidden layer.
+        """
+        found = self._hidden(X, "transform")
+        if not found:
+            raise ValueError("transform: the network has no hidden layer; expected hidden_layer_sizes with one")
+        return found[-1]
+
+    def _hidden(self, X: Any, method: str) -> list[Array]:
+        with self._layers_for(X, method) as (layers, X, place):
+            return [place.to_source(A) for A in hidden_layers(layers, X, self._between())]
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.coefs_[-1].shape[0])
+
+    def _between(self) -> str | tuple[str, ...]:
+        """Return the activations between the layers that the estimator has."""
+        return activation_names(self.activation, len(self.coefs_) - 1)
+
     @contextmanager
     def _outputs(self, X: Any, method: str) -> Iterator[tuple[Array, Place]]:
         """Give the network's predictions P, (n, outputs), and where X is, with that device as the current one."""
+        with self._layers_for(X, method) as (layers, X, place):
+            yield infer(layers, X, self._between(), self.out_activation_), place
+
+    @contextmanager
+    def _layers_for(self, X: Any, method: str) -> Iterator[tuple[list[Layer], Array, Place]]:
+        """Give the layers and checked samples of one dtype, and where X is, with that device as the current one."""
         check_is_fitted(self)
-        place = place_of(X, self.backend, self.dtype)
+        place = place_of(X, self.backend, self.dtype, self.coefs_[0])
         with place.device.context():
             place.require_same(X, self.coefs_[0], type(self).__name__, method)
             xp, kept = place.xp, self.coefs_[0].dtype
@@ -183,106 +279,15 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
                 for layer in zip(self.coefs_, self.intercepts_, strict=True):
                     W, b = (xp.astype(place.to_device(array), X.dtype, copy=False) for array in layer)
                     layers.append((W, xp.reshape(b, (1, -1))))
-                P = infer(layers, X, self.activation, self.out_activation_)
-            yield P, place
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what a pickle or a copy holds: arrays on the host, each with where it was."""
-        return {name: _packed(value) for name, value in super().__getstate__().items()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        reopen, spec = cache(reopened), state.get("backend")
-        if "coefs_" in state and spec not in (None, "auto") and reopen(spec).name == "numpy":  # which auto finds itself
-            state = {**state, "backend": "numpy"}
-        super().__setstate__({name: _unpacked(value, reopen) for name, value in state.items()})
+                yield layers, X, place
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         tags.array_api_support = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-    @classmethod
-    def from_sklearn(cls, estimator: Any, **parameters: Any) -> Self:
-        """Return the same estimator as one of ours: its parameters and, where it is fitted, all that it has learned.
-
-        Parameters
-        ----------
-        estimator : sklearn.neural_network.MLPClassifier or MLPRegressor
-            The one whose interface this class has; another is a TypeError.
-        parameters
-            Others than it has, such as ``backend``.
-        """
-        if not isinstance(estimator, cls._sklearn):
-            raise TypeError(f"{type(estimator).__name__}: expected scikit-learn's {cls._sklearn.__name__}")
-        ours = cls(**{**estimator.get_params(deep=False), **parameters})
-        ours.__dict__.update(_fitted(estimator))
-        if hasattr(ours, "_optimizer"):
-            ours._optimizer = Rates.from_sklearn(estimator._optimizer)
-        if hasattr(ours, "_label_binarizer"):
-            ours._label_binarizer = Labels(ours.classes_, ours._label_binarizer.y_type_)
-        return ours
-
-    def to_sklearn(self) -> Any:
-        """Return the same estimator as scikit-learn's own, with NumPy's arrays; backend and dtype are lost."""
-        known = self._sklearn().get_params(deep=False)
-        theirs = self._sklearn(**{name: value for name, value in self.get_params(deep=False).items() if name in known})
-        vars(theirs).update(_fitted(self))
-        if hasattr(self, "_optimizer"):
-            theirs._optimizer = self._optimizer.to_sklearn(theirs.coefs_, theirs.intercepts_)
-        if hasattr(self, "_label_binarizer"):
-            theirs._label_binarizer = self._label_binarizer.to_sklearn()
-        return theirs
 
 
 def _copy(array: Array) -> Array:
     return array_namespace(array=array).asarray(array, copy=True)
-
-
-class _Packed(NamedTuple):
-    """An array of another library than NumPy in a pickle."""
-
-    host: np.ndarray
-    spec: str
-
-
-def _packed(value: Any) -> Any:
-    """Return an estimator's attribute as a pickle holds it."""
-    if is_foreign(value):
-        backend = backend_of(value)
-        return _Packed(backend.to_numpy(value), backend.spec)
-    if isinstance(value, Rates) and value.state:  # the next fit moves it to where it computes
-        value = copy.copy(value)
-        value.state = {name: on_host(vector) for name, vector in value.state.items()}
-    return _changed(value, _packed)
-
-
-def _unpacked(value: Any, reopen: Callable[[str], Backend]) -> Any:
-    """Return an attribute as it was, on NumPy where its library or device is missing, with one warning of it."""
-    if isinstance(value, _Packed):
-        return reopen(value.spec).asarray(value.host, copy=True)
-    return _changed(value, lambda member: _unpacked(member, reopen))
-
-
-def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
-    """Return a container with its members changed, and anything else as it is."""
-    if type(value) is list:
-        return [change(member) for member in value]
-    if isinstance(value, dict):
-        return {name: change(member) for name, member in value.items()}
-    if isinstance(value, Labels | Rates):
-        changed = copy.copy(value)
-        changed.__dict__ = _changed(vars(value), change)
-        return changed
-    return value
-
-
-def _fitted(estimator: Any) -> dict[str, Any]:
-    """Return a copy of all that an estimator has beside its parameters, with NumPy's arrays."""
-    parameters = {*estimator.get_params(deep=False), "loss"}
-    return {name: _copied(value) for name, value in vars(estimator).items() if name not in parameters}
-
-
-def _copied(value: Any) -> Any:
-    """Return a copy of an attribute, of an array NumPy's."""
-    return [_copied(item) for item in value] if isinstance(value, list) else copy.deepcopy(on_host(value))

@@ -1,6 +1,6 @@
 """MLPClassifier: scikit-learn's, on any array library and device."""
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import sklearn.neural_network
@@ -13,8 +13,10 @@ from xpmlp.backends import is_foreign, on_host
 from xpmlp.estimators._sklearn import fit_context
 from xpmlp.estimators.base import Perceptron
 from xpmlp.estimators.inputs import Place, place_of, require_length
-from xpmlp.estimators.labels import Labels
+from xpmlp.estimators.labels import MULTILABEL, Labels
+from xpmlp.estimators.parameters import OF_CLASSIFIERS
 from xpmlp.estimators.scores import mean_of_hits
+from xpmlp.estimators.weights import of_classes
 from xpmlp.namespaces import Array, array_namespace
 
 
@@ -56,6 +58,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
     """
 
     _sklearn = sklearn.neural_network.MLPClassifier
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = OF_CLASSIFIERS
+    loss = "log_loss"
 
     def __init__(
         self,
@@ -83,6 +87,9 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         epsilon: float = 1e-8,
         n_iter_no_change: int = 10,
         max_fun: int = 15000,
+        class_weight: Any = None,
+        dropout: float = 0.0,
+        callbacks: Any = None,
         backend: str | None = None,
         dtype: str | None = None,
     ) -> None:
@@ -100,10 +107,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         classes : array, shape (n_classes,)
             All classes there will ever be; needed in the first call.
         """
-        place = place_of(X, self.backend, self.dtype)
-        with place.device.context():
-            self._learn_classes(y, classes, place)
-        return self._fit(X, y, sample_weight, incremental=True)
+        return self._fit(X, y, sample_weight, incremental=True, classes=classes)
 
     def _learn_classes(self, y: Any, classes: Any, place: Place) -> None:
         """Take the classes from the first call of `partial_fit`, and require the same ones of later calls."""
@@ -181,6 +185,25 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         elif not found <= known:
             both = f"`self.classes_` has {self.classes_}. 'y' has {classes}."
             raise ValueError(f"`y` has classes not in `self.classes_`. {both}")
+
+    def _check_held_out_targets(self, X: Array, y: Any, place: Place) -> Array:
+        y = _labels(y, place)
+        known, found = (set(place.host(values).tolist()) for values in (self.classes_, Labels.of(y).classes_))
+        if self._label_binarizer.y_type_ != MULTILABEL and not found <= known:
+            raise ValueError(f"y of validation_data has classes {sorted(found - known)}: y has {sorted(known)}")
+        return place.to_device(self._label_binarizer.transform(y))
+
+    def _as_trained(self, T: Array, place: Place) -> Array:
+        """Return labels where the loss is softmax's."""
+        if self.out_activation_ != "softmax":
+            return T
+        return place.xp.astype(place.xp.argmax(place.xp.astype(T, place.xp.int8), axis=1), place.xp.int32)
+
+    def _weights(self, T: Array, weights: Array | None, place: Place, dtype: Any) -> Array | None:
+        if self.class_weight is not None:
+            by_class = of_classes(self.class_weight, self._label_binarizer, T, place, dtype)
+            weights = by_class if weights is None else weights * by_class
+        return super()._weights(T, weights, place, dtype)
 
     def _validation_score(self, P: Array, T: Array, weights: Array | None) -> float:
         xp = array_namespace(P=P)

@@ -1,59 +1,54 @@
 """One fit: by batches, as work for the one loop, or by L-BFGS, in scikit-learn's order of draws and decisions."""
 
+import time
 import warnings
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
-from sklearn.utils import gen_batches
 
 from xpmlp.backends.base import free_host_memory
-from xpmlp.data.loading import gather
+from xpmlp.data.dropout import Dropout
 from xpmlp.estimators._sklearn import check_optimize_result
+from xpmlp.estimators.epochs import EpochFigures, Epochs, Samples, take
 from xpmlp.estimators.inputs import Place, SparseSamples, widest_float
+from xpmlp.estimators.parameters import functions
 from xpmlp.estimators.rates import Rates
-from xpmlp.estimators.scores import infer
 from xpmlp.math.layout import Layout
-from xpmlp.math.optimizers import Scalars, State
-from xpmlp.namespaces import Array, float_name
+from xpmlp.namespaces import float_name
 from xpmlp.training.distributed import SingleProcess
 from xpmlp.training.interrupts import first_interrupt
 from xpmlp.training.loop import Loop
 from xpmlp.training.objectives import SampleObjective
-from xpmlp.training.steps import Carry, compiled_gradient, compiled_step, release, zero_totals
+from xpmlp.training.steps import compiled_gradient, compiled_step, release
 from xpmlp.training.threads import tuned_threads
 
 if TYPE_CHECKING:
     from xpmlp.estimators.base import Perceptron
 
-STOCHASTIC = ("sgd", "adam")
 
-Samples: TypeAlias = tuple[Array, Array, Array | None]  # samples, targets and weights
-
-
-def fit_by_batches(e: "Perceptron", layout: Layout, data: Samples, place: Place, incremental: bool) -> None:
+def fit_by_batches(
+    e: "Perceptron", layout: Layout, data: Samples, held_out: Samples | None, place: Place, incremental: bool
+) -> None:
     """Fit an estimator with its stochastic optimizer, for all its epochs or, in `partial_fit`, for one."""
     if not incremental or not hasattr(e, "_optimizer"):
-        e._optimizer = Rates.of(e)
-    if e.early_stopping and incremental:
-        raise ValueError("partial_fit does not support early_stopping=True")
-    held_out = None
-    if e.early_stopping:
+        e._optimizer = Rates.of(e, layout)
+    if e.early_stopping and held_out is None:
         data, held_out = _split(e, data, place)
     # scikit-learn goes on training the very arrays that an earlier fit has kept as its best: no better, they go on.
-    best_before, is_best = e._best_coefs, e.coefs_ is e._best_coefs
+    best_before, is_best = getattr(e, "_best_coefs", None), e.coefs_ is getattr(e, "_best_coefs", None)
     if e.early_stopping and e.validation_scores_ is None:  # switched on between two warm starts, or off
         e.validation_scores_, e.best_validation_score_ = [], -np.inf
     if not e.early_stopping and e.best_loss_ is None:
         e.best_loss_ = np.inf
+    if held_out and getattr(e, "validation_loss_curve_", None) is None:
+        e.validation_loss_curve_ = []
     data = _rows_in_one_piece(data)
-    objective = SampleObjective(layout, e.activation, e.out_activation_, float(e.alpha))
     e.n_iter_ = 0
-    work = _Fit(e, layout, data, held_out, place, 1 if incremental else e.max_iter)
-    step = compiled_step(place.device, objective, e._optimizer.rule)
+    work = Epochs(e, layout, data, held_out, place, 1 if incremental else e.max_iter)
+    step = compiled_step(place.device, _objective(e, layout, work.dropout), e._optimizer.rule)
     with first_interrupt() as is_interrupted, tuned_threads(place.device, work.epochs * len(work.parts)) as tuner:
         strategy = SingleProcess(tuner.watched(step) if tuner else step, is_interrupted)
         loop = Loop(work, strategy, place.device, work.first())
@@ -65,122 +60,21 @@ def fit_by_batches(e: "Perceptron", layout: Layout, data: Samples, place: Place,
     e._set_parameters(layout, loop.carry.theta, place)
     if loop.is_stopped:
         warnings.warn("Training interrupted by user.", stacklevel=5)
-    elif not incremental and not work.is_over:
+    elif not (incremental or work.is_over or e._optimizer.is_scheduled):
         reached = f"Maximum iterations ({e.max_iter}) reached and the optimization hasn't converged yet."
         warnings.warn(f"Stochastic Optimizer: {reached}", ConvergenceWarning, stacklevel=5)
-    if e.early_stopping and (e._best_coefs is not best_before or not is_best):
+    if work.has_best or (e.early_stopping and (e._best_coefs is not best_before or not is_best)):
         e.coefs_, e.intercepts_ = e._best_coefs, e._best_intercepts
     elif e.early_stopping:
         e._best_coefs, e._best_intercepts = e.coefs_, e.intercepts_
+    if work.raised is not None:
+        raise work.raised
 
 
-class _Fit:
-    """What the loop asks of one fit; see `xpmlp.training.loop.Work`."""
-
-    def __init__(
-        self, e: "Perceptron", layout: Layout, data: Samples, held_out: Samples | None, place: Place, epochs: int
-    ) -> None:
-        self.e, self.layout, self.data, self.held_out, self.place = e, layout, data, held_out, place
-        self.epochs, self.is_over = epochs, False
-        n = data[0].shape[0]
-        self.dtype, self.rows = float_name(data[0].dtype), np.arange(n, dtype=int)
-        self.parts = list(gen_batches(n, _batch_size(e, n)))
-
-    def first(self) -> Carry:
-        """Return what the first step is handed: the parameters and the optimizer's state as the estimator has them."""
-        xp, place, rates = self.place.xp, self.place, self.e._optimizer
-        dtype = getattr(xp, self.dtype)
-        theta = xp.astype(self.e._theta(self.layout, place), dtype, copy=False)
-        state: State = rates.rule.init(theta)
-        if rates.state is not None:
-            state = {name: xp.astype(place.to_device(v), dtype, copy=False) for name, v in rates.state.items()}
-        return Carry(theta, state, zero_totals(place.device, self.dtype))
-
-    def begin_epoch(self, step: int) -> tuple[Iterator[tuple[Samples, None]], int] | None:
-        """Draw the epoch's order."""
-        e = self.e
-        if self.is_over or e.n_iter_ == self.epochs:
-            return None
-        parts: Iterable[Any] = self.parts
-        if e.shuffle:
-            drawn = np.arange(len(self.rows))
-            e._random_state.shuffle(drawn)  # as sklearn.utils.shuffle draws, which takes longer than a small epoch
-            self.rows = self.rows[drawn]
-            order = self.rows if self.place.device.name == "numpy" else self.place.to_device(self.rows)
-            parts = (order[part] for part in self.parts)
-        return ((_take(self.place.xp, self.data, part), None) for part in parts), step + len(self.parts)
-
-    def scalars(self, step: int) -> Scalars:
-        """Return the numbers of the optimizer's next step; it counts its own, over all fits."""
-        rates: Rates = self.e._optimizer
-        return rates.next_scalars()
-
-    def next_due(self, step: int) -> int:
-        """Return no step that comes: nothing is to be done within an epoch."""
-        return 2**62
-
-    def after_step(self, step: int) -> None:
-        """Do nothing."""
-
-    def keep(self, step: int, carry: Carry) -> None:
-        """Do nothing."""
-
-    def keeps(self, step: int) -> bool:
-        """Return that nothing is to be kept."""
-        return False
-
-    def end_epoch(self, step: int, carry: Carry) -> Carry:
-        """Report the loss, and decide whether it was the last epoch."""
-        e, n = self.e, len(self.rows)
-        e.n_iter_ += 1
-        e.t_ += n
-        e.loss_ = e._loss_type(self.place.device.to_numpy(carry.totals.loss)) / n
-        e.loss_curve_.append(e.loss_)
-        if e.verbose:
-            print(f"Iteration {e.n_iter_}, loss = {e.loss_:.8f}")  # noqa: T201
-        is_better = self._improves_score(carry.theta) if self.held_out else self._improves_loss()
-        e._no_improvement_count = 0 if is_better else e._no_improvement_count + 1
-        e._optimizer.iteration_ends(e.t_)
-        if e._no_improvement_count > e.n_iter_no_change:
-            what = "Validation score" if e.early_stopping else "Training loss"
-            reason = f"{what} did not improve more than tol={e.tol:f} for {e.n_iter_no_change} consecutive epochs."
-            self.is_over = e._optimizer.trigger_stopping(reason, e.verbose)
-            if not self.is_over:
-                e._no_improvement_count = 0
-        return carry._replace(totals=zero_totals(self.place.device, self.dtype))
-
-    def _improves_loss(self) -> bool:
-        """Return whether the epoch's loss is better by `tol` than the best before."""
-        e = self.e
-        is_better = e.loss_ <= e.best_loss_ - e.tol
-        e.best_loss_ = min(e.best_loss_, e.loss_)
-        return bool(is_better)
-
-    def _improves_score(self, theta: Array) -> bool:
-        """Return whether the held-out samples' score is better by `tol`, and keep the parameters of the best."""
-        e = self.e
-        assert self.held_out is not None
-        X, T, weights = self.held_out
-        P = infer(self.layout.unflatten(theta), X, e.activation, e.out_activation_)
-        score = e._validation_score(P, T, weights)
-        e.validation_scores_.append(score)
-        if e.verbose:
-            print(f"Validation score: {score:f}")  # noqa: T201
-        is_better = not score < e.best_validation_score_ + e.tol
-        if score > e.best_validation_score_:
-            e.best_validation_score_ = score
-            e._set_parameters(self.layout, theta, self.place)
-            e._keep_best()
-        return is_better
-
-
-def _batch_size(e: "Perceptron", n: int) -> int:
-    if e.batch_size == "auto":
-        return min(200, n)
-    if e.batch_size > n:
-        problem = "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped"
-        warnings.warn(problem, stacklevel=7)
-    return int(min(max(e.batch_size, 1), n))
+def _objective(e: "Perceptron", layout: Layout, dropout: Dropout | None = None) -> SampleObjective:
+    """Return what is minimised; the penalty of adamw is in its steps."""
+    alpha = 0.0 if e.solver == "adamw" else float(e.alpha)
+    return SampleObjective(layout, e._between(), e._loss_head(), alpha, dropout)
 
 
 def _split(e: "Perceptron", data: Samples, place: Place) -> tuple[Samples, Samples]:
@@ -195,7 +89,7 @@ def _split(e: "Perceptron", data: Samples, place: Place) -> tuple[Samples, Sampl
     if isinstance(e, ClassifierMixin) and e.n_outputs_ == 1:
         second = T[:, 0]
         n_second = int(xp.sum(xp.astype(second, xp.int32)))
-        labels = np.repeat([False, True], [n - n_second, n_second])
+        labels = np.repeat(["False", "True"], [n - n_second, n_second])  # as scikit-learn's message has them
         order = xp.argsort(xp.astype(second, xp.int32), stable=True)
     part = e.validation_fraction
     parts = train_test_split(np.arange(n), random_state=e._random_state, test_size=part, stratify=labels)
@@ -203,7 +97,7 @@ def _split(e: "Perceptron", data: Samples, place: Place) -> tuple[Samples, Sampl
         raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
     drawn = [place.to_device(rows) for rows in parts]
     train, held_out = (rows if order is None else xp.take(order, rows, axis=0) for rows in drawn)
-    return _take(xp, data, train), _take(xp, data, held_out)
+    return take(xp, data, train), take(xp, data, held_out)
 
 
 def _rows_in_one_piece(data: Samples) -> Samples:
@@ -221,26 +115,12 @@ def _rows_in_one_piece(data: Samples) -> Samples:
     return X, T, weights
 
 
-def _take_rows(xp: Any, array: Array, rows: Any) -> Array:
-    return gather(array, rows) if isinstance(array, np.ndarray) else xp.take(array, rows, axis=0)
-
-
-def _take(xp: Any, data: Samples, rows: Any) -> Samples:
-    """Return some of the samples, named by a slice or by their numbers."""
-    X, T, weights = data
-    if isinstance(rows, slice):
-        return X[rows, :], T[rows, ...], None if weights is None else weights[rows]
-    X = X[rows, :] if isinstance(X, SparseSamples) else _take_rows(xp, X, rows)
-    return X, _take_rows(xp, T, rows), None if weights is None else _take_rows(xp, weights, rows)
-
-
 def fit_lbfgs(e: "Perceptron", layout: Layout, data: Samples, place: Place) -> None:
     """Fit an estimator with SciPy's L-BFGS-B: at each evaluation the parameters come to the device from the host."""
     from scipy import optimize
 
     device, dtype = place.device, float_name(data[0].dtype)
-    objective = SampleObjective(layout, e.activation, e.out_activation_, float(e.alpha))
-    evaluate = compiled_gradient(device, objective)
+    evaluate = compiled_gradient(device, _objective(e, layout))
 
     def loss_and_gradient(packed: np.ndarray) -> tuple[np.float64, np.ndarray]:
         gradient, loss, _, _ = evaluate(device.asarray(packed.astype(dtype), copy=True), data)
@@ -248,11 +128,38 @@ def fit_lbfgs(e: "Perceptron", layout: Layout, data: Samples, place: Place) -> N
 
     start = place.host(e._theta(layout, place))  # SciPy evaluates at points of its dtype
     options = {"maxfun": e.max_fun, "maxiter": e.max_iter, "gtol": e.tol}
+    calls = _Iterations(e.callbacks)
     try:
-        found = optimize.minimize(loss_and_gradient, start, method="L-BFGS-B", jac=True, options=options)
+        found = optimize.minimize(
+            loss_and_gradient, start, method="L-BFGS-B", jac=True, options=options, callback=calls.callback
+        )
     finally:
         release(evaluate)
-    e.n_iter_ = check_optimize_result("lbfgs", found, e.max_iter)
+    e.n_iter_ = calls.count if calls.is_over else check_optimize_result("lbfgs", found, e.max_iter)
     e.loss_ = e._loss_type(found.fun)
     kept = e.dtype or float_name(widest_float(place.xp))
     e._set_parameters(layout, device.asarray(found.x.astype(kept), copy=True), place)
+    if calls.raised is not None:
+        raise calls.raised
+
+
+class _Iterations:
+    """Hands figures of SciPy's iterations to an estimator's callbacks."""
+
+    def __init__(self, callbacks: Any) -> None:
+        self.functions, self.count, self.is_over = functions(callbacks), 0, False
+        self.raised: BaseException | None = None
+        self.callback = self._call if self.functions else None
+        self._begun = time.perf_counter()
+
+    def _call(self, intermediate_result: Any) -> None:  # SciPy goes by the name of the argument
+        self.count += 1
+        seconds, self._begun = time.perf_counter() - self._begun, time.perf_counter()
+        figures = EpochFigures(self.count, float(intermediate_result.fun), None, None, None, seconds)
+        try:
+            for function in self.functions:
+                self.is_over = function(figures) is True or self.is_over
+        except BaseException as error:
+            self.raised, self.is_over = error, True
+        if self.is_over:
+            raise StopIteration

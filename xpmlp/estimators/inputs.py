@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import validate_data
 
-from xpmlp.backends import backend_of, get_backend, is_foreign, on_host
+from xpmlp.backends import backend_of, get_backend, is_foreign, is_traced, on_host
 from xpmlp.backends.base import Backend
 from xpmlp.namespaces import Array
 
@@ -73,8 +73,7 @@ class Place:
         if w.shape[0] != n:
             raise ValueError(f"sample_weight.shape == {tuple(w.shape)}, expected {(n,)}!")
         require_finite(w, xp, "sample_weight", "the estimator")
-        if not bool(xp.any(w != 0)):
-            raise ValueError("Sample weights must contain at least one non-zero number.")
+        require_some(w, xp)
         return w
 
     def require_same(self, X: object, fitted: Array, name: str, method: str) -> None:
@@ -87,6 +86,11 @@ class Place:
                 "xpmlp.get_backend(...).asarray(...)"
             )
 
+    @property
+    def where(self) -> str:
+        """Where the data lie, in words."""
+        return f"an array of {self.source or _named('numpy')}"
+
     def to_source(self, array: Array) -> Array:
         """Return a result where the data lie."""
         return array if self.source is self.device else self.host(array)
@@ -96,8 +100,19 @@ class Place:
         return array if isinstance(array, np.ndarray) else self.device.to_numpy(array)
 
 
-def place_of(X: Any, spec: str | None, dtype: str | None = None) -> Place:
-    """Return where X lies, and what computes with it in a dtype: the backend of that name, or X's own."""
+def place_on(backend: str | Backend) -> Place:
+    """Return the place of data that lie on a backend, and are computed with there."""
+    device = _one(backend) if isinstance(backend, Backend) else _named(backend)
+    return Place(None if device.name == "numpy" else device, device)
+
+
+def place_of(X: Any, spec: str | None, dtype: str | None = None, fitted: Any = None) -> Place:
+    """Return where X lies, and what computes with it in a dtype: the backend of that name, or X's own.
+
+    What JAX traces lies where the fitted parameters do.
+    """
+    if fitted is not None and is_foreign(fitted) and is_traced(X):
+        return place_on(backend_of(fitted))
     if str(getattr(X, "layout", "torch.strided")) != "torch.strided":
         raise ValueError(f"sparse X of PyTorch ({X.layout}): dense samples are expected; use X.to_dense()")
     source = _one(backend_of(X)) if is_foreign(X) else None
@@ -187,11 +202,17 @@ def require_length(y: Array, X: Array) -> None:
 
 
 def require_finite(array: Array, xp: Any, what: str, name: str) -> None:
-    """Refuse NaN and infinity."""
-    if bool(xp.all(xp.isfinite(array))):
+    """Refuse NaN and infinity, if the values are there."""
+    if is_traced(array) or bool(xp.all(xp.isfinite(array))):
         return
     problem = "NaN" if bool(xp.any(xp.isnan(array))) else f"infinity or a value too large for {array.dtype}"
     raise ValueError(f"Input {what} contains {problem}. {name} takes finite numbers only.")
+
+
+def require_some(weights: Array, xp: Any) -> None:
+    """Refuse weights of which all are 0, in scikit-learn's words."""
+    if not bool(xp.any(weights != 0)):
+        raise ValueError("Sample weights must contain at least one non-zero number.")
 
 
 def widest_float(xp: Any) -> Any:

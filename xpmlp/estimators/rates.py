@@ -1,5 +1,6 @@
 """scikit-learn's optimizers: ours, with its rates, and its ways to lower them and to stop."""
 
+import copy
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Self
@@ -8,8 +9,10 @@ import numpy as np
 
 from xpmlp.backends import on_host
 from xpmlp.estimators._sklearn import AdamOptimizer, SGDOptimizer
+from xpmlp.estimators.parameters import SCHEDULED
 from xpmlp.math.layout import Layout
-from xpmlp.math.optimizers import Optimizer, Scalars, State, adam, sgd
+from xpmlp.math.optimizers import Optimizer, Scalars, State, adam, adamw, sgd
+from xpmlp.math.schedules import cosine, one_cycle
 
 
 class Rates:
@@ -22,30 +25,51 @@ class Rates:
     ) -> None:
         self.settings, self.lr_schedule, self.power_t = settings, lr_schedule, power_t
         self.learning_rate_init, self.learning_rate = learning_rate_init, float(learning_rate_init)
-        self.t, self.state = 0, None
+        self.t, self.state, self.total_steps = 0, None, 1
 
     @classmethod
-    def of(cls, estimator: Any) -> Self:
+    def of(cls, estimator: Any, layout: Layout) -> Self:
         """Return an estimator's optimizer before its first step."""
         e = estimator
         if e.solver == "sgd":
-            settings = ("sgd", float(e.momentum), bool(e.nesterovs_momentum))
+            settings: tuple[Any, ...] = ("sgd", float(e.momentum), bool(e.nesterovs_momentum))
             return cls(settings, e.learning_rate_init, e.learning_rate, e.power_t)
-        return cls(("adam", float(e.beta_1), float(e.beta_2), float(e.epsilon)), e.learning_rate_init)
+        settings = (e.solver, float(e.beta_1), float(e.beta_2), float(e.epsilon))
+        if e.solver == "adamw":
+            settings += (float(e.alpha), layout)
+        return cls(settings, e.learning_rate_init, e.learning_rate if e.learning_rate in SCHEDULED else "constant")
 
     @property
     def rule(self) -> Optimizer:
         """The update; the same object for the same settings, for which a step is compiled once."""
         return _rule(self.settings)
 
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether the rate goes by a schedule over all steps, to 0 at the last."""
+        return self.lr_schedule in SCHEDULED
+
+    @property
+    def rate(self) -> float:
+        """The rate of the last step, or of the next one before the first; without Adam's correction."""
+        if self.is_scheduled:
+            schedule = cosine if self.lr_schedule == "cosine" else one_cycle
+            return schedule(float(self.learning_rate_init), self.total_steps)(max(1, self.t))
+        return self.learning_rate if self.settings[0] == "sgd" else float(self.learning_rate_init)
+
     def next_scalars(self) -> Scalars:
         """Return the next step's numbers."""
         self.t += 1
-        if self.settings[0] == "sgd":
-            return self.rule.scalars(self.t, self.learning_rate)
-        scalars = self.rule.scalars(self.t, self.learning_rate_init)
-        self.learning_rate = scalars["rate"]
+        scalars = self.rule.scalars(self.t, self.rate)
+        self.learning_rate = scalars["learning_rate" if self.settings[0] == "sgd" else "rate"]
         return scalars
+
+    def on_host(self) -> Self:
+        """Return a copy whose vectors are NumPy's."""
+        copied = copy.copy(self)
+        if self.state is not None:
+            copied.state = {name: np.array(on_host(vector)) for name, vector in self.state.items()}
+        return copied
 
     def iteration_ends(self, n_seen: int) -> None:
         """Lower the rate after an epoch, where it goes by the samples seen."""
@@ -90,7 +114,7 @@ class Rates:
             theirs = SGDOptimizer(params, self.learning_rate_init, self.lr_schedule, momentum, nesterov, self.power_t)
             theirs.velocities = state.get("velocity", theirs.velocities)
         else:
-            theirs = AdamOptimizer(params, self.learning_rate_init, *self.settings[1:])
+            theirs = AdamOptimizer(params, self.learning_rate_init, *self.settings[1:4])
             theirs.t, theirs.ms, theirs.vs = self.t, state.get("m", theirs.ms), state.get("v", theirs.vs)
         theirs.learning_rate = self.learning_rate
         return theirs
@@ -100,6 +124,9 @@ class Rates:
 def _rule(settings: tuple[Any, ...]) -> Optimizer:
     if settings[0] == "sgd":
         return sgd(settings[1], nesterov=settings[2], rate_inside=True)
+    if settings[0] == "adamw":  # PyTorch's, with the decay for weights alone
+        _, beta_1, beta_2, epsilon, alpha, layout = settings
+        return adamw(beta_1, beta_2, epsilon=epsilon, weight_decay=alpha, layout=layout)
     return adam(settings[1], settings[2], epsilon=settings[3], epsilon_hat=True)
 
 

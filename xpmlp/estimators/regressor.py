@@ -8,23 +8,28 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.metaestimators import available_if
 
 from xpmlp.backends import is_foreign, on_host
-from xpmlp.estimators._sklearn import REGRESSOR_CONSTRAINTS, fit_context
+from xpmlp.estimators._sklearn import fit_context
 from xpmlp.estimators.base import Perceptron
 from xpmlp.estimators.inputs import Place, check_values, place_of
+from xpmlp.estimators.parameters import OF_REGRESSORS
 from xpmlp.estimators.scores import r2
+from xpmlp.math.activations import Head, huber
 from xpmlp.namespaces import Array, float_name
 
 
 class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
     """A multilayer perceptron for values or rates: scikit-learn's MLPRegressor, on any array library and device.
 
-    As `MLPClassifier`, with half the squared error or half the Poisson deviance, summed over the outputs, minimised.
+    All that `MLPClassifier` does, for targets that are numbers.
 
     Parameters
     ----------
-    loss : {"squared_error", "poisson"}
-        What is minimised.
-    hidden_layer_sizes, activation, solver, ..., backend, dtype
+    loss : {"squared_error", "poisson", "absolute_error", "huber"}
+        What is minimised, summed over the outputs: half the squared error, half the Poisson deviance, the absolute
+        error (derivation.md, L1), Huber's loss (L2).
+    huber_delta : float
+        Up to where Huber's loss is half the squared error, above 0.
+    hidden_layer_sizes, activation, solver, ..., dropout, callbacks, backend, dtype
         As for `MLPClassifier`.
 
     Attributes
@@ -37,10 +42,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
     """
 
     _sklearn = sklearn.neural_network.MLPRegressor
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **Perceptron._parameter_constraints,
-        "loss": REGRESSOR_CONSTRAINTS["loss"],
-    }
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = OF_REGRESSORS
 
     def __init__(
         self,
@@ -69,6 +71,9 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
         epsilon: float = 1e-8,
         n_iter_no_change: int = 10,
         max_fun: int = 15000,
+        dropout: float = 0.0,
+        callbacks: Any = None,
+        huber_delta: float = 1.0,
         backend: str | None = None,
         dtype: str | None = None,
     ) -> None:
@@ -105,6 +110,14 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
 
     def _head(self) -> str:
         return "exp" if self.loss == "poisson" else "identity"
+
+    def _loss_head(self) -> str | Head:
+        if self.loss == "huber":
+            return huber(float(self.huber_delta))
+        return "absolute" if self.loss == "absolute_error" else super()._loss_head()
+
+    def _check_held_out_targets(self, X: Array, y: Any, place: Place) -> Array:
+        return check_values(place.to_device(y), place.xp, X, type(self).__name__)
 
     def _check_targets(self, X: Array, y: Any, place: Place, incremental: bool) -> Array:
         if place.is_host:

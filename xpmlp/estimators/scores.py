@@ -1,26 +1,54 @@
 """What a network predicts for samples, and how good that is."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 from sklearn.exceptions import UndefinedMetricWarning
 
-from xpmlp.math.activations import predictions
+from xpmlp.math.activations import Head, predictions, reported_losses
 from xpmlp.math.layout import Layer
 from xpmlp.math.network import forward
 from xpmlp.namespaces import Array, array_namespace
 
+Names: TypeAlias = str | Sequence[str]
+"""Of the activations between the layers."""
+
 AT_ONCE = 16_384  # samples whose activations are kept at a time where only the last layer's are wanted
 
 
-def infer(layers: Sequence[Layer], X: Array, activation: str, head: str) -> Array:
+def logits(layers: Sequence[Layer], X: Array, activation: Names) -> Array:
+    """Return the last layer's sums S, (n, outputs)."""
+    return _joined([forward(layers, rows, activation)[0] for rows in _parts(X)])
+
+
+def infer(layers: Sequence[Layer], X: Array, activation: Names, head: str) -> Array:
     """Return the predictions P, (n, outputs)."""
+    return predictions(logits(layers, X, activation), head)
+
+
+def hidden_layers(layers: Sequence[Layer], X: Array, activation: Names) -> list[Array]:
+    """Return what each hidden layer makes of the samples, (n, width) each."""
+    parts = [forward(layers, rows, activation)[1] for rows in _parts(X)]
+    return [_joined([trail[k][1] for trail in parts]) for k in range(1, len(layers))]
+
+
+def _parts(X: Array) -> Iterator[Array]:
     n = X.shape[0]
-    parts = []
     for first in range(0, n, AT_ONCE):
-        S, _ = forward(layers, X if n <= AT_ONCE else X[first : min(first + AT_ONCE, n), :], activation)
-        parts.append(predictions(S, head))
-    return parts[0] if len(parts) == 1 else array_namespace(P=parts[0]).concat(parts, axis=0)
+        yield X if n <= AT_ONCE else X[first : min(first + AT_ONCE, n), :]
+
+
+def _joined(parts: list[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else array_namespace(first=parts[0]).concat(parts, axis=0)
+
+
+def mean_loss(S: Array, T: Array, weights: Array | None, head: str | Head) -> float:
+    """Return the mean of the samples' losses, as `loss_` has them but for the penalty."""
+    xp, losses = array_namespace(S=S), reported_losses(S, T, head)
+    if weights is None:
+        return float(xp.sum(losses)) / int(S.shape[0])
+    return float(xp.sum(losses * weights) / xp.sum(weights))
 
 
 def mean_of_hits(hits: Array, weights: Array | None) -> float:

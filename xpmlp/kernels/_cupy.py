@@ -46,12 +46,16 @@ def kernel(function: Elements, dtypes: list[Any], keywords: dict[str, Any]) -> t
 
 def _version(function: Elements, dtypes: list[Any], keywords: dict[str, Any]) -> Callable[..., Any]:
     made, program = kernel(function, dtypes, keywords)
-    assert not (function.overwrites and program.new), "CuPy is given all outputs, or makes all"
     given = [name for name in function.arrays if name not in function.overwrites]
     given += [symbol.operands[0] for symbol in program.scalars]
     given += function.overwrites
-    space: dict[str, Any] = {"kernel": made}
-    exec(f"def call({function.parameters}):\n    return kernel({', '.join(given)})", space)
+    lines = [f"def call({function.parameters}):"]
+    if function.overwrites:  # then CuPy is given all outputs
+        shape = f"{function.overwrites[0]}.shape"
+        lines += [f"{name} = empty({shape}, '{value.dtype}')" for name, value in program.new.items()]
+        given += program.new
+    space: dict[str, Any] = {"kernel": made, "empty": cupy.empty}
+    exec("\n    ".join([*lines, f"return kernel({', '.join(given)})"]), space)
     return space["call"]  # type: ignore[no-any-return]
 
 
@@ -70,7 +74,7 @@ EXPRESSIONS = {
     "minimum": "{0} <= {1} || {0} != {0} ? {0} : {1}",
     "where": "{0} ? {1} : {2}",
     "abs": "fabs({0})",
-    **{name: f"{name}({{0}})" for name in ("exp", "isfinite", "log", "log1p", "sqrt", "tanh")},
+    **{name: f"{name}({{0}})" for name in ("exp", "expm1", "isfinite", "log", "log1p", "sqrt", "tanh")},
 }
 
 

@@ -12,7 +12,7 @@ EXPRESSIONS = {
     "maximum": "{0} if {0} >= {1} or {0} != {0} else {1}",  # in this order a NaN on either side stays one
     "minimum": "{0} if {0} <= {1} or {0} != {0} else {1}",
     "where": "{1} if {0} else {2}",
-    **{name: f"np.{name}({{0}})" for name in ("abs", "exp", "isfinite", "log", "log1p", "sqrt", "tanh")},
+    **{name: f"np.{name}({{0}})" for name in ("abs", "exp", "expm1", "isfinite", "log", "log1p", "sqrt", "tanh")},
 }
 
 # Against a number, which is no NaN, a comparison is enough, and LLVM makes vectors of it.

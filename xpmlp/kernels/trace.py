@@ -12,7 +12,7 @@ import numpy as np
 
 from xpmlp.kernels import Elements
 
-UNARY = ("abs", "exp", "log", "log1p", "negative", "sqrt", "tanh")
+UNARY = ("abs", "exp", "expm1", "log", "log1p", "negative", "sqrt", "tanh")
 ARITHMETIC = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
 COMPARISONS = ("less", "less_equal", "greater", "greater_equal")
 OPERATORS = {

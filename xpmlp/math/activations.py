@@ -3,7 +3,8 @@
 The derivation's network has ReLU between its layers, and softmax with the cross-entropy at its end.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from xpmlp.errors import ConfigError
@@ -15,27 +16,45 @@ class Activation(NamedTuple):
     """A nonlinearity f, and its derivative."""
 
     activate: Callable[[Array, Array, Array | None], tuple[Array, Array]]
-    """From a layer's products A W, which may be overwritten, its biases b, and dropout's mask or None, to Z = A W + b
-    and f(Z), masked. Where the derivative is a function of f(Z) alone, as it is of all here, Z is overwritten by it,
-    and both are f(Z)."""
+    """From a layer's products A W, which may be overwritten, its biases b, and dropout's mask or None, to what the
+    derivative is a function of, and f(A W + b), masked. The first is f's value before the mask where that is enough,
+    else A W + b."""
     times_derivative: Callable[[Array, Array, Array, Array | None], Array]
-    """From these two, the loss's gradient with respect to f(Z), which may be overwritten, and the mask, to its gradient
-    with respect to Z."""
+    """From these two, the loss's gradient with respect to the second, which may be overwritten, and the mask, to its
+    gradient with respect to A W + b."""
 
 
-def _of_its_value(name: str, function: Any, backward: Any) -> Activation:
+def _of_its_value(function: Any, backward: Any) -> Activation:
     """Return an activation whose derivative is a function of what it returned."""
 
     def activate(Z: Array, b: Array, mask: Array | None) -> tuple[Array, Array]:
-        if mask is not None:
-            raise ConfigError(f"masks with {name}: expected relu, whose derivative is the same behind a mask")
         A = function(Z, b)
-        return A, A
+        return A, (A if mask is None else A * mask)
 
-    def times_derivative(Z: Array, A: Array, dA: Array, mask: Array | None) -> Array:
-        return backward(A, dA)
+    def times_derivative(kept: Array, A: Array, dA: Array, mask: Array | None) -> Array:
+        return backward(kept, _masked(dA, mask))
 
     return Activation(activate, times_derivative)
+
+
+def _of_its_argument(function: Any, backward: Any) -> Activation:
+    """Return an activation whose derivative is a function of what it was given."""
+
+    def activate(Z: Array, b: Array, mask: Array | None) -> tuple[Array, Array]:
+        Z, A = function(Z, b)
+        return Z, _masked(A, mask)
+
+    def times_derivative(kept: Array, A: Array, dA: Array, mask: Array | None) -> Array:
+        return backward(kept, _masked(dA, mask))
+
+    return Activation(activate, times_derivative)
+
+
+def _masked(array: Array, mask: Array | None) -> Array:
+    """Return an array, which is handed over, times a mask."""
+    if mask is not None:
+        array *= mask
+    return array
 
 
 def _relu(Z: Array, b: Array, mask: Array | None) -> tuple[Array, Array]:
@@ -43,17 +62,33 @@ def _relu(Z: Array, b: Array, mask: Array | None) -> tuple[Array, Array]:
     return A, A
 
 
-def _relu_backward(Z: Array, A: Array, dA: Array, mask: Array | None) -> Array:
+def _relu_backward(kept: Array, A: Array, dA: Array, mask: Array | None) -> Array:
     return elements.relu_backward(A, dA) if mask is None else elements.masked_relu_backward(A, dA, mask)
 
 
 ACTIVATIONS = {
-    "relu": Activation(_relu, _relu_backward),
-    "identity": _of_its_value("identity", elements.bias_identity, lambda A, dA: dA),
-    "logistic": _of_its_value("logistic", elements.bias_logistic, elements.logistic_backward),
-    "tanh": _of_its_value("tanh", elements.bias_tanh, elements.tanh_backward),
+    "relu": Activation(_relu, _relu_backward),  # masked, too, in one pass: its derivative is the same behind a mask
+    "identity": _of_its_value(elements.bias_identity, lambda A, dA: dA),
+    "logistic": _of_its_value(elements.bias_logistic, elements.logistic_backward),
+    "tanh": _of_its_value(elements.bias_tanh, elements.tanh_backward),
+    "leaky_relu": _of_its_value(elements.bias_leaky_relu, elements.leaky_relu_backward),
+    "elu": _of_its_value(elements.bias_elu, elements.elu_backward),
+    "softplus": _of_its_value(elements.bias_softplus, elements.softplus_backward),
+    "silu": _of_its_argument(elements.bias_silu, elements.silu_backward),
+    "gelu": _of_its_argument(elements.bias_gelu, elements.gelu_backward),
 }
-"""A hidden layer's nonlinearities, by name."""
+"""A hidden layer's nonlinearities, by name; derivation.md has them, A1 to A9."""
+
+
+def activations_of(names: str | Sequence[str], n_hidden: int) -> list[Activation]:
+    """Return each hidden layer's activation: of one name the same for all, or of a name for each."""
+    each = [names] * n_hidden if isinstance(names, str) else list(names)
+    if len(each) != n_hidden:
+        raise ConfigError(f"{len(each)} activations for {n_hidden} hidden layers: expected one name, or one for each")
+    unknown = [name for name in each if name not in ACTIVATIONS]
+    if unknown:
+        raise ConfigError(f"unknown activation {unknown[0]!r}: expected one of {', '.join(ACTIVATIONS)}")
+    return [ACTIVATIONS[name] for name in each]
 
 
 class Head(NamedTuple):
@@ -64,8 +99,7 @@ class Head(NamedTuple):
     losses: Callable[[Any, Array, Array], Array]
     """From the namespace, S and the targets T to the loss of each sample and output, (…, n, c)."""
     delta: Callable[[Array, Array], Array] = lambda P, T: P - T
-    """From P, which is handed over, and T to the gradient of the summed losses with respect to S: P − T if the
-    link is canonical."""
+    """From P and T to the gradient of the summed losses with respect to S: P − T if the link is canonical."""
     reported: Callable[[Any, Array, Array], Array] | None = None
     """From the namespace, S and T to the loss of each sample that scikit-learn reports, (…, n); None: the sum of the
     same."""
@@ -118,20 +152,46 @@ def _mean_squared_errors(xp: Any, S: Array, T: Array) -> Array:
     return xp.sum((T - S) ** 2, axis=-1) * (0.5 / S.shape[-1])
 
 
+def _absolute_errors(xp: Any, S: Array, T: Array) -> Array:
+    return xp.abs(S - T)
+
+
+def _signs(S: Array, T: Array) -> Array:
+    return array_namespace(S=S).sign(S - T)
+
+
+@lru_cache
+def huber(threshold: float) -> Head:
+    """Return values with Huber's loss (Huber 1964): half the squared error up to the threshold, linear beyond it."""
+
+    def losses(xp: Any, S: Array, T: Array) -> Array:
+        size = xp.abs(S - T)
+        return xp.where(size <= threshold, 0.5 * size * size, threshold * (size - 0.5 * threshold))
+
+    return Head(lambda xp, S: S, losses, lambda S, T: clipped(S - T, -threshold, threshold))
+
+
 HEADS = {
     "softmax": Head(_softmax, lambda xp, S, T: -xp.where(T, log_softmax(S), 0.0), reported=_clipped_cross_entropies),
     "logistic": Head(_logistic, _binary_cross_entropies, reported=_clipped_binary_cross_entropies),
     "identity": Head(lambda xp, S: S, lambda xp, S, T: 0.5 * (S - T) ** 2, reported=_mean_squared_errors),
     "exp": Head(lambda xp, S: xp.exp(S), _poisson_deviances),
+    "absolute": Head(lambda xp, S: S, _absolute_errors, _signs),
+    "huber": huber(1.0),
 }
-"""Outputs and their losses, by what makes P of S: class probabilities and cross-entropy (F6, F7), independent
-probabilities and binary cross-entropies, values and half squared errors, rates and half Poisson deviances.
-(Generalised linear models with their canonical links: McCullagh & Nelder 1989, section 2.2.)"""
+"""Outputs and their losses: class probabilities and cross-entropy (F6, F7), independent probabilities and binary
+cross-entropies, values and half squared errors, rates and half Poisson deviances. (Generalised linear models with their
+canonical links: McCullagh & Nelder 1989, section 2.2.) Then values with two losses that outliers count less in."""
 
 
-def predictions(S: Array, head: str = "softmax") -> Array:
+def head_of(head: str | Head) -> Head:
+    """Return the head of a name, or what is one as it is."""
+    return HEADS[head] if isinstance(head, str) else head
+
+
+def predictions(S: Array, head: str | Head = "softmax") -> Array:
     """Return what the network predicts, P, of the sums S, both (…, n, c), by the head of that name."""
-    return HEADS[head].predict(array_namespace(S=S), S)
+    return head_of(head).predict(array_namespace(S=S), S)
 
 
 def softmax(S: Array) -> Array:
@@ -139,13 +199,13 @@ def softmax(S: Array) -> Array:
     return predictions(S)
 
 
-def reported_losses(S: Array, T: Array, head: str) -> Array:
+def reported_losses(S: Array, T: Array, head: str | Head) -> Array:
     """Return the loss of each sample as scikit-learn reports it, (…, n): of the sums S and T, as `score` takes them.
 
     Cross-entropies are those of probabilities kept from 0 and 1 by the dtype's epsilon; squared errors are averaged
     over the outputs.
     """
-    xp, row = array_namespace(S=S, T=T), HEADS[head]
+    xp, row = array_namespace(S=S, T=T), head_of(head)
     T = one_hot(T, S) if head == "softmax" else xp.astype(T, S.dtype, copy=False)
     return row.reported(xp, S, T) if row.reported else xp.sum(row.losses(xp, S, T), axis=-1)
 

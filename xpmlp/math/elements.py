@@ -4,6 +4,7 @@ The first argument is the namespace. Where an array's library can write into arr
 the argument that is named in the decorator, which the caller hands over. `xpmlp.kernels` has the compilers.
 """
 
+import math
 from typing import Any, TypeAlias
 
 from xpmlp.kernels import elements
@@ -11,6 +12,9 @@ from xpmlp.namespaces import Array
 
 Scalar: TypeAlias = Any
 """A Python number, or an array that broadcasts: one number a network, say."""
+
+LEAK = 0.01
+GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
 
 
 @elements(fixed=("dtype",))
@@ -53,6 +57,45 @@ def masked_relu_backward(xp: Any, A: Array, dA: Array, mask: Array) -> Array:
 
 
 @elements("Z")
+def bias_leaky_relu(xp: Any, Z: Array, b: Array) -> Array:
+    """Z + b where it is above 0, else a hundredth of it."""
+    Z = Z + b
+    return xp.where(Z > 0, Z, LEAK * Z)
+
+
+@elements("dA")
+def leaky_relu_backward(xp: Any, A: Array, dA: Array) -> Array:
+    """1 where A is above 0, else a hundredth, times dA."""
+    return xp.where(A > 0, dA, LEAK * dA)
+
+
+@elements("Z")
+def bias_elu(xp: Any, Z: Array, b: Array) -> Array:
+    """Z + b where it is above 0, else exp(Z + b) − 1."""
+    Z = Z + b
+    return xp.where(Z > 0, Z, xp.expm1(xp.minimum(Z, 0.0)))
+
+
+@elements("dA")
+def elu_backward(xp: Any, A: Array, dA: Array) -> Array:
+    """1 where A is above 0, else A + 1, times dA."""
+    return xp.where(A > 0, dA, (A + 1) * dA)
+
+
+@elements("Z")
+def bias_softplus(xp: Any, Z: Array, b: Array) -> Array:
+    """log(1 + exp(Z + b)): the exponential overflows nowhere."""
+    Z = Z + b
+    return xp.maximum(Z, 0.0) + xp.log1p(xp.exp(-abs(Z)))
+
+
+@elements("dA")
+def softplus_backward(xp: Any, A: Array, dA: Array) -> Array:
+    """(1 − exp(−A)) ⊙ dA, which is the logistic function of Z + b."""
+    return dA * -xp.expm1(-A)
+
+
+@elements("Z")
 def bias_tanh(xp: Any, Z: Array, b: Array) -> Array:
     """tanh(Z + b)."""
     return xp.tanh(Z + b)
@@ -67,7 +110,10 @@ def tanh_backward(xp: Any, A: Array, dA: Array) -> Array:
 @elements("Z")
 def bias_logistic(xp: Any, Z: Array, b: Array) -> Array:
     """1 / (1 + exp(−Z − b)): the exponential overflows nowhere, and small results keep all their digits."""
-    Z = Z + b
+    return _logistic(xp, Z + b)
+
+
+def _logistic(xp: Any, Z: Any) -> Any:
     e = xp.exp(-abs(Z))
     return xp.where(Z < 0, e, 1.0) / (1 + e)
 
@@ -76,6 +122,39 @@ def bias_logistic(xp: Any, Z: Array, b: Array) -> Array:
 def logistic_backward(xp: Any, A: Array, dA: Array) -> Array:
     """(1 − A) A ⊙ dA."""
     return dA * A * (1 - A)
+
+
+# --- activations whose derivative needs Z + b, which they return beside A -------------------------------------------
+
+
+@elements("Z")
+def bias_silu(xp: Any, Z: Array, b: Array) -> tuple[Array, Array]:
+    """Z + b, and its product with its logistic function."""
+    Z = Z + b
+    return Z, Z * _logistic(xp, Z)
+
+
+@elements("dA")
+def silu_backward(xp: Any, Z: Array, dA: Array) -> Array:
+    """σ (1 + Z (1 − σ)) ⊙ dA, with σ the logistic function of Z."""
+    s = _logistic(xp, Z)
+    return dA * (s * (1 + Z * (1 - s)))
+
+
+@elements("Z")
+def bias_gelu(xp: Any, Z: Array, b: Array) -> tuple[Array, Array]:
+    """Z + b, and Z (1 + tanh u) / 2 of it, u = √(2/π) (Z + 0.044715 Z³)."""
+    Z = Z + b
+    return Z, 0.5 * Z * (1 + xp.tanh(GELU_SCALE * (Z + GELU_CUBE * (Z * Z * Z))))
+
+
+@elements("dA")
+def gelu_backward(xp: Any, Z: Array, dA: Array) -> Array:
+    """(1 + t + Z (1 − t²) u′) / 2 ⊙ dA, with t = tanh u and u′ = √(2/π) (1 + 3 · 0.044715 Z²)."""
+    squared = Z * Z
+    t = xp.tanh(GELU_SCALE * Z * (1 + GELU_CUBE * squared))
+    slope = GELU_SCALE * (1 + (3 * GELU_CUBE) * squared)
+    return dA * (0.5 * (1 + t + Z * (1 - t * t) * slope))
 
 
 # --- the gradient: what is added to it, or multiplies it ------------------------------------------------------------
@@ -139,6 +218,12 @@ def adam_step(
     m = m + (1 - beta1) * (gradient - m)
     v = beta2 * v + (1 - beta2) * (gradient * gradient)
     return theta - rate * (m / (xp.sqrt(v) + epsilon)), m, v
+
+
+@elements("theta")
+def partly_shrunk(xp: Any, theta: Array, shares: Array, *, decay: Scalar) -> Array:
+    """Decoupled weight decay, of each parameter a share; see `shrunk`."""
+    return theta - decay * shares * theta
 
 
 @elements("theta")

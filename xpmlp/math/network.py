@@ -9,19 +9,22 @@ from typing import Any
 
 from xpmlp.errors import ArrayError, ShapeError
 from xpmlp.kernels import operation
-from xpmlp.math.activations import ACTIVATIONS, HEADS, log_softmax, one_hot
+from xpmlp.math.activations import Head, activations_of, head_of, log_softmax, one_hot
 from xpmlp.math.elements import bias_identity
 from xpmlp.math.layout import Layer
 from xpmlp.namespaces import Array, array_namespace
 
 
 def forward(
-    layers: Sequence[Layer], X: Array, activation: str = "relu", masks: Sequence[Array] | None = None
+    layers: Sequence[Layer],
+    X: Array,
+    activation: str | Sequence[str] = "relu",
+    masks: Sequence[Array] | None = None,
 ) -> tuple[Array, list[tuple[Array, Array]]]:
     """Return the last layer's sums S, (…, n, c), and what `backward` needs of the way there.
 
     That is a list with a pair for each layer: the second member is the layer's input (X, A_1, …, A_{K−1}), the first
-    is what the derivative of the activation before it needs beside that (its Z, or the same again).
+    is what the derivative of the activation before it is computed of (that, unmasked, or its Z).
 
     Parameters
     ----------
@@ -29,29 +32,30 @@ def forward(
         Weights (…, fan_in, fan_out) and biases (…, 1, fan_out), K of each.
     X : array, shape (…, n, d)
         The samples, of the layers' dtype.
-    activation : str
-        Which of `xpmlp.math.activations.ACTIVATIONS` stands between the layers.
+    activation : str or sequence of K − 1 str
+        Which of `xpmlp.math.activations.ACTIVATIONS` stands between the layers; or one name for each hidden layer.
     masks : sequence of K − 1 arrays or None
-        Dropout: what each of A_1, …, A_{K−1} is multiplied by, of its shape; for ReLU alone.
+        Dropout: what each of A_1, …, A_{K−1} is multiplied by, of its shape.
 
     Raises
     ------
     ArrayError, ShapeError
         If X is of another library or dtype than the layers, or has not as many columns as the first one has inputs.
     ConfigError
-        If there are masks, and the activation is not ReLU.
+        If an activation is unknown, or there is not one for each hidden layer.
     """
     _require_samples(X, layers)
-    A, trail, activate = X, [(X, X)], ACTIVATIONS[activation].activate
-    for (W, b), mask in zip(layers[:-1], masks or [None] * len(layers), strict=False):
-        Z, A = activate(A @ W, b, mask)  # F1, F2: H = X W1 + b1, A = ReLU(H); F3, F4: O and q
+    A, trail = X, [(X, X)]
+    between = activations_of(activation, len(layers) - 1)
+    for (W, b), f, mask in zip(layers[:-1], between, masks or [None] * len(between), strict=True):
+        Z, A = f.activate(A @ W, b, mask)  # F1, F2: H = X W1 + b1, A = ReLU(H); F3, F4: O and q
         trail.append((Z, A))
     W, b = layers[-1]
     S = bias_identity(A @ W, b)  # F5: S = q W3 + b3
     return S, trail
 
 
-def score(S: Array, T: Array, head: str = "softmax") -> tuple[Array, Array, Array | None]:
+def score(S: Array, T: Array, head: str | Head = "softmax") -> tuple[Array, Array, Array | None]:
     """Return the gradient with respect to S, the mean loss, and how many rows are greatest at their label (0-d, int32).
 
     Parameters
@@ -62,8 +66,8 @@ def score(S: Array, T: Array, head: str = "softmax") -> tuple[Array, Array, Arra
         For softmax labels, integers (…, n), 0 to c − 1. They are not checked here, which would wait for the device: a
         row with another label has no label, and its loss is 0. For another head the targets (…, n, c), of S's dtype
         or of booleans.
-    head : str
-        Which of `xpmlp.math.activations.HEADS`; of another than softmax nothing is counted, which is None.
+    head : str or Head
+        Which of `xpmlp.math.activations.HEADS`, or another; for all but softmax nothing is counted, which is None.
 
     Raises
     ------
@@ -75,9 +79,9 @@ def score(S: Array, T: Array, head: str = "softmax") -> tuple[Array, Array, Arra
     if head == "softmax":
         delta, loss, correct = cross_entropy(S, xp.astype(T, xp.int32, copy=False))  # F6, F7, B1
         return delta, loss, correct
-    share, T = 1 / S.shape[-2], xp.astype(T, S.dtype, copy=False)
-    delta = HEADS[head].delta(HEADS[head].predict(xp, S), T) * share
-    return delta, xp.sum(HEADS[head].losses(xp, S, T), axis=(-2, -1)) * share, None
+    share, T, row = 1 / S.shape[-2], xp.astype(T, S.dtype, copy=False), head_of(head)
+    delta = row.delta(row.predict(xp, S), T) * share
+    return delta, xp.sum(row.losses(xp, S, T), axis=(-2, -1)) * share, None
 
 
 @operation()
@@ -96,7 +100,7 @@ def backward(
     layers: Sequence[Layer],
     trail: Sequence[tuple[Array, Array]],
     delta: Array,
-    activation: str = "relu",
+    activation: str | Sequence[str] = "relu",
     masks: Sequence[Array] | None = None,
     into: Sequence[Layer] | None = None,
 ) -> tuple[Layer, ...]:
@@ -112,15 +116,17 @@ def backward(
         Where to write the gradients, for a library whose arrays can be written.
     """
     gradients: list[Layer] = []
-    times_derivative = ACTIVATIONS[activation].times_derivative
+    between = activations_of(activation, len(layers) - 1)
+    masked = masks or [None] * len(between)
     for k in reversed(range(len(layers))):
         (Z, A), (W, _), (out_W, out_b) = trail[k], layers[k], into[k] if into else (None, None)
         dW = product(A.mT, delta, out_W)  # B2, B6, B10
         db = column_sums(delta, out_b)  # B3, B7, B11
         gradients.append((dW, db))
         if k > 0:
+            f, mask = between[k - 1], masked[k - 1]
             dA = delta @ W.mT  # B4, B8
-            delta = times_derivative(Z, A, dA, masks[k - 1] if masks else None)  # B5, B9
+            delta = f.times_derivative(Z, A, dA, mask)  # B5, B9
     return tuple(reversed(gradients))
 
 
@@ -145,7 +151,7 @@ def _require_samples(X: Array, layers: Sequence[Layer]) -> None:
         raise ArrayError(f"X is {X.dtype}, the layers are {first.dtype}: cast X to it")
 
 
-def _require_targets(xp: Any, S: Array, T: Array, head: str) -> None:
+def _require_targets(xp: Any, S: Array, T: Array, head: str | Head) -> None:
     is_labels = head == "softmax"
     if S.shape[-2] == 0:
         raise ShapeError(f"S has shape {tuple(S.shape)}: expected at least one sample: the loss is a mean")

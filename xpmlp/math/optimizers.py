@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
 from xpmlp.errors import ConfigError
-from xpmlp.math.elements import adam_step, decayed, momentum_step, sgd_step, shrunk
+from xpmlp.math.elements import adam_step, decayed, momentum_step, partly_shrunk, sgd_step, shrunk
+from xpmlp.math.layout import Layout
 from xpmlp.namespaces import Array, array_namespace
 
 State: TypeAlias = dict[str, Array]
@@ -127,7 +128,14 @@ def adam(
     return _adam("adam", beta1, beta2, epsilon, weight_decay, decoupled=False, epsilon_hat=epsilon_hat)
 
 
-def adamw(beta1: float = 0.9, beta2: float = 0.999, *, epsilon: float = 1e-8, weight_decay: float = 0.01) -> Optimizer:
+def adamw(
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    *,
+    epsilon: float = 1e-8,
+    weight_decay: float = 0.01,
+    layout: Layout | None = None,
+) -> Optimizer:
     """Return Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2).
 
     As `adam`, without weight decay in g, and theta ← theta − learning_rate · weight_decay · theta before its step.
@@ -138,17 +146,28 @@ def adamw(beta1: float = 0.9, beta2: float = 0.999, *, epsilon: float = 1e-8, we
         As for `adam`.
     weight_decay : float
         The decay, at least 0, in units of the learning rate.
+    layout : Layout or None
+        Where theta's weights are, if the biases are not to decay. The state then has a vector ``shares`` beside Adam's
+        two: 1 for a weight, 0 for a bias.
 
     Raises
     ------
     ConfigError
         If a value is outside its range.
     """
-    return _adam("adamw", beta1, beta2, epsilon, weight_decay, decoupled=True, epsilon_hat=False)
+    return _adam("adamw", beta1, beta2, epsilon, weight_decay, decoupled=True, epsilon_hat=False, layout=layout)
 
 
 def _adam(
-    name: str, beta1: float, beta2: float, epsilon: float, weight_decay: float, *, decoupled: bool, epsilon_hat: bool
+    name: str,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    weight_decay: float,
+    *,
+    decoupled: bool,
+    epsilon_hat: bool,
+    layout: Layout | None = None,
 ) -> Optimizer:
     _require("beta1", beta1, 0 <= beta1 < 1, "at least 0 and below 1")
     _require("beta2", beta2, 0 <= beta2 < 1, "at least 0 and below 1")
@@ -157,7 +176,11 @@ def _adam(
 
     def init(theta: Array) -> State:
         xp = array_namespace(theta=theta)
-        return {"m": xp.zeros_like(theta), "v": xp.zeros_like(theta)}
+        state = {"m": xp.zeros_like(theta), "v": xp.zeros_like(theta)}
+        if layout is not None:
+            shares = [(xp.ones_like(W), xp.zeros_like(b)) for W, b in layout.unflatten(theta)]
+            state["shares"] = layout.flatten(shares)
+        return state
 
     def scalars(step: int, learning_rate: float) -> dict[str, float]:
         learning_rate = float(learning_rate)  # a NumPy float64 would promote a float32 theta
@@ -169,13 +192,15 @@ def _adam(
         }
 
     def update(theta: Array, state: State, gradient: Array, scalars: Scalars) -> tuple[Array, State]:
-        if weight_decay and decoupled:
+        if weight_decay and layout is not None:
+            theta = partly_shrunk(theta, state["shares"], decay=scalars["decay"])
+        elif weight_decay and decoupled:
             theta = shrunk(theta, decay=scalars["decay"])
         elif weight_decay:
             gradient = decayed(gradient, theta, weight_decay=weight_decay)
         numbers = {"rate": scalars["rate"], "beta1": beta1, "beta2": beta2, "epsilon": scalars["epsilon"]}
         theta, m, v = adam_step(theta, state["m"], state["v"], gradient, **numbers)
-        return theta, {"m": m, "v": v}
+        return theta, {**state, "m": m, "v": v}
 
     return Optimizer(name, init, scalars, update)
 

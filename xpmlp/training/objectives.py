@@ -8,7 +8,7 @@ from xpmlp.data.deformation import Deformation
 from xpmlp.data.dropout import Dropout
 from xpmlp.data.loading import Batch, read_batch
 from xpmlp.data.noise import Noise
-from xpmlp.math.activations import reported_losses
+from xpmlp.math.activations import Head, reported_losses
 from xpmlp.math.elements import scaled, weighted
 from xpmlp.math.layout import Layer, Layout, center_gradients, gradient_vector, penalize
 from xpmlp.math.network import backward, forward, score
@@ -83,24 +83,31 @@ class SampleObjective:
     ----------
     layout : Layout
         The network's widths.
-    activation, head : str
-        Which of `ACTIVATIONS` and of `HEADS` in `xpmlp.math.activations`.
+    activation : str or tuple of str
+        Which of `xpmlp.math.activations.ACTIVATIONS`; or one for each hidden layer.
+    head : str or Head
+        Which of `xpmlp.math.activations.HEADS`, or another.
     alpha : float
         The penalty is alpha / 2 times the sum of the squared weights, divided by the number of samples (or by the sum
         of their weights).
+    dropout : Dropout or None
+        What makes masks of the step's noise.
     """
 
     layout: Layout
-    activation: str
-    head: str
+    activation: str | tuple[str, ...]
+    head: str | Head
     alpha: float
+    dropout: Dropout | None = None
 
     def __call__(  # noqa: D102
-        self, theta: Array, batch: Batch, noise: None = None
+        self, theta: Array, batch: Batch, noise: Noise | None = None
     ) -> tuple[Array, Array, None, int]:
         X, T, weights = batch
         layers = self.layout.unflatten(theta)
-        S, trail = forward(layers, X, self.activation)
+        drawn = (noise or Noise()).dropout
+        masks = self.dropout.masks(theta, X.shape[0], drawn) if self.dropout and drawn else None
+        S, trail = forward(layers, X, self.activation, masks)
         xp, n = array_namespace(S=S), S.shape[0]
         share: Any = 1 / n if weights is None else 1 / xp.sum(weights)
         losses = reported_losses(S, T, self.head)
@@ -113,7 +120,7 @@ class SampleObjective:
             delta = weighted(delta, weights[:, None], share=n * share)
 
         def compute(into: Sequence[Layer] | None) -> Sequence[Layer]:
-            gradients = backward(layers, trail, delta, self.activation, into=into)
+            gradients = backward(layers, trail, delta, self.activation, masks, into)
             return penalize(gradients, layers, self.alpha * share) if self.alpha else gradients
 
         return gradient_vector(self.layout, theta, compute), loss, None, n

@@ -1,0 +1,227 @@
+"""The epochs of one fit, as work for the one loop, in scikit-learn's order of draws and decisions."""
+
+import itertools
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+from sklearn.utils import gen_batches
+
+from xpmlp.data.dropout import Dropout
+from xpmlp.data.loading import gather
+from xpmlp.data.noise import Noise
+from xpmlp.estimators.inputs import Place, SparseSamples, require_some
+from xpmlp.estimators.parameters import functions
+from xpmlp.estimators.rates import Rates
+from xpmlp.estimators.scores import logits, mean_loss
+from xpmlp.math.activations import predictions
+from xpmlp.math.layout import Layout
+from xpmlp.math.optimizers import Scalars, State
+from xpmlp.namespaces import Array, float_name
+from xpmlp.training.steps import Carry, zero_totals
+
+if TYPE_CHECKING:
+    from xpmlp.estimators.base import Perceptron
+
+Samples: TypeAlias = tuple[Array, Array, Array | None]  # samples, targets and weights
+
+
+class EpochFigures(NamedTuple):
+    """What a callback of an estimator gets after each epoch; with lbfgs, after each iteration."""
+
+    epoch: int
+    """Counted from 1 in each fit."""
+    loss: float
+    """The mean over the epoch's samples, penalty included, as in `loss_curve_`."""
+    validation_loss: float | None
+    """The mean over the held-out samples after the epoch, without a penalty; None where none are held out."""
+    validation_score: float | None
+    """Their score; None without early stopping."""
+    learning_rate: float | None
+    """Of the epoch's last step, without Adam's correction; None with lbfgs."""
+    seconds: float
+    """That the epoch took."""
+
+
+class Epochs:
+    """What the loop asks of one fit; see `xpmlp.training.loop.Work`."""
+
+    def __init__(
+        self, e: "Perceptron", layout: Layout, data: Samples, held_out: Samples | None, place: Place, epochs: int
+    ) -> None:
+        self.e, self.layout, self.data, self.held_out, self.place = e, layout, data, held_out, place
+        self.epochs, self.is_over = epochs, False
+        self.raised: BaseException | None = None
+        """What a callback has raised."""
+        n, hidden = data[0].shape[0], layout.sizes[1:-1]
+        batch_size = _batch_size(e, n)
+        self.dtype, self.rows = float_name(data[0].dtype), np.arange(n, dtype=int)
+        self.parts = list(gen_batches(n, batch_size))
+        self.dropout = Dropout(e.dropout, hidden, batch_size, place.device) if e.dropout and hidden else None
+        self.n_seen, self._begun = n, time.perf_counter()
+        self._counting = _counting(data[2], place)
+        self.has_best, self._best_loss = False, np.inf
+        e._optimizer.total_steps = epochs * len(self.parts)
+
+    def first(self) -> Carry:
+        """Return what the first step is handed: the parameters and the optimizer's state as the estimator has them."""
+        xp, place, rates = self.place.xp, self.place, self.e._optimizer
+        dtype = getattr(xp, self.dtype)
+        theta = xp.astype(self.e._theta(self.layout, place), dtype, copy=False)
+        state: State = rates.rule.init(theta)
+        if rates.state is not None:
+            state = {name: xp.astype(place.to_device(v), dtype, copy=False) for name, v in rates.state.items()}
+        return Carry(theta, state, zero_totals(place.device, self.dtype))
+
+    def begin_epoch(self, step: int) -> tuple[Iterator[tuple[Samples, Noise | None]], int] | None:
+        """Draw the epoch's order. A batch whose weights are all 0 is left out: there is nothing to learn from."""
+        e = self.e
+        if self.is_over or e.n_iter_ == self.epochs:
+            return None
+        self._begun = time.perf_counter()
+        if e.shuffle:
+            drawn = np.arange(len(self.rows))
+            e._random_state.shuffle(drawn)  # as sklearn.utils.shuffle draws, which takes longer than a small epoch
+            self.rows = self.rows[drawn]
+        kept = self.parts
+        if self._counting is not None:
+            kept = [part for part in kept if self._counting[self.rows[part]].any()]
+            self.n_seen = sum(part.stop - part.start for part in kept)
+        parts: Iterable[Any] = kept
+        if e.shuffle:
+            order = self.rows if self.place.device.name == "numpy" else self.place.to_device(self.rows)
+            parts = (order[part] for part in kept)
+        batches = (take(self.place.xp, self.data, part) for part in parts)
+        return zip(batches, self._noise(), strict=False), step + len(kept)
+
+    def _noise(self) -> Iterator[Noise | None]:
+        """Yield what is drawn for each step of an epoch."""
+        if self.dropout is None:
+            return itertools.repeat(None)
+        seed = int(self.e._random_state.randint(2**31 - 1)) + self.e.t_  # each call of partial_fit has its own
+        return (Noise(dropout=drawn) for drawn in self.dropout.epoch(seed))
+
+    def scalars(self, step: int) -> Scalars:
+        """Return the numbers of the optimizer's next step; it counts its own, over all fits."""
+        rates: Rates = self.e._optimizer
+        return rates.next_scalars()
+
+    def next_due(self, step: int) -> int:
+        """Return no step that comes: nothing is to be done within an epoch."""
+        return 2**62
+
+    def after_step(self, step: int) -> None:
+        """Do nothing."""
+
+    def keep(self, step: int, carry: Carry) -> None:
+        """Do nothing."""
+
+    def keeps(self, step: int) -> bool:
+        """Return that nothing is to be kept."""
+        return False
+
+    def end_epoch(self, step: int, carry: Carry) -> Carry:
+        """Report the loss, and decide whether it was the last epoch."""
+        e, n = self.e, len(self.rows)
+        e.n_iter_ += 1
+        e.t_ += n
+        e.loss_ = e._loss_type(self.place.device.to_numpy(carry.totals.loss)) / self.n_seen
+        e.loss_curve_.append(e.loss_)
+        if e.verbose:
+            print(f"Iteration {e.n_iter_}, loss = {e.loss_:.8f}")  # noqa: T201
+        score = self._validate(carry.theta) if self.held_out else None
+        is_better = self._improves_loss() if score is None else self._improves_score(score)
+        self._keep_best(carry.theta, score)
+        e._no_improvement_count = 0 if is_better else e._no_improvement_count + 1
+        rate = e._optimizer.rate
+        e._optimizer.iteration_ends(e.t_)
+        if e._no_improvement_count > e.n_iter_no_change and not e._optimizer.is_scheduled:
+            what = "Validation score" if e.early_stopping else "Training loss"
+            reason = f"{what} did not improve more than tol={e.tol:f} for {e.n_iter_no_change} consecutive epochs."
+            self.is_over = e._optimizer.trigger_stopping(reason, e.verbose)
+            if not self.is_over:
+                e._no_improvement_count = 0
+        if e.callbacks is not None:
+            self._call_back(score, rate)
+        return carry._replace(totals=zero_totals(self.place.device, self.dtype))
+
+    def _call_back(self, score: float | None, rate: float) -> None:
+        """Hand the epoch's figures to the callbacks. What they raise ends the fit, and is raised behind it."""
+        e, seconds = self.e, time.perf_counter() - self._begun
+        validation_loss = e.validation_loss_curve_[-1] if self.held_out else None
+        figures = EpochFigures(e.n_iter_, float(e.loss_), validation_loss, score, rate, seconds)
+        try:
+            for function in functions(e.callbacks):
+                self.is_over = function(figures) is True or self.is_over
+        except BaseException as error:
+            self.raised, self.is_over = error, True
+
+    def _improves_loss(self) -> bool:
+        """Return whether the epoch's loss is better by `tol` than the best before."""
+        e = self.e
+        is_better = e.loss_ <= e.best_loss_ - e.tol
+        e.best_loss_ = min(e.best_loss_, e.loss_)
+        return bool(is_better)
+
+    def _validate(self, theta: Array) -> float | None:
+        """Note the held-out samples' loss, and return their score where early stopping goes by it."""
+        e = self.e
+        assert self.held_out is not None
+        X, T, weights = self.held_out
+        S = logits(self.layout.unflatten(theta), X, e._between())
+        e.validation_loss_curve_.append(mean_loss(S, T, weights, e._loss_head()))
+        if not e.early_stopping:
+            return None
+        score: float = e._validation_score(predictions(S, e.out_activation_), T, weights)
+        e.validation_scores_.append(score)
+        if e.verbose:
+            print(f"Validation score: {score:f}")  # noqa: T201
+        return score
+
+    def _improves_score(self, score: float) -> bool:
+        """Return whether the held-out samples' score is better by `tol`."""
+        return not score < float(self.e.best_validation_score_) + self.e.tol
+
+    def _keep_best(self, theta: Array, score: float | None) -> None:
+        """Keep the parameters of the best score or, without early stopping, of the lowest validation loss."""
+        e = self.e
+        if score is not None and score > e.best_validation_score_:
+            e.best_validation_score_ = score
+        elif score is None and self.held_out and e.validation_loss_curve_[-1] < self._best_loss:
+            self.has_best, self._best_loss = True, e.validation_loss_curve_[-1]
+        else:
+            return
+        e._set_parameters(self.layout, theta, self.place)
+        e._keep_best()
+
+
+def _batch_size(e: "Perceptron", n: int) -> int:
+    if e.batch_size == "auto":
+        return min(200, n)
+    if e.batch_size > n:
+        problem = "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped"
+        warnings.warn(problem, stacklevel=7)
+    return int(min(max(e.batch_size, 1), n))
+
+
+def _take_rows(xp: Any, array: Array, rows: Any) -> Array:
+    return gather(array, rows) if isinstance(array, np.ndarray) else xp.take(array, rows, axis=0)
+
+
+def take(xp: Any, data: Samples, rows: Any) -> Samples:
+    """Return some of the samples, named by a slice or by their numbers."""
+    X, T, weights = data
+    if isinstance(rows, slice):
+        return X[rows, :], T[rows, ...], None if weights is None else weights[rows]
+    X = X[rows, :] if isinstance(X, SparseSamples) else _take_rows(xp, X, rows)
+    return X, _take_rows(xp, T, rows), None if weights is None else _take_rows(xp, weights, rows)
+
+
+def _counting(weights: Array | None, place: Place) -> np.ndarray | None:
+    """Return which samples count, on the host, where the batches are drawn; None where all do."""
+    if weights is None or not bool(place.xp.any(weights == 0)):
+        return None
+    require_some(weights, place.xp)  # of the samples that are not held out
+    return place.host(weights != 0)

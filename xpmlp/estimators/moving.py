@@ -1,0 +1,153 @@
+"""Where an estimator goes: into a pickle, to another device, to and from scikit-learn."""
+
+import copy
+from collections.abc import Callable
+from functools import cache
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from xpmlp.backends import Backend, backend_of, is_foreign, on_host, reopened
+from xpmlp.estimators.inputs import Place, place_on
+from xpmlp.estimators.labels import Labels
+from xpmlp.estimators.parameters import for_sklearn
+from xpmlp.estimators.rates import Rates
+
+
+class Movable(BaseEstimator):  # type: ignore[misc]
+    """An estimator that is pickled and copied with its arrays, and moves to other devices and to scikit-learn."""
+
+    _sklearn: ClassVar[Any]
+
+    def to(self, backend: str | Backend) -> Self:
+        """Return the same fitted estimator on another library or device; X then belongs there.
+
+        Parameters
+        ----------
+        backend : str or Backend
+            Where to, as `xpmlp.get_backend` names it. The new estimator's own `backend` is None: it computes where X
+            is. A library without float64 gets float32.
+
+        Raises
+        ------
+        NotFittedError, BackendError
+            If the estimator is not fitted; if the backend cannot run.
+        """
+        check_is_fitted(self)
+        moved = type(self)(**{**self.get_params(deep=False), "backend": None})
+        moved.__dict__.update(_fitted(self))
+        _move(moved, place_on(backend))
+        return moved
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle or a copy holds: arrays on the host, each with where it was."""
+        return {name: _packed(value) for name, value in super().__getstate__().items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        reopen, spec = cache(reopened), state.get("backend")
+        if "coefs_" in state and spec not in (None, "auto") and reopen(spec).name == "numpy":  # which auto finds itself
+            state = {**state, "backend": "numpy"}
+        super().__setstate__({name: _unpacked(value, reopen) for name, value in state.items()})
+
+    @classmethod
+    def from_sklearn(cls, estimator: Any, **parameters: Any) -> Self:
+        """Return the same estimator as one of ours: its parameters and, where it is fitted, all that it has learned.
+
+        Parameters
+        ----------
+        estimator : sklearn.neural_network.MLPClassifier or MLPRegressor
+            The one whose interface this class has; another is a TypeError.
+        parameters
+            Others than it has, such as ``backend``.
+        """
+        if not isinstance(estimator, cls._sklearn):
+            raise TypeError(f"{type(estimator).__name__}: expected scikit-learn's {cls._sklearn.__name__}")
+        ours = cls(**{**estimator.get_params(deep=False), **parameters})
+        ours.__dict__.update(_fitted(estimator))
+        if hasattr(ours, "_optimizer"):
+            ours._optimizer = Rates.from_sklearn(estimator._optimizer)
+        if hasattr(ours, "_label_binarizer"):
+            ours._label_binarizer = Labels(ours.classes_, ours._label_binarizer.y_type_)
+        return ours
+
+    def to_sklearn(self) -> Any:
+        """Return the same estimator as scikit-learn's own, with NumPy's arrays; `backend` and `dtype` are lost.
+
+        Raises
+        ------
+        ValueError
+            If a parameter has a value that scikit-learn's estimator cannot have, such as ``solver="adamw"``.
+        """
+        theirs = self._sklearn(**for_sklearn(self._sklearn.__name__, self.get_params(deep=False)))
+        fitted = _fitted(self)
+        fitted.pop("validation_loss_curve_", None)
+        vars(theirs).update(fitted)
+        if hasattr(self, "_optimizer"):
+            theirs._optimizer = self._optimizer.to_sklearn(theirs.coefs_, theirs.intercepts_)
+        if hasattr(self, "_label_binarizer"):
+            theirs._label_binarizer = self._label_binarizer.to_sklearn()
+        return theirs
+
+
+def _move(estimator: Any, place: Place) -> None:
+    """Move to a device what an estimator learned, which is on the host."""
+    e = estimator
+    with place.device.context():
+        for name in ("coefs_", "intercepts_", "_best_coefs", "_best_intercepts"):
+            if hasattr(e, name):
+                setattr(e, name, [place.to_device(array) for array in getattr(e, name)])
+        if hasattr(e, "_label_binarizer") and e.classes_.dtype.kind in "iufb":
+            e.classes_ = place.to_device(e.classes_)
+            e._label_binarizer = Labels(e.classes_, e._label_binarizer.y_type_)
+
+
+class _Packed(NamedTuple):
+    """An array of another library than NumPy in a pickle."""
+
+    host: np.ndarray
+    spec: str
+
+
+def _packed(value: Any) -> Any:
+    """Return an estimator's attribute as a pickle holds it."""
+    if is_foreign(value):
+        backend = backend_of(value)
+        return _Packed(backend.to_numpy(value), backend.spec)
+    if isinstance(value, Rates):  # the next fit moves its vectors to where it computes
+        return value.on_host()
+    return _changed(value, _packed)
+
+
+def _unpacked(value: Any, reopen: Callable[[str], Backend]) -> Any:
+    """Return an attribute as it was, on NumPy where its library or device is missing, with one warning of it."""
+    if isinstance(value, _Packed):
+        return reopen(value.spec).asarray(value.host, copy=True)
+    return _changed(value, lambda member: _unpacked(member, reopen))
+
+
+def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a container with its members changed, and anything else as it is."""
+    if type(value) is list:
+        return [change(member) for member in value]
+    if isinstance(value, dict):
+        return {name: change(member) for name, member in value.items()}
+    if isinstance(value, Labels | Rates):
+        changed = copy.copy(value)
+        changed.__dict__ = _changed(vars(value), change)
+        return changed
+    return value
+
+
+def _fitted(estimator: Any) -> dict[str, Any]:
+    """Return a copy of all that an estimator has beside its parameters, with NumPy's arrays."""
+    parameters = {*estimator.get_params(deep=False), "loss"}
+    return {name: _copied(value) for name, value in vars(estimator).items() if name not in parameters}
+
+
+def _copied(value: Any) -> Any:
+    """Return a copy of an attribute, of an array NumPy's."""
+    if isinstance(value, list):
+        return [_copied(item) for item in value]
+    return copy.deepcopy(value.on_host() if isinstance(value, Rates) else on_host(value))

@@ -1,0 +1,107 @@
+"""What the estimators' parameters may be, alone and together, and which of them scikit-learn's do not have."""
+
+import operator
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+from xpmlp.estimators._sklearn import CLASSIFIER_CONSTRAINTS, REGRESSOR_CONSTRAINTS, Interval, StrOptions
+from xpmlp.math.activations import ACTIVATIONS, activations_of
+
+STOCHASTIC = ("sgd", "adam", "adamw")
+SCHEDULED = ("cosine", "one-cycle")
+
+CONSTRAINTS: dict[str, list[Any]] = {
+    **CLASSIFIER_CONSTRAINTS,
+    "activation": [StrOptions(set(ACTIVATIONS)), list, tuple],
+    "solver": [StrOptions({"lbfgs", *STOCHASTIC})],
+    "learning_rate": [StrOptions({"constant", "invscaling", "adaptive", *SCHEDULED})],
+    "dropout": [Interval(Real, 0, 1, closed="left")],
+    "callbacks": [callable, list, tuple, None],
+    "backend": [str, None],
+    "dtype": [StrOptions({"float32", "float64"}), None],
+}
+"""Of both estimators, as scikit-learn's validation has them."""
+
+OF_CLASSIFIERS: dict[str, list[Any]] = {**CONSTRAINTS, "class_weight": [dict, list, StrOptions({"balanced"}), None]}
+
+OF_REGRESSORS: dict[str, list[Any]] = {
+    **CONSTRAINTS,
+    "loss": [*REGRESSOR_CONSTRAINTS["loss"], StrOptions({"absolute_error", "huber"})],
+    "huber_delta": [Interval(Real, 0, None, closed="neither")],
+}
+
+_EXTRA = {"class_weight": None, "dropout": 0.0, "callbacks": None}
+"""Parameters that scikit-learn's estimators do not have, at what makes ours like theirs."""
+
+_WHATEVER = ("backend", "dtype", "huber_delta")
+"""Such that are lost in scikit-learn's estimator without another result."""
+
+_THEIRS = {
+    "activation": ("identity", "logistic", "tanh", "relu"),
+    "solver": ("lbfgs", "sgd", "adam"),
+    "learning_rate": ("constant", "invscaling", "adaptive"),
+    "loss": ("squared_error", "poisson"),
+}
+"""Values that scikit-learn's estimators have, where ours have more."""
+
+
+def hidden_widths(sizes: Any) -> list[int]:
+    """Return `hidden_layer_sizes` as a list of whole numbers of at least 1."""
+    widths = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
+    try:
+        whole = [operator.index(width) for width in widths if not isinstance(width, bool)]
+    except TypeError:
+        whole = []
+    if len(whole) < len(widths):
+        raise TypeError(f"hidden_layer_sizes must be whole numbers, got {widths}.")
+    if any(width <= 0 for width in whole):
+        raise ValueError(f"hidden_layer_sizes must be > 0, got {widths}.")
+    return whole
+
+
+def activation_names(activation: Any, n_hidden: int) -> str | tuple[str, ...]:
+    """Return `activation` as the network takes it: one name, or a name for each hidden layer."""
+    names: str | tuple[str, ...] = activation if isinstance(activation, str) else tuple(activation)
+    activations_of(names, n_hidden)
+    return names
+
+
+def require_possible(estimator: Any, incremental: bool, is_validated: bool) -> None:
+    """Refuse parameters that do not go together in `fit`, or in `partial_fit`, with or without validation data."""
+    e = estimator
+    if incremental and e.early_stopping:
+        raise ValueError("partial_fit does not support early_stopping=True")
+    if incremental and e.learning_rate in SCHEDULED:
+        raise ValueError(f"partial_fit does not support learning_rate={e.learning_rate!r}: its end is not known")
+    if e.solver not in STOCHASTIC:
+        asked = {
+            "dropout": e.dropout > 0,
+            f"learning_rate={e.learning_rate!r}": e.learning_rate in SCHEDULED,
+            "validation_data": is_validated,
+        }
+        for name, is_asked in asked.items():
+            if is_asked:
+                raise ValueError(f"{name} with solver={e.solver!r}: expected a solver of {', '.join(STOCHASTIC)}")
+    for function in functions(e.callbacks):
+        if not callable(function):
+            raise TypeError(f"callbacks must be functions of an epoch's figures, got {function!r}.")
+
+
+def functions(callbacks: Any) -> list[Any]:
+    """Return `callbacks` as a list."""
+    return [] if callbacks is None else [callbacks] if callable(callbacks) else list(callbacks)
+
+
+def for_sklearn(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of our parameters that scikit-learn's estimator of that name has; refuse what it cannot hold."""
+    for parameter, value in parameters.items():
+        if parameter in _EXTRA and value != _EXTRA[parameter]:
+            raise ValueError(
+                f"{parameter}={value!r}: scikit-learn's {name} has no {parameter}; "
+                f"to leave it out, set_params({parameter}={_EXTRA[parameter]!r}) first"
+            )
+        if parameter in _THEIRS and value not in _THEIRS[parameter]:
+            expected = ", ".join(_THEIRS[parameter])
+            raise ValueError(f"{parameter}={value!r}: scikit-learn's {name} knows {expected}; set one of these first")
+    return {name: value for name, value in parameters.items() if name not in (*_EXTRA, *_WHATEVER)}
