@@ -61,6 +61,9 @@ CLASSIFIER = "xpmlp/estimators/classifier.py"
 FITTING = "xpmlp/estimators/fitting.py"
 EPOCHS = "xpmlp/estimators/epochs.py"
 RATES = "xpmlp/estimators/rates.py"
+WEIGHTS = "xpmlp/estimators/weights.py"
+MOVING = "xpmlp/estimators/moving.py"
+OPTIMIZERS = "xpmlp/math/optimizers.py"
 SCORES = "xpmlp/estimators/scores.py"
 OBJECTIVES = "xpmlp/training/objectives.py"
 
@@ -68,6 +71,7 @@ LOADING = "tests/data/test_loading.py -m cupy"
 KERNELS = "tests/kernels/test_operations.py -m cupy"
 DEVICES = "tests/backends/test_devices.py"
 DROP_IN = "tests/estimators/test_estimators.py -k TestADropIn"
+BEYOND = "tests/estimators/test_beyond.py"
 
 # fmt: off
 MUTANTS = [
@@ -429,6 +433,43 @@ MUTANTS = [
          "r2", "weights[:, None]", "xp.ones_like(T[:, :1])"),
         ("hits without weights", "the score counts all samples the same",
          "mean_of_hits", "weights is None", "True"),
+    ),
+    *of(WEIGHTS, BEYOND, "plain",
+        ("classes balanced over those that do not occur", "one class alone counts half",
+         "_balanced", "xp.sum(xp.astype(occurs, dtype))", "members.shape[1]"),
+        ("a class that is not there passes", "a slip in class_weight is not found",
+         "_by_class", "[name for name in class_weight if name not in known]", "[]"),
+    ),
+    *of(EPOCHS, BEYOND, "plain",
+        ("a batch without weight is a step", "the network is NaN for good",
+         "Epochs.begin_epoch", "[part for part in kept if self._counting[self.rows[part]].any()]", "list(kept)"),
+        ("the same masks in each call", "partial_fit leaves out the same units",
+         "Epochs._noise", "int(self.e._random_state.randint(2**31 - 1)) + self.e.t_",
+         "int(self.e._random_state.randint(2**31 - 1))"),
+        ("what a callback raises is lost", "a failure looks like success",
+         "Epochs._call_back", "error, True", "None, True"),
+        ("the last network kept", "validation data have no effect",
+         "Epochs._keep_best", "True, e.validation_loss_curve_[-1]", "False, e.validation_loss_curve_[-1]"),
+    ),
+    *of(BASE, BEYOND, "plain",
+        ("a refused call changes the model", "a mistake costs what was learned",
+         "Perceptron._unchanged_by_an_error", "self.__dict__ = before", ""),
+    ),
+    *of(MOVING, BEYOND, "plain",
+        ("classes stay behind", "predictions are not where X is",
+         "_move", "e.classes_ = place.to_device(e.classes_)", ""),
+    ),
+    *of(RATES, BEYOND, "plain",
+        ("a schedule one step late", "its peak is taken twice",
+         "Rates.rate", "max(1, self.t)", "max(1, self.t - 1)"),
+    ),
+    *of(OPTIMIZERS, BEYOND, "plain",
+        ("AdamW decays biases too", "they are drawn to 0",
+         "_adam.init", "xp.zeros_like(b)", "xp.ones_like(b)"),
+    ),
+    *of(HEADS, "tests/math/test_network.py -k masks", "plain",
+        ("a mask left out of the derivative", "units that were left out learn",
+         "_of_its_argument.times_derivative", "_masked(dA, mask)", "dA"),
     ),
     *of(HEADS, DROP_IN, "plain",
         ("half the squares summed over outputs", "the loss is not scikit-learn's",

@@ -84,7 +84,8 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
         hidden = hidden_widths(self.hidden_layer_sizes)
         require_possible(self, incremental, validation_data is not None)
         first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
-        place, held_out = place_of(X, self.backend, self.dtype), None
+        place = place_of(X, self.backend, self.dtype)
+        held_out: Samples | None = None
         if not first_pass:
             place.require_same(X, self.coefs_[0], type(self).__name__, "partial_fit" if incremental else "fit")
         with place.device.context(), self._unchanged_by_an_error():
@@ -105,6 +106,8 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
             if first_pass:
                 self._initialise(layout, X.dtype, place)
             T = self._as_trained(T, place)
+            if held_out is not None:
+                held_out = held_out[0], self._as_trained(held_out[1], place), held_out[2]
             if self.solver == "lbfgs":
                 fit_lbfgs(self, layout, (X, T, weights), place)
             else:
@@ -165,7 +168,7 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
             raise ValueError(f"validation_data has {X.shape[0]} sample: expected at least 2")
         T = self._check_held_out_targets(X, y, place)
         require_length(T, X)
-        return X, self._as_trained(T, place), weights
+        return X, T, weights
 
     def _learn_classes(self, y: Any, classes: Any, place: Place) -> None:
         """Do nothing: only a classifier has classes."""

@@ -31,10 +31,26 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
 
     Parameters
     ----------
-    hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, \
-    shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, \
-    validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
+    hidden_layer_sizes, alpha, batch_size, learning_rate_init, power_t, max_iter, shuffle, random_state, tol, verbose, \
+    warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction, beta_1, beta_2, epsilon, \
+    n_iter_no_change, max_fun
         As `sklearn.neural_network.MLPClassifier` has them, with the same defaults.
+    activation : {"identity", "logistic", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus"} or a list
+        What stands behind each hidden layer (derivation.md, A1 to A9); a list has a name for each.
+    solver : {"lbfgs", "sgd", "adam", "adamw"}
+        As scikit-learn's; adamw is Adam with decoupled decay (Loshchilov & Hutter 2019): `alpha` times the rate, of
+        weights alone, and not in the loss.
+    learning_rate : {"constant", "invscaling", "adaptive", "one-cycle", "cosine"}
+        As scikit-learn's, for sgd; the last two end at 0 after `max_iter` epochs, for sgd, adam and adamw
+        (`xpmlp.one_cycle`, `xpmlp.cosine`), and are not stopped by `tol`.
+    class_weight : dict, "balanced", list of dict, or None
+        What the samples of each class count, as `sklearn.utils.class_weight.compute_sample_weight` has it; of several
+        labels a list with a dict for each.
+    dropout : float
+        The part of the hidden units that each step leaves out, at least 0 and below 1, rounded to a 256th (M1, M2).
+    callbacks : callable, list of callables, or None
+        Functions of an epoch's figures (`xpmlp.estimators.epochs.EpochFigures`); one that returns True ends training,
+        and what one raises is raised by `fit` after what was learned is kept.
     backend : str or None
         What computes, as `xpmlp.get_backend` names it, where the samples are NumPy's: they are moved there once, and
         the results back. None: the samples' own library and device.
@@ -52,6 +68,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
     loss_, loss_curve_ : float, list of float
         The last epoch's loss and every epoch's, penalty included, as scikit-learn reports them: of probabilities
         that are kept from 0 and 1 by the dtype's epsilon. The gradient is that of the loss without this.
+    validation_loss_curve_ : list of float or None
+        The held-out samples' mean loss after each epoch, without the penalty; None where none are held out.
     best_loss_, n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_, \
     validation_scores_, best_validation_score_
         As scikit-learn has them.

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
-from xpmlp.estimators._sklearn import CLASSIFIER_CONSTRAINTS, REGRESSOR_CONSTRAINTS, Interval, StrOptions
+from xpmlp.estimators._sklearn import CLASSIFIER_CONSTRAINTS, Interval, StrOptions
 from xpmlp.math.activations import ACTIVATIONS, activations_of
 
 STOCHASTIC = ("sgd", "adam", "adamw")
@@ -27,7 +27,7 @@ OF_CLASSIFIERS: dict[str, list[Any]] = {**CONSTRAINTS, "class_weight": [dict, li
 
 OF_REGRESSORS: dict[str, list[Any]] = {
     **CONSTRAINTS,
-    "loss": [*REGRESSOR_CONSTRAINTS["loss"], StrOptions({"absolute_error", "huber"})],
+    "loss": [StrOptions({"squared_error", "poisson", "absolute_error", "huber"})],
     "huber_delta": [Interval(Real, 0, None, closed="neither")],
 }
 
