@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from xpmlp.backends import on_host
 from xpmlp.backends.base import computing
 from xpmlp.estimators._sklearn import check_sample_weight, fit_context
-from xpmlp.estimators.epochs import Samples
+from xpmlp.estimators.epochs import Samples, Task
 from xpmlp.estimators.fitting import fit_by_batches, fit_lbfgs
 from xpmlp.estimators.inputs import Place, check_samples, place_of, require_length, require_some
 from xpmlp.estimators.moving import Movable
@@ -81,6 +81,25 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
     def _fit(
         self, X: Any, y: Any, sample_weight: Any, incremental: bool, classes: Any = None, validation_data: Any = None
     ) -> Self:
+        task = self._prepare(X, y, sample_weight, incremental, classes, validation_data)
+        with computing(task.place.device, task.batch_size(self)):
+            if self.solver == "lbfgs":
+                fit_lbfgs(self, task)
+            else:
+                fit_by_batches(self, task, incremental)
+            self._require_finite()
+        return self
+
+    def _prepare(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        incremental: bool = False,
+        classes: Any = None,
+        validation_data: Any = None,
+    ) -> Task:
+        """Check what `fit` was given, draw the first parameters, and return what is to be trained."""
         hidden = hidden_widths(self.hidden_layer_sizes)
         require_possible(self, incremental, validation_data is not None)
         first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
@@ -102,21 +121,20 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
                 raise ValueError(f"{found}: the one that goes on is {sizes}")
         self.n_outputs_ = T.shape[1]
         self._random_state = check_random_state(self.random_state)
-        with computing(place.device, X.shape[0] if self.batch_size == "auto" else self.batch_size):
+        task = Task(layout, (X, T, weights), held_out, place)
+        with computing(place.device, task.batch_size(self)):
             if first_pass:
                 self._initialise(layout, X.dtype, place)
             T = self._as_trained(T, place)
             if held_out is not None:
                 held_out = held_out[0], self._as_trained(held_out[1], place), held_out[2]
-            if self.solver == "lbfgs":
-                fit_lbfgs(self, layout, (X, T, weights), place)
-            else:
-                fit_by_batches(self, layout, (X, T, weights), held_out, place, incremental)
-            xp = array_namespace(coefs=tuple(self.coefs_))
-            if not all(bool(xp.all(xp.isfinite(array))) for array in (*self.coefs_, *self.intercepts_)):
-                why = "The input data may contain large values and need to be preprocessed."
-                raise ValueError(f"Solver produced non-finite parameter weights. {why}")
-        return self
+        return task._replace(data=(X, T, weights), held_out=held_out)
+
+    def _require_finite(self) -> None:
+        xp = array_namespace(coefs=tuple(self.coefs_))
+        if not all(bool(xp.all(xp.isfinite(array))) for array in (*self.coefs_, *self.intercepts_)):
+            why = "The input data may contain large values and need to be preprocessed."
+            raise ValueError(f"Solver produced non-finite parameter weights. {why}")
 
     @contextmanager
     def _unchanged_by_an_error(self) -> Iterator[None]:

@@ -28,6 +28,20 @@ if TYPE_CHECKING:
 Samples: TypeAlias = tuple[Array, Array, Array | None]  # samples, targets and weights
 
 
+class Task(NamedTuple):
+    """What an estimator is to be trained with."""
+
+    layout: Layout
+    data: Samples
+    held_out: Samples | None
+    """What it is validated on, if that was given."""
+    place: Place
+
+    def batch_size(self, e: "Perceptron") -> int:
+        """Return how many samples are computed with at once at most."""
+        return int(self.data[0].shape[0] if e.batch_size == "auto" else e.batch_size)
+
+
 class EpochFigures(NamedTuple):
     """What a callback of an estimator gets after each epoch; with lbfgs, after each iteration."""
 
@@ -48,10 +62,9 @@ class EpochFigures(NamedTuple):
 class Epochs:
     """What the loop asks of one fit; see `xpmlp.training.loop.Work`."""
 
-    def __init__(
-        self, e: "Perceptron", layout: Layout, data: Samples, held_out: Samples | None, place: Place, epochs: int
-    ) -> None:
-        self.e, self.layout, self.data, self.held_out, self.place = e, layout, data, held_out, place
+    def __init__(self, e: "Perceptron", task: Task, epochs: int) -> None:
+        self.e, (self.layout, self.data, self.held_out, self.place) = e, task
+        layout, data, _, place = task
         self.epochs, self.is_over = epochs, False
         self.raised: BaseException | None = None
         """What a callback has raised."""
@@ -63,7 +76,14 @@ class Epochs:
         self.n_seen, self._begun = n, time.perf_counter()
         self._counting = _counting(data[2], place)
         self.has_best, self._best_loss = False, np.inf
+        self.best_before = getattr(e, "_best_coefs", None)
+        self.was_best = e.coefs_ is self.best_before
         e._optimizer.total_steps = epochs * len(self.parts)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the last epoch was made."""
+        return self.is_over or self.e.n_iter_ == self.epochs
 
     def first(self) -> Carry:
         """Return what the first step is handed: the parameters and the optimizer's state as the estimator has them."""
@@ -78,13 +98,9 @@ class Epochs:
     def begin_epoch(self, step: int) -> tuple[Iterator[tuple[Samples, Noise | None]], int] | None:
         """Draw the epoch's order. A batch whose weights are all 0 is left out: there is nothing to learn from."""
         e = self.e
-        if self.is_over or e.n_iter_ == self.epochs:
+        if self.is_done:
             return None
-        self._begun = time.perf_counter()
-        if e.shuffle:
-            drawn = np.arange(len(self.rows))
-            e._random_state.shuffle(drawn)  # as sklearn.utils.shuffle draws, which takes longer than a small epoch
-            self.rows = self.rows[drawn]
+        self.draw()
         kept = self.parts
         if self._counting is not None:
             kept = [part for part in kept if self._counting[self.rows[part]].any()]
@@ -94,9 +110,17 @@ class Epochs:
             order = self.rows if self.place.device.name == "numpy" else self.place.to_device(self.rows)
             parts = (order[part] for part in kept)
         batches = (take(self.place.xp, self.data, part) for part in parts)
-        return zip(batches, self._noise(), strict=False), step + len(kept)
+        return zip(batches, self.noise(), strict=False), step + len(kept)
 
-    def _noise(self) -> Iterator[Noise | None]:
+    def draw(self) -> None:
+        """Begin an epoch, and draw its order."""
+        self._begun = time.perf_counter()
+        if self.e.shuffle:
+            drawn = np.arange(len(self.rows))
+            self.e._random_state.shuffle(drawn)  # as sklearn.utils.shuffle, which takes longer than a small epoch
+            self.rows = self.rows[drawn]
+
+    def noise(self) -> Iterator[Noise | None]:
         """Yield what is drawn for each step of an epoch."""
         if self.dropout is None:
             return itertools.repeat(None)
@@ -124,16 +148,21 @@ class Epochs:
 
     def end_epoch(self, step: int, carry: Carry) -> Carry:
         """Report the loss, and decide whether it was the last epoch."""
+        self.judge(self.place.device.to_numpy(carry.totals.loss), carry.theta)
+        return carry._replace(totals=zero_totals(self.place.device, self.dtype))
+
+    def judge(self, loss: Any, theta: Array) -> None:
+        """Note an epoch's sum of losses, validate, and decide whether to stop."""
         e, n = self.e, len(self.rows)
         e.n_iter_ += 1
         e.t_ += n
-        e.loss_ = e._loss_type(self.place.device.to_numpy(carry.totals.loss)) / self.n_seen
+        e.loss_ = e._loss_type(loss) / self.n_seen
         e.loss_curve_.append(e.loss_)
         if e.verbose:
             print(f"Iteration {e.n_iter_}, loss = {e.loss_:.8f}")  # noqa: T201
-        score = self._validate(carry.theta) if self.held_out else None
+        score = self._validate(theta) if self.held_out else None
         is_better = self._improves_loss() if score is None else self._improves_score(score)
-        self._keep_best(carry.theta, score)
+        self._keep_best(theta, score)
         e._no_improvement_count = 0 if is_better else e._no_improvement_count + 1
         rate = e._optimizer.rate
         e._optimizer.iteration_ends(e.t_)
@@ -145,7 +174,6 @@ class Epochs:
                 e._no_improvement_count = 0
         if e.callbacks is not None:
             self._call_back(score, rate)
-        return carry._replace(totals=zero_totals(self.place.device, self.dtype))
 
     def _call_back(self, score: float | None, rate: float) -> None:
         """Hand the epoch's figures to the callbacks. What they raise ends the fit, and is raised behind it."""
@@ -202,7 +230,7 @@ def _batch_size(e: "Perceptron", n: int) -> int:
         return min(200, n)
     if e.batch_size > n:
         problem = "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped"
-        warnings.warn(problem, stacklevel=7)
+        warnings.warn(problem, stacklevel=8)
     return int(min(max(e.batch_size, 1), n))
 
 

@@ -12,12 +12,13 @@ from sklearn.model_selection import train_test_split
 from xpmlp.backends.base import free_host_memory
 from xpmlp.data.dropout import Dropout
 from xpmlp.estimators._sklearn import check_optimize_result
-from xpmlp.estimators.epochs import EpochFigures, Epochs, Samples, take
-from xpmlp.estimators.inputs import Place, SparseSamples, widest_float
+from xpmlp.estimators.epochs import EpochFigures, Epochs, Samples, Task, take
+from xpmlp.estimators.inputs import SparseSamples, widest_float
 from xpmlp.estimators.parameters import functions
 from xpmlp.estimators.rates import Rates
 from xpmlp.math.layout import Layout
-from xpmlp.namespaces import float_name
+from xpmlp.math.optimizers import State
+from xpmlp.namespaces import Array, float_name
 from xpmlp.training.distributed import SingleProcess
 from xpmlp.training.interrupts import first_interrupt
 from xpmlp.training.loop import Loop
@@ -29,41 +30,51 @@ if TYPE_CHECKING:
     from xpmlp.estimators.base import Perceptron
 
 
-def fit_by_batches(
-    e: "Perceptron", layout: Layout, data: Samples, held_out: Samples | None, place: Place, incremental: bool
-) -> None:
+def fit_by_batches(e: "Perceptron", task: Task, incremental: bool) -> None:
     """Fit an estimator with its stochastic optimizer, for all its epochs or, in `partial_fit`, for one."""
-    if not incremental or not hasattr(e, "_optimizer"):
-        e._optimizer = Rates.of(e, layout)
-    if e.early_stopping and held_out is None:
-        data, held_out = _split(e, data, place)
-    # scikit-learn goes on training the very arrays that an earlier fit has kept as its best: no better, they go on.
-    best_before, is_best = getattr(e, "_best_coefs", None), e.coefs_ is getattr(e, "_best_coefs", None)
-    if e.early_stopping and e.validation_scores_ is None:  # switched on between two warm starts, or off
-        e.validation_scores_, e.best_validation_score_ = [], -np.inf
-    if not e.early_stopping and e.best_loss_ is None:
-        e.best_loss_ = np.inf
-    if held_out and getattr(e, "validation_loss_curve_", None) is None:
-        e.validation_loss_curve_ = []
-    data = _rows_in_one_piece(data)
-    e.n_iter_ = 0
-    work = Epochs(e, layout, data, held_out, place, 1 if incremental else e.max_iter)
-    step = compiled_step(place.device, _objective(e, layout, work.dropout), e._optimizer.rule)
-    with first_interrupt() as is_interrupted, tuned_threads(place.device, work.epochs * len(work.parts)) as tuner:
+    if e.early_stopping and task.held_out is None:
+        train, held_out = split(e, task)
+        xp = task.place.xp
+        task = task._replace(data=take(xp, task.data, train), held_out=take(xp, task.data, held_out))
+    task = task._replace(data=_rows_in_one_piece(task.data))
+    work, device = begin(e, task, incremental), task.place.device
+    step = compiled_step(device, objective_of(e, task.layout, work.dropout), e._optimizer.rule)
+    with first_interrupt() as is_interrupted, tuned_threads(device, work.epochs * len(work.parts)) as tuner:
         strategy = SingleProcess(tuner.watched(step) if tuner else step, is_interrupted)
-        loop = Loop(work, strategy, place.device, work.first())
+        loop = Loop(work, strategy, device, work.first())
         try:
             loop.run()
         finally:
             release(step)
-    e._optimizer.state = loop.carry.state
-    e._set_parameters(layout, loop.carry.theta, place)
-    if loop.is_stopped:
-        warnings.warn("Training interrupted by user.", stacklevel=5)
+    finish(work, loop.carry.theta, loop.carry.state, incremental, loop.is_stopped)
+
+
+def begin(e: "Perceptron", task: Task, incremental: bool = False) -> Epochs:
+    """Return the epochs that an estimator is trained for."""
+    if not incremental or not hasattr(e, "_optimizer"):
+        e._optimizer = Rates.of(e, task.layout)
+    if e.early_stopping and e.validation_scores_ is None:  # switched on between two warm starts, or off
+        e.validation_scores_, e.best_validation_score_ = [], -np.inf
+    if not e.early_stopping and e.best_loss_ is None:
+        e.best_loss_ = np.inf
+    if task.held_out and getattr(e, "validation_loss_curve_", None) is None:
+        e.validation_loss_curve_ = []
+    e.n_iter_ = 0
+    return Epochs(e, task, 1 if incremental else e.max_iter)
+
+
+def finish(work: Epochs, theta: Array, state: State, incremental: bool = False, is_stopped: bool = False) -> None:
+    """Let an estimator have what was learned: the last parameters, or the best."""
+    e = work.e
+    e._optimizer.state = state
+    e._set_parameters(work.layout, theta, work.place)
+    if is_stopped:
+        warnings.warn("Training interrupted by user.", stacklevel=6)
     elif not (incremental or work.is_over or e._optimizer.is_scheduled):
         reached = f"Maximum iterations ({e.max_iter}) reached and the optimization hasn't converged yet."
-        warnings.warn(f"Stochastic Optimizer: {reached}", ConvergenceWarning, stacklevel=5)
-    if work.has_best or (e.early_stopping and (e._best_coefs is not best_before or not is_best)):
+        warnings.warn(f"Stochastic Optimizer: {reached}", ConvergenceWarning, stacklevel=6)
+    # scikit-learn goes on training the very arrays that an earlier fit has kept as its best: no better, they go on.
+    if work.has_best or (e.early_stopping and (e._best_coefs is not work.best_before or not work.was_best)):
         e.coefs_, e.intercepts_ = e._best_coefs, e._best_intercepts
     elif e.early_stopping:
         e._best_coefs, e._best_intercepts = e.coefs_, e.intercepts_
@@ -71,20 +82,20 @@ def fit_by_batches(
         raise work.raised
 
 
-def _objective(e: "Perceptron", layout: Layout, dropout: Dropout | None = None) -> SampleObjective:
-    """Return what is minimised; the penalty of adamw is in its steps."""
+def objective_of(e: "Perceptron", layout: Layout, dropout: Dropout | None = None) -> SampleObjective:
+    """Return what an estimator minimises; the penalty of adamw is in its steps."""
     alpha = 0.0 if e.solver == "adamw" else float(e.alpha)
     return SampleObjective(layout, e._between(), e._loss_head(), alpha, dropout)
 
 
-def _split(e: "Perceptron", data: Samples, place: Place) -> tuple[Samples, Samples]:
-    """Return the samples to train on and those to stop by, the ones that scikit-learn would draw.
+def split(e: "Perceptron", task: Task) -> tuple[Array, Array]:
+    """Return the samples to train on and those to stop by, by their numbers, as scikit-learn would draw them.
 
     Two classes are split in proportion. That needs their labels in order, on the host; in any other library their
     number is enough, since the draw among sorted labels, taken from where a stable sort has put them, is the draw
     among the labels themselves.
     """
-    X, T, _ = data
+    (X, T, _), place = task.data, task.place
     n, xp, labels, order = X.shape[0], place.xp, None, None
     if isinstance(e, ClassifierMixin) and e.n_outputs_ == 1:
         second = T[:, 0]
@@ -97,7 +108,7 @@ def _split(e: "Perceptron", data: Samples, place: Place) -> tuple[Samples, Sampl
         raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
     drawn = [place.to_device(rows) for rows in parts]
     train, held_out = (rows if order is None else xp.take(order, rows, axis=0) for rows in drawn)
-    return take(xp, data, train), take(xp, data, held_out)
+    return train, held_out
 
 
 def _rows_in_one_piece(data: Samples) -> Samples:
@@ -115,12 +126,13 @@ def _rows_in_one_piece(data: Samples) -> Samples:
     return X, T, weights
 
 
-def fit_lbfgs(e: "Perceptron", layout: Layout, data: Samples, place: Place) -> None:
+def fit_lbfgs(e: "Perceptron", task: Task) -> None:
     """Fit an estimator with SciPy's L-BFGS-B: at each evaluation the parameters come to the device from the host."""
     from scipy import optimize
 
+    layout, data, _, place = task
     device, dtype = place.device, float_name(data[0].dtype)
-    evaluate = compiled_gradient(device, _objective(e, layout))
+    evaluate = compiled_gradient(device, objective_of(e, layout))
 
     def loss_and_gradient(packed: np.ndarray) -> tuple[np.float64, np.ndarray]:
         gradient, loss, _, _ = evaluate(device.asarray(packed.astype(dtype), copy=True), data)
