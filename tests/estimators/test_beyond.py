@@ -155,6 +155,14 @@ class TestClassWeight:
                     ours.set_params(class_weight=given).partial_fit(X[part], y[part], classes=classes)
                 assert relative_error(ours.coefs_[0], expected.coefs_[0]) < 1e-8
 
+    def test_balanced_is_over_the_classes_of_a_call(self):
+        y = TARGETS["four classes"]
+        few = y < 3
+        expected, ours = pair("four classes")
+        expected.partial_fit(X[few], y[few], compute_sample_weight("balanced", y[few]), classes=range(4))
+        ours.set_params(class_weight="balanced").partial_fit(X[few], y[few], classes=range(4))
+        assert relative_error(ours.coefs_[0], expected.coefs_[0]) < 1e-8
+
     def test_of_one_class_alone(self):
         y = np.zeros(240, int)
         expected = MLPClassifier((4,), max_iter=2, random_state=0).fit(X, y, np.full(240, 3.0))
@@ -209,7 +217,7 @@ class TestDropout:
 
     def test_each_call_of_partial_fit_draws_others(self):
         seen = []
-        for calls in (1, 2):
+        for calls in (2, 3):  # the first draws the parameters too
             ours = MLPClassifier((9,), dropout=0.5, random_state=0, learning_rate_init=1e-9, batch_size=240, alpha=0)
             for _ in range(calls):
                 ours.partial_fit(X, TARGETS["two classes"], classes=[0, 1])

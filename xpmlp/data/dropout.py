@@ -41,13 +41,16 @@ class Dropout:
         return min(max(1, round(self.rate * LEVELS)), LEVELS - 1)
 
     def masks(self, theta: Array, n: int, drawn: tuple[Array, int]) -> list[Array]:
-        """Return a mask for each hidden layer, (n, width): 0 where a unit is left out, else above 1, on average 1."""
+        """Return a mask for each hidden layer, (…, n, width): 0 where a unit is left out, else above 1, on average 1.
+
+        Of several networks the table is (lines, K, batch, units).
+        """
         table, line = drawn
         xp = array_namespace(theta=theta, table=table)
-        kept = xp.astype(table[line, :n, :] >= self.level, theta.dtype)
+        kept = xp.astype(table[line, ..., :n, :] >= self.level, theta.dtype)
         kept *= LEVELS / (LEVELS - self.level)
         stops = [sum(self.hidden[:k]) for k in range(len(self.hidden) + 1)]
-        return [kept[:, start:stop] for start, stop in itertools.pairwise(stops)]
+        return [kept[..., start:stop] for start, stop in itertools.pairwise(stops)]
 
     def epoch(self, seed: int, start: int = 0) -> Iterator[tuple[Array, int]]:
         """Return an epoch's bytes, (batches, batch, units) and a line a batch, as `xpmlp.data.noise.lines` has them."""

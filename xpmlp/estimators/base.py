@@ -81,7 +81,9 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
     def _fit(
         self, X: Any, y: Any, sample_weight: Any, incremental: bool, classes: Any = None, validation_data: Any = None
     ) -> Self:
-        task = self._prepare(X, y, sample_weight, incremental, classes, validation_data)
+        return self._train(self._prepare(X, y, sample_weight, incremental, classes, validation_data), incremental)
+
+    def _train(self, task: Task, incremental: bool = False) -> Self:
         with computing(task.place.device, task.batch_size(self)):
             if self.solver == "lbfgs":
                 fit_lbfgs(self, task)

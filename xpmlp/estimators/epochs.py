@@ -60,17 +60,21 @@ class EpochFigures(NamedTuple):
 
 
 class Epochs:
-    """What the loop asks of one fit; see `xpmlp.training.loop.Work`."""
+    """What the loop asks of one fit; see `xpmlp.training.loop.Work`.
 
-    def __init__(self, e: "Perceptron", task: Task, epochs: int) -> None:
+    In a stack of networks, which takes the batches itself, `rows` are the samples of the task that are trained on.
+    """
+
+    def __init__(self, e: "Perceptron", task: Task, epochs: int, rows: np.ndarray | None = None) -> None:
         self.e, (self.layout, self.data, self.held_out, self.place) = e, task
         layout, data, _, place = task
         self.epochs, self.is_over = epochs, False
         self.raised: BaseException | None = None
         """What a callback has raised."""
-        n, hidden = data[0].shape[0], layout.sizes[1:-1]
+        self.dtype = float_name(data[0].dtype)
+        self.rows = np.arange(data[0].shape[0], dtype=int) if rows is None else rows
+        n, hidden = len(self.rows), layout.sizes[1:-1]
         batch_size = _batch_size(e, n)
-        self.dtype, self.rows = float_name(data[0].dtype), np.arange(n, dtype=int)
         self.parts = list(gen_batches(n, batch_size))
         self.dropout = Dropout(e.dropout, hidden, batch_size, place.device) if e.dropout and hidden else None
         self.n_seen, self._begun = n, time.perf_counter()
@@ -230,7 +234,7 @@ def _batch_size(e: "Perceptron", n: int) -> int:
         return min(200, n)
     if e.batch_size > n:
         problem = "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped"
-        warnings.warn(problem, stacklevel=8)
+        warnings.warn(problem, stacklevel=9)
     return int(min(max(e.batch_size, 1), n))
 
 

@@ -49,8 +49,8 @@ def fit_by_batches(e: "Perceptron", task: Task, incremental: bool) -> None:
     finish(work, loop.carry.theta, loop.carry.state, incremental, loop.is_stopped)
 
 
-def begin(e: "Perceptron", task: Task, incremental: bool = False) -> Epochs:
-    """Return the epochs that an estimator is trained for."""
+def begin(e: "Perceptron", task: Task, incremental: bool = False, rows: np.ndarray | None = None) -> Epochs:
+    """Return the epochs that an estimator is trained for; see `Epochs` for the rows."""
     if not incremental or not hasattr(e, "_optimizer"):
         e._optimizer = Rates.of(e, task.layout)
     if e.early_stopping and e.validation_scores_ is None:  # switched on between two warm starts, or off
@@ -60,7 +60,7 @@ def begin(e: "Perceptron", task: Task, incremental: bool = False) -> Epochs:
     if task.held_out and getattr(e, "validation_loss_curve_", None) is None:
         e.validation_loss_curve_ = []
     e.n_iter_ = 0
-    return Epochs(e, task, 1 if incremental else e.max_iter)
+    return Epochs(e, task, 1 if incremental else e.max_iter, rows)
 
 
 def finish(work: Epochs, theta: Array, state: State, incremental: bool = False, is_stopped: bool = False) -> None:
@@ -69,10 +69,10 @@ def finish(work: Epochs, theta: Array, state: State, incremental: bool = False, 
     e._optimizer.state = state
     e._set_parameters(work.layout, theta, work.place)
     if is_stopped:
-        warnings.warn("Training interrupted by user.", stacklevel=6)
+        warnings.warn("Training interrupted by user.", stacklevel=7)
     elif not (incremental or work.is_over or e._optimizer.is_scheduled):
         reached = f"Maximum iterations ({e.max_iter}) reached and the optimization hasn't converged yet."
-        warnings.warn(f"Stochastic Optimizer: {reached}", ConvergenceWarning, stacklevel=6)
+        warnings.warn(f"Stochastic Optimizer: {reached}", ConvergenceWarning, stacklevel=7)
     # scikit-learn goes on training the very arrays that an earlier fit has kept as its best: no better, they go on.
     if work.has_best or (e.early_stopping and (e._best_coefs is not work.best_before or not work.was_best)):
         e.coefs_, e.intercepts_ = e._best_coefs, e._best_intercepts

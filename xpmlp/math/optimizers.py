@@ -72,7 +72,7 @@ def sgd(
         return {"velocity": array_namespace(theta=theta).zeros_like(theta)} if momentum or rate_inside else {}
 
     def scalars(step: int, learning_rate: float) -> dict[str, float]:
-        return {"learning_rate": float(learning_rate)}
+        return {"learning_rate": float(learning_rate), "momentum": float(momentum)}
 
     def update(theta: Array, state: State, gradient: Array, scalars: Scalars) -> tuple[Array, State]:
         rate = scalars["learning_rate"]
@@ -80,9 +80,8 @@ def sgd(
             gradient = decayed(gradient, theta, weight_decay=weight_decay)
         if not state:
             return sgd_step(theta, gradient, rate=rate), state
-        theta, v = momentum_step(
-            theta, state["velocity"], gradient, rate=rate, momentum=momentum, nesterov=nesterov, rate_inside=rate_inside
-        )
+        numbers = {"rate": rate, "momentum": scalars["momentum"], "nesterov": nesterov, "rate_inside": rate_inside}
+        theta, v = momentum_step(theta, state["velocity"], gradient, **numbers)
         return theta, {"velocity": v}
 
     return Optimizer("sgd", init, scalars, update)

@@ -77,7 +77,9 @@ class ImageObjective:
 class SampleObjective:
     """The mean loss of samples with a penalty on the weights, as scikit-learn reports it, and its gradient.
 
-    Called with theta and a batch (X, T, weights or None), as `xpmlp.math.network.score` takes X and T.
+    Called with theta, a batch (X, T, weights or None), as `xpmlp.math.network.score` takes X and T, and the step's
+    `Noise` or None. For K networks at once theta is (K, size), X (K, n, d), T (K, n) or (K, n, c), weights (K, n), and
+    the batch has a fourth member, the networks' alpha, (K, 1, 1).
 
     Parameters
     ----------
@@ -89,7 +91,7 @@ class SampleObjective:
         Which of `xpmlp.math.activations.HEADS`, or another.
     alpha : float
         The penalty is alpha / 2 times the sum of the squared weights, divided by the number of samples (or by the sum
-        of their weights).
+        of their weights). Of several networks: 0 if that of all is, else any other number.
     dropout : Dropout or None
         What makes masks of the step's noise.
     """
@@ -103,24 +105,36 @@ class SampleObjective:
     def __call__(  # noqa: D102
         self, theta: Array, batch: Batch, noise: Noise | None = None
     ) -> tuple[Array, Array, None, int]:
-        X, T, weights = batch
-        layers = self.layout.unflatten(theta)
+        X, T, weights, alpha = (*batch, self.alpha)[:4]
+        layers, is_stack = self.layout.unflatten(theta), theta.ndim > 1
         drawn = (noise or Noise()).dropout
-        masks = self.dropout.masks(theta, X.shape[0], drawn) if self.dropout and drawn else None
+        masks = self.dropout.masks(theta, X.shape[-2], drawn) if self.dropout and drawn else None
         S, trail = forward(layers, X, self.activation, masks)
-        xp, n = array_namespace(S=S), S.shape[0]
-        share: Any = 1 / n if weights is None else 1 / xp.sum(weights)
+        xp, n = array_namespace(S=S), S.shape[-2]
+        share: Any = 1 / n if weights is None else 1 / xp.sum(weights, axis=-1)  # of one sample, in each network
+        each = share[:, None, None] if is_stack and weights is not None else share
         losses = reported_losses(S, T, self.head)
-        loss = xp.sum(losses if weights is None else losses * weights) * share
+        loss = xp.sum(losses if weights is None else losses * weights, axis=-1) * share
+        penalty: Any = xp.astype(alpha * each, theta.dtype) if is_stack else alpha * share
         if self.alpha:
-            squares = [xp.reshape(W, (-1,)) for W, _ in layers]
-            loss = loss + (0.5 * self.alpha) * share * sum((w @ w for w in squares[1:]), squares[0] @ squares[0])
+            squares = [_squares(xp, W) for W, _ in layers]
+            half = xp.reshape(0.5 * penalty, (-1,)) if is_stack else 0.5 * penalty
+            loss = loss + half * sum(squares[1:], squares[0])
         delta, _, _ = score(S, T, self.head)
         if weights is not None:
-            delta = weighted(delta, weights[:, None], share=n * share)
+            delta = weighted(delta, weights[..., None], share=n * each)
 
         def compute(into: Sequence[Layer] | None) -> Sequence[Layer]:
             gradients = backward(layers, trail, delta, self.activation, masks, into)
-            return penalize(gradients, layers, self.alpha * share) if self.alpha else gradients
+            return penalize(gradients, layers, penalty) if self.alpha else gradients
 
         return gradient_vector(self.layout, theta, compute), loss, None, n
+
+
+def _squares(xp: Any, W: Array) -> Array:
+    """Return the sum of the squares of a matrix, or of each matrix of a stack."""
+    if W.ndim == 2:
+        w = xp.reshape(W, (-1,))
+        return w @ w
+    w = xp.reshape(W, (W.shape[0], 1, -1))
+    return xp.reshape(w @ w.mT, (-1,))

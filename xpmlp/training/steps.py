@@ -134,6 +134,7 @@ def release(step: Any) -> None:
         step.release()
 
 
-def zero_totals(backend: Backend, dtype: str) -> Totals:
-    """Return the totals of nothing."""
-    return Totals(*(backend.asarray(np.zeros((), kind), copy=True) for kind in (dtype, "int32", "int32", "int32")))
+def zero_totals(backend: Backend, dtype: str, networks: tuple[int, ...] = ()) -> Totals:
+    """Return the totals of nothing, of one network or (K,) of several."""
+    kinds = (dtype, "int32", "int32", "int32")
+    return Totals(*(backend.asarray(np.zeros(networks, kind), copy=True) for kind in kinds))
