@@ -16,7 +16,9 @@ from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.model_selection import ParameterGrid, ParameterSampler, check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.utils import indexable
+from sklearn.utils.parallel import Parallel, delayed
 
+from xpmlp.backends import is_foreign
 from xpmlp.estimators._sklearn import check_method_params, routing_enabled, safe_split
 from xpmlp.estimators.base import Perceptron
 from xpmlp.estimators.stacks import Job, fit_together
@@ -28,6 +30,8 @@ AT_ONCE = 256
 class _Fit:
     """One fit of a search: its estimator, the network in it that is to be trained, and what went wrong."""
 
+    job: Any  # a Job, or None
+
     def __init__(self, estimator: Any, job: Job | None, error: BaseException | None = None) -> None:
         self.estimator, self.job, self.error = estimator, job, error
 
@@ -35,8 +39,8 @@ class _Fit:
 class _Pool:
     """The fits of a search, in the order in which scikit-learn asks for them; they are made as they are needed."""
 
-    def __init__(self, n_threads: int) -> None:
-        self._n_threads = n_threads
+    def __init__(self, n_jobs: int | None) -> None:
+        self._n_jobs, self._parallel = joblib.effective_n_jobs(n_jobs), Parallel(n_jobs)
         self._waiting: Iterator[Callable[[], _Fit]] = iter(())
         self._ready: list[_Fit] = []
         self.seconds: list[float] = []
@@ -61,11 +65,30 @@ class _Pool:
         started = time.perf_counter()
         fits = [make() for make, _ in zip(self._waiting, range(AT_ONCE), strict=False)]
         networks = [fit for fit in fits if fit.job is not None]
-        errors = fit_together([fit.job for fit in networks if fit.job is not None], self._n_threads)
-        for fit, error in zip(networks, errors, strict=True):
-            fit.error = error
+        if self._n_jobs == 1 or any(is_foreign(fit.job.X) for fit in networks):
+            errors = fit_together([fit.job for fit in networks])
+            for fit, error in zip(networks, errors, strict=True):
+                fit.error = error
+        else:
+            self._train_in_processes(networks)
         self.seconds += [(time.perf_counter() - started) / max(1, len(fits))] * len(fits)
         self._ready = fits
+
+    def _train_in_processes(self, fits: list["_Fit"]) -> None:
+        """Train in as many processes as there are jobs, those with the same samples in the same one."""
+        fits = sorted(fits, key=lambda fit: str(fit.job.source))
+        size = -(-len(fits) // self._n_jobs)
+        parts = [fits[first : first + size] for first in range(0, len(fits), size)]
+        found = self._parallel(delayed(_fitted)([fit.job for fit in part]) for part in parts)
+        for part, results in zip(parts, found, strict=True):
+            for fit, (state, error) in zip(part, results, strict=True):
+                fit.job.estimator.__dict__, fit.error = state, error
+
+
+def _fitted(jobs: list[Job]) -> list[tuple[dict[str, Any], BaseException | None]]:
+    """Return what each estimator has learned, and what went wrong."""
+    errors = fit_together(jobs)
+    return [(job.estimator.__dict__, error) for job, error in zip(jobs, errors, strict=True)]
 
 
 class _Pooled(BaseEstimator):  # type: ignore[misc]
@@ -188,7 +211,7 @@ class _InStacks:
         weights = f"{estimator.steps[-1][0]}__sample_weight" if pipeline else "sample_weight"
         if network_of(estimator) is None or routing_enabled() or not set(params) <= {"groups", weights} or y is None:
             return super().fit(X, y, **params)  # type: ignore[misc, no-any-return]
-        pool = _Pool(joblib.effective_n_jobs(search.n_jobs))
+        pool = _Pool(search.n_jobs)
         X, y = indexable(X, y)
         self._data = pool, estimator, X, y, params
         search.estimator = _Pooled(estimator, pool)
@@ -228,8 +251,8 @@ class GridSearchCV(_InStacks, sklearn.model_selection.GridSearchCV):  # type: ig
     """scikit-learn's GridSearchCV; `MLPClassifier` and `MLPRegressor` are fitted many at once.
 
     Parameters, attributes and results are scikit-learn's. The estimator is one of ours, or a Pipeline whose last step
-    is; its earlier steps are fitted once a split. `n_jobs` stacks are trained at once, in threads. `fit_time` is a
-    stack's time by its networks. With any other estimator it is scikit-learn's class.
+    is; its earlier steps are fitted once a split. `n_jobs` processes train stacks. `fit_time` is a stack's time by its
+    networks. With any other estimator it is scikit-learn's class.
 
     See Also
     --------

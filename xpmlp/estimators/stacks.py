@@ -6,13 +6,10 @@ their weights. Those that differ in more (widths, activation, batch size) go to 
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from sklearn.utils import gen_batches
-from threadpoolctl import threadpool_limits
 
 from xpmlp.backends.base import computing
 from xpmlp.data.loading import gather
@@ -78,11 +75,8 @@ class _Member:
         return (*widths, head, dropout, rule, work.dtype, str(work.place.device), work.place.is_host)
 
 
-def fit_together(jobs: Sequence[Job], n_threads: int = 1) -> list[BaseException | None]:
-    """Fit each job's estimator as its own `fit` would, and return what each of these would have raised, or None.
-
-    Several threads train a stack each, with one BLAS thread.
-    """
+def fit_together(jobs: Sequence[Job]) -> list[BaseException | None]:
+    """Fit each job's estimator as its own `fit` would, and return what each of these would have raised, or None."""
     errors: list[BaseException | None] = [None] * len(jobs)
     shared: dict[Any, Task] = {}
     stacks: dict[Any, list[_Member]] = {}
@@ -93,26 +87,16 @@ def fit_together(jobs: Sequence[Job], n_threads: int = 1) -> list[BaseException 
                 stacks.setdefault(member.key, []).append(member)
         except Exception as error:
             errors[number] = error
-    parts = [part for members in stacks.values() for part in _parts(members, n_threads)]
     with first_interrupt() as is_interrupted:
-        train = partial(_train, errors=errors, is_interrupted=is_interrupted)
-        if n_threads == 1 or len(parts) == 1 or not all(part[0].is_on_numpy for part in parts):
-            for part in parts:
-                train(part)
-        else:
-            with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_threads) as threads:
-                for _ in threads.map(train, parts):
-                    pass
+        for members in stacks.values():
+            # Those with as many samples, and with the same ones, together.
+            members.sort(key=lambda member: (len(member.work.rows), id(member.task.data[0])))
+            for part in gen_batches(len(members), _most(members[0])):
+                if not is_interrupted():
+                    _train(members[part], errors, is_interrupted)
         if is_interrupted():
             raise KeyboardInterrupt
     return errors
-
-
-def _parts(members: list[_Member], n_threads: int) -> Iterator[list[_Member]]:
-    """Return the stacks that networks are trained in: those with as many samples, and with the same ones, together."""
-    members = sorted(members, key=lambda member: (len(member.work.rows), id(member.task.data[0])))
-    most = min(_most(members[0], n_threads), -(-len(members) // n_threads))
-    return (members[part] for part in gen_batches(len(members), most))
 
 
 def _member(job: Job, number: int, shared: dict[Any, Task]) -> _Member | None:
@@ -132,20 +116,18 @@ def _member(job: Job, number: int, shared: dict[Any, Task]) -> _Member | None:
     return _Member(e, task, number)
 
 
-def _most(member: _Member, n_threads: int) -> int:
+def _most(member: _Member) -> int:
     """Return how many networks a stack may have: its memory is bounded, and on NumPy better cached."""
     layout, size = member.work.layout, 8 if member.work.dtype == "float64" else 4
     batch = member.work.parts[0].stop * (layout.sizes[0] + 2 * sum(layout.sizes[1:]))
     touched, free = size * (5 * layout.size + batch), member.task.place.device.free_memory()
     bounds = [MOST, CACHED // touched] if member.is_on_numpy else [MOST]
-    bounds += [free // (4 * n_threads * touched)] if free is not None else []
+    bounds += [free // (4 * touched)] if free is not None else []
     return max(1, min(bounds))
 
 
 def _train(members: list[_Member], errors: list[BaseException | None], is_interrupted: Callable[[], bool]) -> None:
     """Train a stack, and note what goes wrong with which network."""
-    if is_interrupted():
-        return
     stack, first, device = Stack(members, errors), members[0], members[0].task.place.device
     alpha = max((0.0 if member.e.solver == "adamw" else float(member.e.alpha)) for member in members)
     objective = dataclasses.replace(
