@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from xpmlp.backends import Backend, available_backends, backend_of, get_backend
     from xpmlp.data import Dataset, DeviceLoader, LoadedData, load_dataset
     from xpmlp.estimators.classifier import MLPClassifier
+    from xpmlp.estimators.ensemble import MLPEnsemble
+    from xpmlp.estimators.epochs import EpochFigures
     from xpmlp.estimators.regressor import MLPRegressor
+    from xpmlp.estimators.search import GridSearchCV, RandomizedSearchCV
     from xpmlp.math.optimizers import Optimizer, adam, adamw, sgd
     from xpmlp.math.schedules import constant, cosine, one_cycle
     from xpmlp.models.model import Evaluation, Model, ModelInfo, load
@@ -37,7 +40,10 @@ _LAZY = {
         "xpmlp.backends": ("Backend", "available_backends", "backend_of", "get_backend"),
         "xpmlp.data": ("Dataset", "DeviceLoader", "LoadedData", "load_dataset"),
         "xpmlp.estimators.classifier": ("MLPClassifier",),
+        "xpmlp.estimators.ensemble": ("MLPEnsemble",),
+        "xpmlp.estimators.epochs": ("EpochFigures",),
         "xpmlp.estimators.regressor": ("MLPRegressor",),
+        "xpmlp.estimators.search": ("GridSearchCV", "RandomizedSearchCV"),
         "xpmlp.math.optimizers": ("Optimizer", "adam", "adamw", "sgd"),
         "xpmlp.math.schedules": ("constant", "cosine", "one_cycle"),
         "xpmlp.models.model": ("Evaluation", "Model", "ModelInfo", "load"),
@@ -61,17 +67,21 @@ __all__ = [
     "DataError",
     "Dataset",
     "DeviceLoader",
+    "EpochFigures",
     "EpochMetrics",
     "Evaluation",
+    "GridSearchCV",
     "History",
     "Layout",
     "LoadedData",
     "MLPClassifier",
+    "MLPEnsemble",
     "MLPRegressor",
     "Model",
     "ModelInfo",
     "Optimizer",
     "Plan",
+    "RandomizedSearchCV",
     "ShapeError",
     "TrainConfig",
     "TrainingError",

@@ -172,9 +172,22 @@ class TestClassWeight:
     @pytest.mark.parametrize(
         ("target", "given", "problem"),
         [
-            ("two classes", {0: 1.0, 7: 2.0}, "The classes, [1], are not in class_weight"),
+            ("two classes", {0: 1.0, 7: 2.0}, "class_weight has a weight for class 7: the classes are [0, 1]"),
             ("two classes", {0: 1.0, 1: 1.0, 7: 2.0}, "class_weight has a weight for class 7: the classes are [0, 1]"),
-            ("strings", {"no": 1.0, "never": 2.0}, "The classes, ['perhaps', 'yes'], are not in class_weight"),
+            (
+                "strings",
+                {"no": 1.0, "never": 2.0},
+                "class_weight has a weight for class 'never': the classes are ['no', 'perhaps', 'yes']",
+            ),
+            (
+                "two classes",
+                {0: 1.0, 1: float("nan")},
+                "class_weight[1] is nan: expected a finite number of at least 0",
+            ),
+            ("two classes", {0: -1.0, 1: 1.0}, "class_weight[0] is -1.0: expected a finite number of at least 0"),
+            ("two classes", {0: "1", 1: 1.0}, "class_weight[0] is '1': expected a finite number of at least 0"),
+            ("two classes", [{0: 1.0, 1: 1.0}], "class_weight is a list, which is for several labels"),
+            ("several labels", [1, 2, 3], "class_weight[0] is 1: expected a dict"),
             ("two classes", {0: 0.0, 1: 0.0}, "Sample weights must contain at least one non-zero number."),
             ("several labels", {0: 1.0}, "For multi-output, class_weight should be a list of dicts"),
             ("several labels", [{0: 1.0}], "number of elements in class_weight should match number of outputs. Got 1"),
@@ -255,8 +268,11 @@ class TestActivations:
     @pytest.mark.parametrize(
         ("names", "problem"),
         [
-            (["relu"], "1 activations for 2 hidden layers: expected one name, or one for each"),
-            (["relu", "swish"], "unknown activation 'swish': expected one of relu, identity, logistic, tanh"),
+            (
+                ["relu"],
+                "activation has 1 names, hidden_layer_sizes 2: expected one name for all layers, or a list with",
+            ),
+            (["relu", "swish"], "activation[1] is 'swish': expected one of relu, identity, logistic, tanh"),
             ("swish", "The 'activation' parameter of MLPClassifier must be a str among"),
         ],
     )
@@ -358,6 +374,25 @@ class TestSchedules:
         ):
             MLPClassifier(learning_rate="cosine").partial_fit(X, TARGETS["two classes"], classes=[0, 1])
 
+    @pytest.mark.parametrize("name", ["cosine", "one-cycle"])
+    def test_partial_fit_after_one_begins_at_a_constant_rate(self, name):
+        y, seen = TARGETS["two classes"], []
+        ours = MLPClassifier((4,), learning_rate=name, max_iter=5, random_state=0).fit(X, y)
+        ours.set_params(learning_rate="constant", callbacks=seen.append)
+        for _ in range(3):
+            ours.partial_fit(X, y)
+        assert [figures.learning_rate for figures in seen] == [0.001] * 3
+        assert [figures.loss for figures in seen] == sorted([figures.loss for figures in seen], reverse=True)
+        there = MLPClassifier((4,), solver="sgd", learning_rate=name, max_iter=5, random_state=0).fit(X, y)
+        optimizer = there.set_params(learning_rate="constant").to_sklearn()._optimizer
+        assert (optimizer.lr_schedule, optimizer.learning_rate) == ("constant", 0.001)
+
+    def test_end_where_they_should_with_batches_left_out(self):
+        seen, w = [], np.repeat([1.0, 0.0], [60, 180])
+        settings = {"learning_rate": "cosine", "max_iter": 10, "batch_size": 20, "shuffle": False}
+        MLPClassifier((4,), callbacks=seen.append, **settings).fit(X, TARGETS["two classes"], w)
+        assert seen[-1].learning_rate < 1e-4
+
     @pytest.mark.parametrize(("settings", "keywords", "problem"), [
         ({"dropout": 0.5}, {}, "dropout"), ({"learning_rate": "one-cycle"}, {}, "learning_rate='one-cycle'"),
         ({}, {"validation_data": (X, X[:, 0])}, "validation_data")])  # fmt: skip
@@ -396,7 +431,9 @@ class TestCallbacks:
     @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
     @pytest.mark.filterwarnings("error")
     def test_true_stops(self, solver):
-        ours = MLPClassifier((9,), solver=solver, callbacks=[lambda figures: figures.epoch == 3, lambda figures: 1])
+        ours = MLPClassifier(
+            (9,), solver=solver, callbacks=[lambda figures: np.int64(figures.epoch) == 3, lambda figures: 1]
+        )
         ours.fit(X, TARGETS["four classes"])
         assert ours.n_iter_ == 3
         assert ours.predict(X).shape == (240,)
@@ -440,6 +477,17 @@ class TestValidationData:
         assert ours.validation_loss_curve_ == expected.validation_loss_curve_
         assert np.array_equal(ours.coefs_[0], expected.coefs_[0])
 
+    def test_class_weight_counts_in_it_as_in_what_is_trained_on(self):
+        y, w = TARGETS["four classes"], np.array([1.0, 2.0, 3.0, 4.0])
+        data = X[HELD_OUT], y[HELD_OUT]
+        for given in (dict(enumerate(w)), "balanced"):
+            weighted = compute_sample_weight(given, y) if given == "balanced" else w[y]
+            settings = {"hidden_layer_sizes": (9,), "max_iter": 3, "random_state": 0, "early_stopping": True}
+            ours = MLPClassifier(**settings, class_weight=given).fit(X, y, validation_data=data)
+            expected = MLPClassifier(**settings).fit(X, y, weighted, validation_data=(*data, weighted[HELD_OUT]))
+            assert ours.validation_loss_curve_ == pytest.approx(expected.validation_loss_curve_, rel=1e-12)
+            assert ours.validation_scores_ == pytest.approx(expected.validation_scores_, rel=1e-12)
+
     def test_the_best_is_kept_without_early_stopping_too(self):
         y = TARGETS["values"]
         settings = {"hidden_layer_sizes": (60,), "learning_rate_init": 0.05, "random_state": 0}
@@ -475,10 +523,13 @@ class TestValidationData:
     @pytest.mark.parametrize(
         ("data", "problem"),
         [
-            (X, "validation_data is ndarray: expected (X, y) or (X, y, sample_weight)"),
-            ((X,), "validation_data is tuple: expected (X, y)"),
-            ((X[:, :3], TARGETS["four classes"]), "X has 3 features, but MLPClassifier is expecting 6 features"),
-            ((X, TARGETS["four classes"] + 1), "y of validation_data has classes [4]: y has [0, 1, 2, 3]"),
+            (X, "validation_data is a ndarray of 240: expected (X, y) or (X, y, sample_weight)"),
+            ((X,), "validation_data is a tuple of 1: expected (X, y)"),
+            (
+                (X[:, :3], TARGETS["four classes"]),
+                "validation_data: X has 3 features, but MLPClassifier is expecting 6 features",
+            ),
+            ((X, TARGETS["four classes"] + 1), "validation_data: y has classes [4], that of fit [0, 1, 2, 3]"),
             ((X[:1], TARGETS["four classes"][:1]), "validation_data has 1 sample: expected at least 2"),
             ((X, TARGETS["four classes"][:9]), "inconsistent numbers of samples: [240, 9]"),
             ((X, TARGETS["four classes"], np.ones(9)), "sample_weight.shape == (9,), expected (240,)"),
@@ -488,10 +539,26 @@ class TestValidationData:
         with pytest.raises(ValueError, match=re.escape(problem)):
             MLPClassifier((9,)).fit(X, TARGETS["four classes"], validation_data=data)
 
+    def test_must_have_as_many_outputs(self):
+        for y, other in ((X[:, 0], X[:, :2]), (X[:, :2], X[:, 0])):
+            with pytest.raises(ValueError, match="validation_data: y has . outputs, that of fit ."):
+                MLPRegressor().fit(X, y, validation_data=(X, other))
+        with pytest.raises(ValueError, match="validation_data: dtype='numeric' is not compatible with arrays of"):
+            MLPRegressor().fit(X, X[:, 0], validation_data=(X, TARGETS["strings"]))
+
+    def test_the_curve_is_of_fits_that_had_some(self):
+        y = TARGETS["four classes"]
+        ours = MLPClassifier((9,), max_iter=2, random_state=0, warm_start=True)
+        assert len(ours.fit(X, y, validation_data=(X, y)).validation_loss_curve_) == 2
+        assert ours.fit(X, y).validation_loss_curve_ is None
+        assert MLPClassifier((9,), solver="lbfgs", max_iter=2).fit(X, y).validation_loss_curve_ is None
+
     @pytest.mark.needs("array-api-strict")
     def test_must_be_where_x_is(self, find_backend):
         y, device = TARGETS["four classes"], find_backend("array-api-strict")
-        with pytest.raises(ValueError, match="X of validation_data is a ndarray elsewhere than X"):
+        with pytest.raises(
+            ValueError, match="validation_data: its X is a ndarray, that of fit an array of array-api-strict"
+        ):
             MLPClassifier((9,)).fit(device.asarray(X), device.asarray(y), validation_data=(X, y))
 
 
@@ -568,7 +635,7 @@ def test_to_is_for_fitted_estimators_and_known_backends():
         (MLPClassifier, {"class_weight": "balanced"}, "class_weight='balanced': scikit-learn's MLPClassifier has no"),
         (MLPClassifier, {"dropout": 0.2}, "dropout=0.2: scikit-learn's MLPClassifier has no dropout"),
         (MLPClassifier, {"activation": "gelu"}, "activation='gelu': scikit-learn's MLPClassifier knows identity, log"),
-        (MLPClassifier, {"activation": ["tanh"]}, "activation=['tanh']: scikit-learn's MLPClassifier knows identity"),
+        (MLPClassifier, {"activation": ["elu"]}, "activation='elu': scikit-learn's MLPClassifier knows identity"),
         (MLPClassifier, {"solver": "adamw"}, "solver='adamw': scikit-learn's MLPClassifier knows lbfgs, sgd, adam"),
         (MLPRegressor, {"learning_rate": "cosine"}, "learning_rate='cosine': scikit-learn's MLPRegressor knows const"),
         (MLPRegressor, {"loss": "huber"}, "loss='huber': scikit-learn's MLPRegressor knows squared_error, poisson"),
@@ -615,6 +682,12 @@ class TestWithoutWeight:
                     call(X, y, np.zeros(240))
                 assert pickle.dumps(ours) == before
 
+    def test_must_not_be_all_of_what_is_trained_on_or_held_out(self):
+        w = np.zeros(240)
+        w[0] = 1
+        with pytest.raises(ValueError, match="Sample weights must contain at least one non-zero number"):
+            MLPClassifier((9,), early_stopping=True, random_state=1).fit(X, TARGETS["four classes"], w)
+
     def test_nothing_else_that_is_refused_changes_it(self):
         ours = MLPClassifier((9,), max_iter=2, random_state=0).fit(X, TARGETS["four classes"])
         before = pickle.dumps(ours)
@@ -623,15 +696,58 @@ class TestWithoutWeight:
             lambda: ours.fit(X[:, :3], TARGETS["strings"], validation_data=(X, TARGETS["strings"])),
             lambda: ours.partial_fit(X, TARGETS["four classes"] + 9),
             lambda: ours.fit(np.full((9, 2), np.nan), np.arange(9)),
+            lambda: clone_with(early_stopping=True, validation_fraction=0.001).fit(X, TARGETS["strings"]),
+            lambda: clone_with(early_stopping=True).fit(X[:9], [0] * 8 + [1]),
         ]
+
+        def clone_with(**settings):
+            ours.__dict__.update(settings)
+            return ours
+
         for call in wrong:
             with pytest.raises(ValueError, match="."):
                 call()
+            ours.set_params(early_stopping=False, validation_fraction=0.1)
             assert pickle.dumps(ours) == before
         fresh = MLPClassifier((9,))
         with pytest.raises(ValueError, match="non-zero"):
             fresh.partial_fit(X, TARGETS["four classes"], np.zeros(240), classes=range(4))
         assert not hasattr(fresh, "classes_")
+
+
+def test_a_warm_start_with_other_outputs_is_refused():
+    ours = MLPRegressor("poisson", (8,), max_iter=2, warm_start=True).fit(X, np.abs(X[:, 0]))
+    with pytest.raises(ValueError, match="the fitted network ends in exp, the loss now wants identity"):
+        ours.set_params(loss="huber").fit(X, X[:, 0])
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd", "adamw"])
+def test_a_warm_start_goes_on_after_lbfgs(solver):
+    ours = MLPClassifier((8,), solver="lbfgs", max_iter=2, warm_start=True, random_state=0).fit(
+        X, TARGETS["two classes"]
+    )
+    loss = ours.loss_
+    assert ours.set_params(solver=solver, max_iter=20).fit(X, TARGETS["two classes"]).loss_ < loss
+    assert len(ours.loss_curve_) == 20
+
+
+def test_a_change_to_adamw_counts_in_partial_fit():
+    y = TARGETS["two classes"]
+    ours = MLPClassifier((8,), alpha=50.0, random_state=0).partial_fit(X, y, classes=[0, 1]).set_params(solver="adamw")
+    for _ in range(100):
+        ours.partial_fit(X, y)
+    assert sum(float((W**2).sum()) for W in ours.coefs_) < 0.1
+
+
+def test_opens_pickles_of_before_its_parameters():
+    ours = MLPClassifier((8,), max_iter=2, random_state=0).fit(X, TARGETS["two classes"])
+    state = ours.__getstate__()
+    for name in ("callbacks", "dropout", "class_weight"):
+        del state[name]
+    old = MLPClassifier.__new__(MLPClassifier)
+    old.__setstate__(state)
+    assert np.array_equal(old.partial_fit(X, TARGETS["two classes"]).coefs_[0],
+                          ours.partial_fit(X, TARGETS["two classes"]).coefs_[0])  # fmt: skip
 
 
 @pytest.mark.parametrize("widths", [(5.5,), (3, 2.9), 0.5, (True,), ("9",), np.array([3.0, 2.0])])
@@ -643,7 +759,7 @@ def test_widths_must_be_whole_numbers(widths):
 
 def test_a_warm_start_with_other_widths_is_refused():
     ours = MLPClassifier((8,), max_iter=2, warm_start=True).fit(X, TARGETS["two classes"])
-    with pytest.raises(ValueError, match=re.escape("make a network (6, 5, 1): the one that goes on is (6, 8, 1)")):
+    with pytest.raises(ValueError, match=re.escape("the fitted network (6, 8, 1) cannot go on as (6, 5, 1)")):
         ours.set_params(hidden_layer_sizes=(5,)).fit(X, TARGETS["two classes"])
 
 

@@ -498,7 +498,7 @@ class TestGoingOnOtherwise:
     def test_as_another_network_is_refused_by_name(self):
         _, ours = pair("four classes", warm_start=True, max_iter=1)
         ours.fit(X, TARGETS["four classes"]).set_params(hidden_layer_sizes=(3,))
-        message = r"hidden_layer_sizes and the data make a network \(6, 3, 4\): the one that goes on is \(6, 9, 5, 4\)"
+        message = r"the fitted network \(6, 9, 5, 4\) cannot go on as \(6, 3, 4\)"
         with pytest.raises(ValueError, match=message):
             ours.fit(X, TARGETS["four classes"])
 

@@ -52,10 +52,13 @@ class Dropout:
         stops = [sum(self.hidden[:k]) for k in range(len(self.hidden) + 1)]
         return [kept[..., start:stop] for start, stop in itertools.pairwise(stops)]
 
-    def epoch(self, seed: int, start: int = 0) -> Iterator[tuple[Array, int]]:
-        """Return an epoch's bytes, (batches, batch, units) and a line a batch, as `xpmlp.data.noise.lines` has them."""
+    def epoch(self, seed: int, start: int = 0, steps: int | None = None) -> Iterator[tuple[Array, int]]:
+        """Return an epoch's bytes, (batches, batch, units) and a line a batch, as `xpmlp.data.noise.lines` has them.
+
+        Where the epoch's steps are given, no more are drawn.
+        """
         shape = self.batch_size, sum(self.hidden)
-        batches = max(1, _BLOCK // (shape[0] * shape[1]))
+        batches = max(1, min(_BLOCK // (shape[0] * shape[1]), steps or _BLOCK))
 
         def draw(rng: np.random.Generator, first: int) -> np.ndarray:
             return rng.integers(0, LEVELS, (batches, *shape), dtype=np.uint8)

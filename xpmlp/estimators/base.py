@@ -12,8 +12,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from xpmlp.backends import on_host
 from xpmlp.backends.base import computing
 from xpmlp.estimators._sklearn import check_sample_weight, fit_context
-from xpmlp.estimators.epochs import Samples, Task
-from xpmlp.estimators.fitting import fit_by_batches, fit_lbfgs
+from xpmlp.estimators.epochs import Epochs, Samples, Task
+from xpmlp.estimators.fitting import begin_by_batches, fit_by_batches, fit_lbfgs
 from xpmlp.estimators.inputs import Place, check_samples, place_of, require_length, require_some
 from xpmlp.estimators.moving import Movable
 from xpmlp.estimators.parameters import CONSTRAINTS, STOCHASTIC, activation_names, hidden_widths, require_possible
@@ -81,14 +81,18 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
     def _fit(
         self, X: Any, y: Any, sample_weight: Any, incremental: bool, classes: Any = None, validation_data: Any = None
     ) -> Self:
-        return self._train(self._prepare(X, y, sample_weight, incremental, classes, validation_data), incremental)
+        with self._unchanged_by_an_error():
+            task = self._prepare(X, y, sample_weight, incremental, classes, validation_data)
+            with computing(task.place.device, task.batch_size(self)):
+                work = begin_by_batches(self, task, incremental) if self.solver in STOCHASTIC else None
+        return self._train(task, work, incremental)
 
-    def _train(self, task: Task, incremental: bool = False) -> Self:
+    def _train(self, task: Task, work: Epochs | None = None, incremental: bool = False) -> Self:
         with computing(task.place.device, task.batch_size(self)):
-            if self.solver == "lbfgs":
+            if work is None:
                 fit_lbfgs(self, task)
             else:
-                fit_by_batches(self, task, incremental)
+                fit_by_batches(work, incremental)
             self._require_finite()
         return self
 
@@ -109,18 +113,21 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
         held_out: Samples | None = None
         if not first_pass:
             place.require_same(X, self.coefs_[0], type(self).__name__, "partial_fit" if incremental else "fit")
-        with place.device.context(), self._unchanged_by_an_error():
+        with place.device.context():
             activation_names(self.activation, len(hidden))
             if incremental:
                 self._learn_classes(y, classes, place)
             X, T, weights = self._check_input(X, y, sample_weight, place, incremental, reset=first_pass)
             if validation_data is not None:
-                held_out = self._check_held_out(validation_data, place, float_name(X.dtype))
+                held_out = self._check_held_out(validation_data, place, (X, T))
             layout = Layout((X.shape[1], *hidden, T.shape[1]))
             if not first_pass and [tuple(W.shape) for W in self.coefs_] != list(layout.shapes):
                 sizes = (self.coefs_[0].shape[0], *(W.shape[1] for W in self.coefs_))
-                found = f"hidden_layer_sizes and the data make a network {layout.sizes}"
-                raise ValueError(f"{found}: the one that goes on is {sizes}")
+                found = f"{layout.sizes}, as hidden_layer_sizes and the data have it now"
+                raise ValueError(f"the fitted network {sizes} cannot go on as {found}: restore them, or fit anew")
+            if not first_pass and self.out_activation_ != self._head():
+                found = f"the fitted network ends in {self.out_activation_}, the loss now wants {self._head()}"
+                raise ValueError(f"{found}: restore the loss, or fit without warm_start")
         self.n_outputs_ = T.shape[1]
         self._random_state = check_random_state(self.random_state)
         task = Task(layout, (X, T, weights), held_out, place)
@@ -170,31 +177,40 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
         floats = (np.float64, np.float32)
         return {"accept_sparse": SPARSE, "multi_output": True, "y_numeric": is_regressor(self), "dtype": floats}
 
-    def _check_held_out(self, data: Any, place: Place, dtype: str) -> Samples:
+    def _check_held_out(self, data: Any, place: Place, trained: tuple[Array, Array]) -> Samples:
         """Return validation data as `_check_input` returns what is trained on."""
         if not isinstance(data, tuple | list) or len(data) not in (2, 3):
-            raise ValueError(f"validation_data is {type(data).__name__}: expected (X, y) or (X, y, sample_weight)")
+            found = f"{type(data).__name__} of {len(data)}" if hasattr(data, "__len__") else type(data).__name__
+            raise ValueError(f"validation_data is a {found}: expected (X, y) or (X, y, sample_weight)")
         X, y, given = (*data, None)[:3]
         if place_of(X, self.backend, self.dtype) != place:
-            raise ValueError(f"X of validation_data is a {type(X).__name__} elsewhere than X: expected {place.where}")
-        if place.is_host:
-            X, y = validate_data(self, X, on_host(y), reset=False, **self._rules())
-            weights = None if given is None else place.to_device(check_sample_weight(on_host(given), X))
-            X = place.samples(X, dtype)
-        else:
-            X = check_samples(self, X, y, place.xp, dtype, reset=False)
-            weights = place.weights(given, X.shape[0], X.dtype)
+            found = f"its X is a {type(X).__name__}, that of fit {place.where}"
+            raise ValueError(f"validation_data: {found}; hand over both in the same library, on the same device")
+        try:
+            if place.is_host:
+                X, y = validate_data(self, X, on_host(y), reset=False, **self._rules())
+                weights = None if given is None else place.to_device(check_sample_weight(on_host(given), X))
+                X = place.samples(X, float_name(trained[0].dtype))
+            else:
+                X = check_samples(self, X, y, place.xp, float_name(trained[0].dtype), reset=False)
+                weights = place.weights(given, X.shape[0], X.dtype)
+            T = self._check_held_out_targets(X, y, place)
+            require_length(T, X)
+        except ValueError as error:
+            raise ValueError(f"validation_data: {error}") from error
         if X.shape[0] < 2:
             raise ValueError(f"validation_data has {X.shape[0]} sample: expected at least 2")
-        T = self._check_held_out_targets(X, y, place)
-        require_length(T, X)
-        return X, T, weights
+        if T.shape[1] != trained[1].shape[1]:
+            raise ValueError(f"validation_data: y has {T.shape[1]} outputs, that of fit {trained[1].shape[1]}")
+        return X, T, self._weights(T, weights, place, X.dtype, trained[1])
 
     def _learn_classes(self, y: Any, classes: Any, place: Place) -> None:
         """Do nothing: only a classifier has classes."""
 
-    def _weights(self, T: Array, weights: Array | None, place: Place, dtype: Any) -> Array | None:
-        """Return what each sample counts, of which one at least must count."""
+    def _weights(
+        self, T: Array, weights: Array | None, place: Place, dtype: Any, trained: Array | None = None
+    ) -> Array | None:
+        """Return what each sample counts, of which one at least must count; of held-out ones as of those trained on."""
         if weights is not None:
             require_some(weights, place.xp)
         return weights
@@ -222,13 +238,13 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
                 drawn = drawn.astype(float_name(dtype), copy=False)
                 arrays.append(drawn if place.is_host else place.device.asarray(drawn, copy=True))
         self._keep_best()
+        self.validation_loss_curve_ = None
         if self.solver in STOCHASTIC:
             self.loss_curve_: list[float] = []
             self._no_improvement_count = 0
             self.validation_scores_ = [] if self.early_stopping else None
             self.best_validation_score_ = -np.inf if self.early_stopping else None
             self.best_loss_ = None if self.early_stopping else np.inf
-            self.validation_loss_curve_ = None
 
     def _keep_best(self) -> None:
         self._best_coefs = [_copy(W) for W in self.coefs_]

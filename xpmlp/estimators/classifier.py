@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 
-from xpmlp.backends import is_foreign, on_host
+from xpmlp.backends import is_foreign, is_traced, on_host
 from xpmlp.estimators._sklearn import fit_context
 from xpmlp.estimators.base import Perceptron
 from xpmlp.estimators.inputs import Place, place_of, require_length
@@ -82,7 +82,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),
-        activation: str = "relu",
+        activation: Any = "relu",
         *,
         solver: str = "adam",
         alpha: float = 0.0001,
@@ -151,6 +151,9 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             are numbers, else NumPy's.
         """
         with self._outputs(X, "predict") as (P, place):
+            if is_traced(P) and not is_foreign(self.classes_):
+                found = f"classes are {self.classes_.dtype} on the host"
+                raise TypeError(f"predict in a JAX transformation: {found}; fit with numbers, or call predict_proba")
             return self._label_binarizer.inverse_transform(P if is_foreign(self.classes_) else place.host(P))
 
     def predict_proba(self, X: Any) -> Array:
@@ -208,7 +211,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         y = _labels(y, place)
         known, found = (set(place.host(values).tolist()) for values in (self.classes_, Labels.of(y).classes_))
         if self._label_binarizer.y_type_ != MULTILABEL and not found <= known:
-            raise ValueError(f"y of validation_data has classes {sorted(found - known)}: y has {sorted(known)}")
+            raise ValueError(f"y has classes {sorted(found - known)}, that of fit {sorted(known)}")
         return place.to_device(self._label_binarizer.transform(y))
 
     def _as_trained(self, T: Array, place: Place) -> Array:
@@ -217,9 +220,11 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             return T
         return place.xp.astype(place.xp.argmax(place.xp.astype(T, place.xp.int8), axis=1), place.xp.int32)
 
-    def _weights(self, T: Array, weights: Array | None, place: Place, dtype: Any) -> Array | None:
+    def _weights(
+        self, T: Array, weights: Array | None, place: Place, dtype: Any, trained: Array | None = None
+    ) -> Array | None:
         if self.class_weight is not None:
-            by_class = of_classes(self.class_weight, self._label_binarizer, T, place, dtype)
+            by_class = of_classes(self.class_weight, self._label_binarizer, T, place, dtype, trained)
             weights = by_class if weights is None else weights * by_class
         return super()._weights(T, weights, place, dtype)
 

@@ -82,7 +82,7 @@ class Epochs:
         self.has_best, self._best_loss = False, np.inf
         self.best_before = getattr(e, "_best_coefs", None)
         self.was_best = e.coefs_ is self.best_before
-        e._optimizer.total_steps = epochs * len(self.parts)
+        e._optimizer.place, e._optimizer.total_steps = 0, epochs * len(self.parts)
 
     @property
     def is_done(self) -> bool:
@@ -109,6 +109,7 @@ class Epochs:
         if self._counting is not None:
             kept = [part for part in kept if self._counting[self.rows[part]].any()]
             self.n_seen = sum(part.stop - part.start for part in kept)
+            e._optimizer.place += len(self.parts) - len(kept)
         parts: Iterable[Any] = kept
         if e.shuffle:
             order = self.rows if self.place.device.name == "numpy" else self.place.to_device(self.rows)
@@ -129,7 +130,7 @@ class Epochs:
         if self.dropout is None:
             return itertools.repeat(None)
         seed = int(self.e._random_state.randint(2**31 - 1)) + self.e.t_  # each call of partial_fit has its own
-        return (Noise(dropout=drawn) for drawn in self.dropout.epoch(seed))
+        return (Noise(dropout=drawn) for drawn in self.dropout.epoch(seed, steps=len(self.parts)))
 
     def scalars(self, step: int) -> Scalars:
         """Return the numbers of the optimizer's next step; it counts its own, over all fits."""
@@ -186,7 +187,7 @@ class Epochs:
         figures = EpochFigures(e.n_iter_, float(e.loss_), validation_loss, score, rate, seconds)
         try:
             for function in functions(e.callbacks):
-                self.is_over = function(figures) is True or self.is_over
+                self.is_over = is_true(function(figures)) or self.is_over
         except BaseException as error:
             self.raised, self.is_over = error, True
 
@@ -229,12 +230,17 @@ class Epochs:
         e._keep_best()
 
 
+def is_true(value: Any) -> bool:
+    """Return whether a callback has returned True, Python's or NumPy's."""
+    return isinstance(value, bool | np.bool_) and bool(value)
+
+
 def _batch_size(e: "Perceptron", n: int) -> int:
     if e.batch_size == "auto":
         return min(200, n)
     if e.batch_size > n:
         problem = "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped"
-        warnings.warn(problem, stacklevel=9)
+        warnings.warn(problem, stacklevel=8)
     return int(min(max(e.batch_size, 1), n))
 
 

@@ -12,8 +12,8 @@ from sklearn.model_selection import train_test_split
 from xpmlp.backends.base import free_host_memory
 from xpmlp.data.dropout import Dropout
 from xpmlp.estimators._sklearn import check_optimize_result
-from xpmlp.estimators.epochs import EpochFigures, Epochs, Samples, Task, take
-from xpmlp.estimators.inputs import SparseSamples, widest_float
+from xpmlp.estimators.epochs import EpochFigures, Epochs, Samples, Task, is_true, take
+from xpmlp.estimators.inputs import SparseSamples, require_some, widest_float
 from xpmlp.estimators.parameters import functions
 from xpmlp.estimators.rates import Rates
 from xpmlp.math.layout import Layout
@@ -30,15 +30,19 @@ if TYPE_CHECKING:
     from xpmlp.estimators.base import Perceptron
 
 
-def fit_by_batches(e: "Perceptron", task: Task, incremental: bool) -> None:
-    """Fit an estimator with its stochastic optimizer, for all its epochs or, in `partial_fit`, for one."""
+def begin_by_batches(e: "Perceptron", task: Task, incremental: bool) -> Epochs:
+    """Return the epochs of a stochastic optimizer, in `partial_fit` a single one, of samples in one piece."""
     if e.early_stopping and task.held_out is None:
         train, held_out = split(e, task)
         xp = task.place.xp
         task = task._replace(data=take(xp, task.data, train), held_out=take(xp, task.data, held_out))
-    task = task._replace(data=_rows_in_one_piece(task.data))
-    work, device = begin(e, task, incremental), task.place.device
-    step = compiled_step(device, objective_of(e, task.layout, work.dropout), e._optimizer.rule)
+    return begin(e, task._replace(data=_rows_in_one_piece(task.data)), incremental)
+
+
+def fit_by_batches(work: Epochs, incremental: bool) -> None:
+    """Make an estimator's epochs."""
+    e, layout, device = work.e, work.layout, work.place.device
+    step = compiled_step(device, objective_of(e, layout, work.dropout), e._optimizer.rule)
     with first_interrupt() as is_interrupted, tuned_threads(device, work.epochs * len(work.parts)) as tuner:
         strategy = SingleProcess(tuner.watched(step) if tuner else step, is_interrupted)
         loop = Loop(work, strategy, device, work.first())
@@ -51,14 +55,21 @@ def fit_by_batches(e: "Perceptron", task: Task, incremental: bool) -> None:
 
 def begin(e: "Perceptron", task: Task, incremental: bool = False, rows: np.ndarray | None = None) -> Epochs:
     """Return the epochs that an estimator is trained for; see `Epochs` for the rows."""
-    if not incremental or not hasattr(e, "_optimizer"):
+    if not (incremental and hasattr(e, "_optimizer") and e._optimizer.goes_on_for(e, task.layout)):
         e._optimizer = Rates.of(e, task.layout)
+    if not hasattr(e, "loss_curve_"):  # lbfgs came before
+        e.loss_curve_, e._no_improvement_count = [], 0
+        e.validation_scores_ = e.best_validation_score_ = e.best_loss_ = None
     if e.early_stopping and e.validation_scores_ is None:  # switched on between two warm starts, or off
         e.validation_scores_, e.best_validation_score_ = [], -np.inf
     if not e.early_stopping and e.best_loss_ is None:
         e.best_loss_ = np.inf
-    if task.held_out and getattr(e, "validation_loss_curve_", None) is None:
+    if task.held_out is None:
+        e.validation_loss_curve_ = None
+    elif getattr(e, "validation_loss_curve_", None) is None:
         e.validation_loss_curve_ = []
+    if task.held_out and task.held_out[2] is not None:
+        require_some(task.held_out[2], task.place.xp)
     e.n_iter_ = 0
     return Epochs(e, task, 1 if incremental else e.max_iter, rows)
 
@@ -170,7 +181,7 @@ class _Iterations:
         figures = EpochFigures(self.count, float(intermediate_result.fun), None, None, None, seconds)
         try:
             for function in self.functions:
-                self.is_over = function(figures) is True or self.is_over
+                self.is_over = is_true(function(figures)) or self.is_over
         except BaseException as error:
             self.raised, self.is_over = error, True
         if self.is_over:

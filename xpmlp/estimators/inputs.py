@@ -82,8 +82,8 @@ class Place:
         if was is not now:
             raise ValueError(
                 f"Inputs passed to {name}.{method}() must use the same namespace and the same device as those passed "
-                f"to fit(). fit() was given arrays of {was}, {method} a {type(X).__name__} of {now}: move X with "
-                "xpmlp.get_backend(...).asarray(...)"
+                f"to fit(). fit() was given arrays of {was}, {method} a {type(X).__name__} of {now}: move X there, or "
+                f"the estimator here, with to({now.spec!r})"
             )
 
     @property

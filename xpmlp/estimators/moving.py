@@ -1,6 +1,7 @@
 """Where an estimator goes: into a pickle, to another device, to and from scikit-learn."""
 
 import copy
+import inspect
 from collections.abc import Callable
 from functools import cache
 from typing import Any, ClassVar, NamedTuple, Self
@@ -10,10 +11,11 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from xpmlp.backends import Backend, backend_of, is_foreign, on_host, reopened
-from xpmlp.estimators.inputs import Place, place_on
+from xpmlp.estimators.inputs import Place, place_on, widest_float
 from xpmlp.estimators.labels import Labels
 from xpmlp.estimators.parameters import for_sklearn
 from xpmlp.estimators.rates import Rates
+from xpmlp.namespaces import float_name
 
 
 class Movable(BaseEstimator):  # type: ignore[misc]
@@ -38,7 +40,10 @@ class Movable(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         moved = type(self)(**{**self.get_params(deep=False), "backend": None})
         moved.__dict__.update(_fitted(self))
-        _move(moved, place_on(backend))
+        place = place_on(backend)
+        if self.dtype == "float64" and float_name(widest_float(place.xp)) != "float64":
+            moved.dtype = None
+        _move(moved, place)
         return moved
 
     def __getstate__(self) -> dict[str, Any]:
@@ -49,7 +54,9 @@ class Movable(BaseEstimator):  # type: ignore[misc]
         reopen, spec = cache(reopened), state.get("backend")
         if "coefs_" in state and spec not in (None, "auto") and reopen(spec).name == "numpy":  # which auto finds itself
             state = {**state, "backend": "numpy"}
-        super().__setstate__({name: _unpacked(value, reopen) for name, value in state.items()})
+        parameters = inspect.signature(type(self).__init__).parameters
+        new = {name: parameter.default for name, parameter in parameters.items() if name != "self"}
+        super().__setstate__({**new, **{name: _unpacked(value, reopen) for name, value in state.items()}})
 
     @classmethod
     def from_sklearn(cls, estimator: Any, **parameters: Any) -> Self:

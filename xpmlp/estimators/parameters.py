@@ -6,7 +6,7 @@ from numbers import Real
 from typing import Any
 
 from xpmlp.estimators._sklearn import CLASSIFIER_CONSTRAINTS, Interval, StrOptions
-from xpmlp.math.activations import ACTIVATIONS, activations_of
+from xpmlp.math.activations import ACTIVATIONS
 
 STOCHASTIC = ("sgd", "adam", "adamw")
 SCHEDULED = ("cosine", "one-cycle")
@@ -62,8 +62,16 @@ def hidden_widths(sizes: Any) -> list[int]:
 
 def activation_names(activation: Any, n_hidden: int) -> str | tuple[str, ...]:
     """Return `activation` as the network takes it: one name, or a name for each hidden layer."""
-    names: str | tuple[str, ...] = activation if isinstance(activation, str) else tuple(activation)
-    activations_of(names, n_hidden)
+    if isinstance(activation, str):
+        return activation
+    names = tuple(activation)
+    if len(names) != n_hidden:
+        found = f"activation has {len(names)} names, hidden_layer_sizes {n_hidden}"
+        raise ValueError(f"{found}: expected one name for all layers, or a list with one for each")
+    unknown = [k for k, name in enumerate(names) if name not in ACTIVATIONS]
+    if unknown:
+        problem = f"activation[{unknown[0]}] is {names[unknown[0]]!r}"
+        raise ValueError(f"{problem}: expected one of {', '.join(ACTIVATIONS)}")
     return names
 
 
@@ -95,13 +103,17 @@ def functions(callbacks: Any) -> list[Any]:
 
 def for_sklearn(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of our parameters that scikit-learn's estimator of that name has; refuse what it cannot hold."""
+    activation, parameters = parameters["activation"], dict(parameters)
+    if not isinstance(activation, str) and len(set(activation)) == 1:
+        parameters["activation"] = activation[0]
     for parameter, value in parameters.items():
-        if parameter in _EXTRA and value != _EXTRA[parameter]:
+        if parameter in _EXTRA and (value or None) != (_EXTRA[parameter] or None):
             raise ValueError(
                 f"{parameter}={value!r}: scikit-learn's {name} has no {parameter}; "
                 f"to leave it out, set_params({parameter}={_EXTRA[parameter]!r}) first"
             )
         if parameter in _THEIRS and value not in _THEIRS[parameter]:
             expected = ", ".join(_THEIRS[parameter])
-            raise ValueError(f"{parameter}={value!r}: scikit-learn's {name} knows {expected}; set one of these first")
+            mend = "fit one with such an activation" if parameter == "activation" else "set one of these first"
+            raise ValueError(f"{parameter}={value!r}: scikit-learn's {name} knows {expected}; {mend}")
     return {name: value for name, value in parameters.items() if name not in (*_EXTRA, *_WHATEVER)}

@@ -25,7 +25,8 @@ class Rates:
     ) -> None:
         self.settings, self.lr_schedule, self.power_t = settings, lr_schedule, power_t
         self.learning_rate_init, self.learning_rate = learning_rate_init, float(learning_rate_init)
-        self.t, self.state, self.total_steps = 0, None, 1
+        self.t, self.state = 0, None
+        self.place, self.total_steps = 0, 1  # in a schedule, which counts batches that are left out, too
 
     @classmethod
     def of(cls, estimator: Any, layout: Layout) -> Self:
@@ -54,15 +55,22 @@ class Rates:
         """The rate of the last step, or of the next one before the first; without Adam's correction."""
         if self.is_scheduled:
             schedule = cosine if self.lr_schedule == "cosine" else one_cycle
-            return schedule(float(self.learning_rate_init), self.total_steps)(max(1, self.t))
+            return schedule(float(self.learning_rate_init), self.total_steps)(min(max(1, self.place), self.total_steps))
         return self.learning_rate if self.settings[0] == "sgd" else float(self.learning_rate_init)
 
     def next_scalars(self) -> Scalars:
         """Return the next step's numbers."""
         self.t += 1
+        self.place += 1
         scalars = self.rule.scalars(self.t, self.rate)
         self.learning_rate = scalars["learning_rate" if self.settings[0] == "sgd" else "rate"]
         return scalars
+
+    def goes_on_for(self, estimator: Any, layout: Layout) -> bool:
+        """Return whether `partial_fit` goes on with it: as scikit-learn's does, unless a decay or a schedule is new."""
+        wanted = type(self).of(estimator, layout).settings
+        is_same = wanted == self.settings or "adamw" not in (wanted[0], self.settings[0])
+        return is_same and not self.is_scheduled
 
     def on_host(self) -> Self:
         """Return a copy whose vectors are NumPy's."""
@@ -111,12 +119,13 @@ class Rates:
             state[name] = [*(W.copy() for W, _ in layers), *(b.ravel().copy() for _, b in layers)]
         if self.settings[0] == "sgd":
             _, momentum, nesterov = self.settings
-            theirs = SGDOptimizer(params, self.learning_rate_init, self.lr_schedule, momentum, nesterov, self.power_t)
+            schedule = "constant" if self.is_scheduled else self.lr_schedule
+            theirs = SGDOptimizer(params, self.learning_rate_init, schedule, momentum, nesterov, self.power_t)
             theirs.velocities = state.get("velocity", theirs.velocities)
         else:
             theirs = AdamOptimizer(params, self.learning_rate_init, *self.settings[1:4])
             theirs.t, theirs.ms, theirs.vs = self.t, state.get("m", theirs.ms), state.get("v", theirs.vs)
-        theirs.learning_rate = self.learning_rate
+        theirs.learning_rate = float(self.learning_rate_init) if self.is_scheduled else self.learning_rate
         return theirs
 
 

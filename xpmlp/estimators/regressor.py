@@ -48,7 +48,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
         self,
         loss: str = "squared_error",
         hidden_layer_sizes: Any = (100,),
-        activation: str = "relu",
+        activation: Any = "relu",
         *,
         solver: str = "adam",
         alpha: float = 0.0001,
@@ -117,13 +117,13 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
         return "absolute" if self.loss == "absolute_error" else super()._loss_head()
 
     def _check_held_out_targets(self, X: Array, y: Any, place: Place) -> Array:
+        if place.is_host:
+            _require_numbers(y)
         return check_values(place.to_device(y), place.xp, X, type(self).__name__)
 
     def _check_targets(self, X: Array, y: Any, place: Place, incremental: bool) -> Array:
         if place.is_host:
-            if y.dtype.kind not in "biuf":
-                mend = "Convert your data to numeric values explicitly instead."
-                raise ValueError(f"dtype='numeric' is not compatible with arrays of bytes/strings. {mend}")
+            _require_numbers(y)
             dtype = float_name(X.dtype)
             self._loss_type = np.result_type(dtype, y.dtype).type
             y = y.astype(dtype, copy=False)
@@ -131,3 +131,9 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
 
     def _validation_score(self, P: Array, T: Array, weights: Array | None) -> float:
         return r2(P, T, weights)
+
+
+def _require_numbers(y: np.ndarray) -> None:
+    if y.dtype.kind not in "biuf":
+        mend = "Convert your data to numeric values explicitly instead."
+        raise ValueError(f"dtype='numeric' is not compatible with arrays of bytes/strings. {mend}")

@@ -65,6 +65,8 @@ class _Pool:
         started = time.perf_counter()
         fits = [make() for make, _ in zip(self._waiting, range(AT_ONCE), strict=False)]
         networks = [fit for fit in fits if fit.job is not None]
+        if not fits:
+            return
         if self._n_jobs == 1 or any(is_foreign(fit.job.X) for fit in networks):
             errors = fit_together([fit.job for fit in networks])
             for fit, error in zip(networks, errors, strict=True):

@@ -15,7 +15,7 @@ from xpmlp.backends.base import computing
 from xpmlp.data.loading import gather
 from xpmlp.data.noise import Noise
 from xpmlp.estimators.epochs import Task, take
-from xpmlp.estimators.fitting import begin, finish, objective_of, split
+from xpmlp.estimators.fitting import begin, begin_by_batches, finish, objective_of, split
 from xpmlp.estimators.inputs import SparseSamples
 from xpmlp.estimators.parameters import STOCHASTIC
 from xpmlp.math.optimizers import Scalars
@@ -108,7 +108,7 @@ def _member(job: Job, number: int, shared: dict[Any, Task]) -> _Member | None:
     X, T, weights = task.data
     counts_all = weights is None or bool(task.place.xp.all(weights != 0))
     if e.solver not in STOCHASTIC or goes_on or isinstance(X, SparseSamples) or not counts_all:
-        e._train(task)
+        e._train(task, begin_by_batches(e, task, False) if e.solver in STOCHASTIC else None)
         return None
     if job.source is not None:  # the same numbers, kept once
         first = shared.setdefault((job.source, str(X.dtype), str(task.place.device), tuple(T.shape)), task)
@@ -209,9 +209,11 @@ class Stack:
             X, T = (
                 _rows(xp, array, rows[:, start:stop]) for array, rows in zip((self._X, self._T), on_device, strict=True)
             )
-            is_counted = is_weighted or (is_ragged and part == parts - 1)
+            is_filled = is_ragged and part == parts - 1
+            count = place.to_device(np.asarray(lengths, self.slots[0].work.dtype) - start) if is_filled else None
             drawn = [next(noise) for noise in noises]
-            yield (X, T, counts[:, start:stop] if is_counted else None, self._alpha), _together(xp, drawn)
+            w = counts[:, start:stop] if is_weighted or is_filled else None
+            yield (X, T, w, self._alpha, count), _together(xp, drawn)
 
     def scalars(self, step: int) -> Scalars:
         """Return the numbers of each network's next step, (K, 1) each."""

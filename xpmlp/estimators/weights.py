@@ -1,5 +1,6 @@
 """What each sample counts: its own weight, times that of its class."""
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from xpmlp.estimators.labels import MULTILABEL, Labels
 from xpmlp.namespaces import Array
 
 
-def of_classes(class_weight: Any, labels: Labels, T: Array, place: Place, dtype: Any) -> Array:
+def of_classes(
+    class_weight: Any, labels: Labels, T: Array, place: Place, dtype: Any, trained: Array | None = None
+) -> Array:
     """Return each sample's weight by its class, (n,), as scikit-learn's `compute_sample_weight` defines it.
 
     Parameters
@@ -25,6 +28,8 @@ def of_classes(class_weight: Any, labels: Labels, T: Array, place: Place, dtype:
         Where T is computed with.
     dtype : dtype
         Of the weights.
+    trained : array of bool or None
+        The targets that are balanced, where T is those of held-out samples.
 
     Raises
     ------
@@ -32,10 +37,15 @@ def of_classes(class_weight: Any, labels: Labels, T: Array, place: Place, dtype:
         If a dict has a class that is not there, or lacks one; in scikit-learn's words where it has them.
     """
     xp = place.xp
+    trained = T if trained is None else trained
     if labels.y_type_ != MULTILABEL:
-        members = T if labels.y_type_ == "multiclass" else xp.concat([~T, T], axis=1)
+        if isinstance(class_weight, list):
+            raise ValueError("class_weight is a list, which is for several labels: expected a dict or 'balanced'")
+        members, counted = (
+            rows if labels.y_type_ == "multiclass" else xp.concat([~rows, rows], axis=1) for rows in (T, trained)
+        )
         if class_weight == "balanced":
-            return _balanced(xp, members, dtype)
+            return _looked_up(xp, members, _balanced(xp, counted, dtype))
         return _looked_up(xp, members, _by_class(class_weight, place.host(labels.classes_), place, dtype))
     if not isinstance(class_weight, list) and class_weight != "balanced":
         raise ValueError("For multi-output, class_weight should be a list of dicts, or the string 'balanced'.")
@@ -46,19 +56,22 @@ def of_classes(class_weight: Any, labels: Labels, T: Array, place: Place, dtype:
         )
     weights = xp.ones((T.shape[0],), dtype=dtype, device=place.device.device)
     for k in range(T.shape[1]):
-        members = xp.concat([~T[:, k : k + 1], T[:, k : k + 1]], axis=1)
+        members, counted = (xp.concat([~rows[:, k : k + 1], rows[:, k : k + 1]], axis=1) for rows in (T, trained))
         if class_weight == "balanced":
-            weights = weights * _balanced(xp, members, dtype)
+            each = _balanced(xp, counted, dtype)
+        elif isinstance(class_weight[k], dict):
+            each = _by_class(class_weight[k], np.arange(2), place, dtype)
         else:
-            weights = weights * _looked_up(xp, members, _by_class(class_weight[k], np.arange(2), place, dtype))
+            raise ValueError(f"class_weight[{k}] is {class_weight[k]!r}: expected a dict")
+        weights = weights * _looked_up(xp, members, each)
     return weights
 
 
 def _balanced(xp: Any, members: Array, dtype: Any) -> Array:
+    """Return the weight of each class by how many rows are its members."""
     counts = xp.sum(xp.astype(members, dtype), axis=0)
     occurs = counts > 0
-    each = xp.sum(counts) / (xp.sum(xp.astype(occurs, dtype)) * xp.where(occurs, counts, 1.0))
-    return _looked_up(xp, members, each)
+    return xp.sum(counts) / (xp.sum(xp.astype(occurs, dtype)) * xp.where(occurs, counts, 1.0))
 
 
 def _looked_up(xp: Any, members: Array, weights: Array) -> Array:
@@ -68,10 +81,12 @@ def _looked_up(xp: Any, members: Array, weights: Array) -> Array:
 
 def _by_class(class_weight: dict[Any, float], classes: np.ndarray, place: Place, dtype: Any) -> Array:
     """Return a dict's weights in the order of the classes, of a single class two: the second has no members."""
-    weights = compute_class_weight(class_weight, classes=classes, y=classes)
     known = classes.tolist()
-    unknown = [name for name in class_weight if name not in known]
-    if unknown:
-        raise ValueError(f"class_weight has a weight for class {unknown[0]!r}: the classes are {known}")
+    for name, weight in class_weight.items():
+        if name not in known:
+            raise ValueError(f"class_weight has a weight for class {name!r}: the classes are {known}")
+        if not isinstance(weight, Real) or not 0 <= weight < np.inf:
+            raise ValueError(f"class_weight[{name!r}] is {weight!r}: expected a finite number of at least 0")
+    weights = compute_class_weight(class_weight, classes=classes, y=classes)
     weights = np.append(weights, 1.0) if len(weights) == 1 else weights
     return place.xp.astype(place.to_device(weights), dtype)

@@ -26,11 +26,16 @@ def relu_backward(A: Any, dA: Any) -> Any:
 
 
 def momentum_step(
-    theta: Any, velocity: Any, gradient: Any, *, rate: Any, momentum: float, nesterov: bool, rate_inside: bool
+    theta: Any, velocity: Any, gradient: Any, *, rate: Any, momentum: Any, nesterov: bool, rate_inside: bool
 ) -> tuple[Any, Any]:
     change = gradient * -rate if rate_inside else gradient
     velocity.mul_(momentum).add_(change)
-    direction = torch.add(change, velocity, alpha=momentum) if nesterov else velocity
+    if not nesterov:
+        direction = velocity
+    elif isinstance(momentum, torch.Tensor):
+        direction = change + momentum * velocity
+    else:
+        direction = torch.add(change, velocity, alpha=momentum)
     # alpha=rate would refuse a rate beyond float32, which is for the loss to show
     return theta.add_(direction) if rate_inside else theta.sub_(direction * rate), velocity
 

@@ -79,7 +79,7 @@ class SampleObjective:
 
     Called with theta, a batch (X, T, weights or None), as `xpmlp.math.network.score` takes X and T, and the step's
     `Noise` or None. For K networks at once theta is (K, size), X (K, n, d), T (K, n) or (K, n, c), weights (K, n), and
-    the batch has a fourth member, the networks' alpha, (K, 1, 1).
+    the batch has two members more: the networks' alpha, (K, 1, 1), and how many samples each has, (K,), or None: n.
 
     Parameters
     ----------
@@ -104,8 +104,8 @@ class SampleObjective:
 
     def __call__(  # noqa: D102
         self, theta: Array, batch: Batch, noise: Noise | None = None
-    ) -> tuple[Array, Array, None, int]:
-        X, T, weights, alpha = (*batch, self.alpha)[:4]
+    ) -> tuple[Array, Array, None, Any]:
+        X, T, weights, alpha, count = batch if len(batch) == 5 else (*batch, self.alpha, None)
         layers, is_stack = self.layout.unflatten(theta), theta.ndim > 1
         drawn = (noise or Noise()).dropout
         masks = self.dropout.masks(theta, X.shape[-2], drawn) if self.dropout and drawn else None
@@ -115,6 +115,8 @@ class SampleObjective:
         each = share[:, None, None] if is_stack and weights is not None else share
         losses = reported_losses(S, T, self.head)
         loss = xp.sum(losses if weights is None else losses * weights, axis=-1) * share
+        if is_stack and weights is not None:
+            alpha = xp.astype(alpha, theta.dtype)  # as a number beside an array of it
         penalty: Any = xp.astype(alpha * each, theta.dtype) if is_stack else alpha * share
         if self.alpha:
             squares = [_squares(xp, W) for W, _ in layers]
@@ -128,7 +130,7 @@ class SampleObjective:
             gradients = backward(layers, trail, delta, self.activation, masks, into)
             return penalize(gradients, layers, penalty) if self.alpha else gradients
 
-        return gradient_vector(self.layout, theta, compute), loss, None, n
+        return gradient_vector(self.layout, theta, compute), loss, None, n if count is None else count
 
 
 def _squares(xp: Any, W: Array) -> Array:

@@ -1,0 +1,124 @@
+"""MLPEnsemble: networks that differ in their seed alone, trained together; their mean, and their spread."""
+
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from xpmlp.backends import is_foreign, on_host
+from xpmlp.estimators.base import Perceptron
+from xpmlp.estimators.classifier import MLPClassifier
+from xpmlp.estimators.stacks import Job, fit_together
+from xpmlp.namespaces import Array, array_namespace
+
+
+class MLPEnsemble(BaseEstimator):  # type: ignore[misc]
+    """Several networks of the same settings, whose mean is better than each, and whose spread says how sure they are.
+
+    Each is what its estimator's own `fit` would make of its seed; they are trained in stacks, on the device where X is.
+    (Lakshminarayanan, Pritzel & Blundell 2017, "Simple and Scalable Predictive Uncertainty Estimation Using Deep
+    Ensembles", without adversarial training.)
+
+    Parameters
+    ----------
+    estimator : MLPClassifier, MLPRegressor or None
+        The network; the ensemble is a classifier or a regressor as it is. None: ``MLPClassifier()``.
+    n_estimators : int
+        How many, at least 1.
+    random_state : int, RandomState or None
+        What the networks' seeds are drawn from; their own `random_state` is not used.
+
+    Attributes
+    ----------
+    estimators_ : list of MLPClassifier or MLPRegressor
+        The fitted networks.
+    classes_ : array
+        Of a classifier, as `MLPClassifier` has them.
+    """
+
+    def __init__(self, estimator: Any = None, n_estimators: int = 10, *, random_state: Any = None) -> None:
+        self.estimator, self.n_estimators, self.random_state = estimator, n_estimators, random_state
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit all networks to samples and targets; see `MLPClassifier.fit`.
+
+        Raises
+        ------
+        ValueError, TypeError, BackendError
+            If there is no network, or the estimator is another; what the networks' own `fit` raises.
+        """
+        estimator = self._estimator()
+        if not isinstance(estimator, Perceptron):
+            raise TypeError(
+                f"estimator is a {type(estimator).__name__}: expected MLPClassifier or MLPRegressor of xpmlp"
+            )
+        if not isinstance(self.n_estimators, int | np.integer) or self.n_estimators < 1:
+            raise ValueError(f"n_estimators is {self.n_estimators!r}: expected a whole number of at least 1")
+        seeds = check_random_state(self.random_state).randint(2**31 - 1, size=self.n_estimators)
+        networks = [clone(estimator).set_params(random_state=int(seed)) for seed in seeds]
+        for error in fit_together([Job(network, X, y, sample_weight, source="all") for network in networks]):
+            if error is not None:
+                raise error
+        self.estimators_ = networks
+        self.n_features_in_ = networks[0].n_features_in_
+        if hasattr(networks[0], "feature_names_in_"):
+            self.feature_names_in_ = networks[0].feature_names_in_
+        return self
+
+    @property
+    def classes_(self) -> Array:
+        """The first network's classes."""
+        return self.estimators_[0].classes_
+
+    def predict(self, X: Any) -> Array:
+        """Return the class of the greatest mean probability, or the mean of the values; see `MLPClassifier.predict`."""
+        P = self._mean(X)[0]
+        if not is_classifier(self):
+            return P
+        labels = self.estimators_[0]._label_binarizer
+        P = P[:, 1:] if labels.y_type_ == "binary" else P
+        return labels.inverse_transform(P if is_foreign(labels.classes_) else on_host(P))
+
+    @available_if(lambda ensemble: is_classifier(ensemble._estimator()))
+    def predict_proba(self, X: Any) -> Array:
+        """Return the mean of the networks' probabilities, (n, classes), in the order of `classes_`."""
+        return self._mean(X)[0]
+
+    def spread(self, X: Any) -> Array:
+        """Return the standard deviation of the networks' probabilities, (n, classes), or values, (n,) or (n, outputs).
+
+        Where it is large, the networks disagree: the sample is unlike those that they were trained on, or lies between
+        classes.
+        """
+        mean, each = self._mean(X)
+        xp = array_namespace(mean=mean)
+        return xp.sqrt(sum((P - mean) ** 2 for P in each) / len(each))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy, or R²; see `MLPClassifier.score`. The figures are computed on the host."""
+        measure = accuracy_score if is_classifier(self) else r2_score
+        return float(measure(on_host(y), on_host(self.predict(X)), sample_weight=on_host(sample_weight)))
+
+    def _estimator(self) -> Any:
+        return MLPClassifier() if self.estimator is None else self.estimator
+
+    def _mean(self, X: Any) -> tuple[Array, list[Array]]:
+        """Return the mean of what the networks predict, and what each does."""
+        check_is_fitted(self)
+        name = "predict_proba" if is_classifier(self) else "predict"
+        each = [getattr(network, name)(X) for network in self.estimators_]
+        return sum(each[1:], each[0]) / len(each), each
+
+    def __sklearn_tags__(self) -> Any:
+        tags, own = super().__sklearn_tags__(), self._estimator().__sklearn_tags__()
+        tags.estimator_type, tags.classifier_tags, tags.regressor_tags = (
+            own.estimator_type,
+            own.classifier_tags,
+            own.regressor_tags,
+        )
+        tags.input_tags, tags.target_tags, tags.array_api_support = own.input_tags, own.target_tags, True
+        return tags
