@@ -37,7 +37,7 @@ BELOW = {
     "training": {
         *("errors", "namespaces", "kernels", "math", "backends", "communication", "storage", "data", "models"),
     },
-    "estimators": {"errors", "namespaces", "math", "backends", "data", "training"},
+    "estimators": {"errors", "namespaces", "kernels", "math", "backends", "data", "training"},
     "benchmark": {
         *("errors", "kernels", "math", "backends", "storage", "data", "training"),
     },

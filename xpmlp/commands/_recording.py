@@ -66,6 +66,7 @@ class Recorder(Callback):
     every_step = False
     steps = 0
     tunes_threads = False
+    whole: Path | None = None  # the folder of several runs that this one is in
     _plan: Plan | None = None
 
     def __init__(self, folder: RunFolder, record: dict[str, Any], tell: Say, *, is_new: bool) -> None:

@@ -51,8 +51,20 @@ _RECORDED = {
 """Options that ``config.json`` holds beside the settings, and what it calls them."""
 
 
-def run(*, resume: str | None, given: set[str], plot: bool, quiet: bool, distributed: str, **options: Any) -> None:
-    """Train as the command line says, `given` being the options that the user has written."""
+def run(
+    *,
+    resume: str | None,
+    given: set[str],
+    plot: bool,
+    quiet: bool,
+    distributed: str,
+    whole: Path | None = None,
+    **options: Any,
+) -> None:
+    """Train as the command line says, `given` being the options that the user has written.
+
+    `whole` is the folder that is resumed where the run is one of several in it.
+    """
     began = time.perf_counter()
     ranks = join(distributed)
     is_first = ranks.rank == 0
@@ -84,6 +96,7 @@ def run(*, resume: str | None, given: set[str], plot: bool, quiet: bool, distrib
         work = Run(task, data, device, ranks)
         if recorder:
             recorder.attach(work)
+            recorder.whole = whole
         _carry_out(work, recorder, began, plot, quiet)
     finally:
         if recorder:
@@ -264,7 +277,7 @@ def _explaining(recorder: Recorder | None, progress: TrainingProgress) -> Iterat
             folder.discard()
             raise
         command = click.get_current_context().command_path
-        way_on = f"{command} --resume {shlex.quote(str(folder.path))}"
+        way_on = f"{command} --resume {shlex.quote(str(recorder.whole or folder.path))}"
         if isinstance(error, TrainingError) and folder.checkpoints:
             error.args = (f"{error} (the last good checkpoint: {folder.checkpoints[-1]})",)
         elif isinstance(error, XpmlpError):

@@ -4,6 +4,7 @@ import dataclasses
 import re
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -71,6 +72,24 @@ class _Threads(click.ParamType):  # type: ignore[type-arg]  # generic in newer v
         return self.fail(f"{value!r}: expected a number from 1 to 1024, or auto", parameter, context)
 
 
+class _Seeds(click.ParamType):  # type: ignore[type-arg]
+    """Whole numbers and ranges of them, with commas between."""
+
+    name = "0-9"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> list[int]:
+        found = re.fullmatch(r"\d{1,18}(-\d{1,18})?(,\d{1,18}(-\d{1,18})?)*", str(value))
+        seeds: list[int] = []
+        for part in str(value).split(",") if found else ():
+            first, _, last = part.partition("-")
+            if int(last or first) - int(first) >= 1000:
+                self.fail(f"{part}: expected at most 1000 seeds", parameter, context)
+            seeds += range(int(first), int(last or first) + 1)
+        if not seeds or len(set(seeds)) < len(seeds):
+            self.fail(f"{value!r}: expected seeds such as 0-9 or 1,5,7, each once", parameter, context)
+        return seeds
+
+
 @click.command()
 @click.option("--backend", default="auto", show_default=True, help="numpy, cupy, torch, jax, … and a device: cupy:1.")
 @click.option("--dataset", default="auto", show_default=True, help="mnist, fashion-mnist, digits, idx:FOLDER or auto.")
@@ -98,6 +117,12 @@ class _Threads(click.ParamType):  # type: ignore[type-arg]  # generic in newer v
     show_default=True,
     help="One model on the processes that mpiexec has started: auto, off (each trains its own) or mpi.",
 )
+@click.option(
+    "--seeds",
+    type=_Seeds(),
+    metavar="0-9",
+    help="Train once with each seed, such as 0-9 or 1,5,7: a folder each, then mean and spread.",
+)
 @click.option("--resume", type=click.Path(), metavar="RUN", help="Go on with the run in that folder, where it stopped.")
 @click.option("--checkpoint-steps", type=click.IntRange(1), help="Also write a checkpoint every so many steps.")
 @click.option("--keep", type=click.IntRange(1), help="How many of the last checkpoints stay. [2]")
@@ -114,4 +139,15 @@ def train(context: click.Context, /, **options: Any) -> None:
     from xpmlp.commands._run import run  # with NumPy and the rest, which --help does without
 
     given = {name for name in options if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT}
-    run(given=given, **options)
+    seeds, resume = options.pop("seeds"), options["resume"]
+    if seeds is None and (resume is None or not Path(resume, "seeds.json").is_file()):
+        run(given=given, **options)
+        return
+    from xpmlp.commands._seeds import resume_seeds, run_seeds
+
+    if resume is None:
+        run_seeds(seeds, given=given - {"seeds"}, **options)
+    elif seeds is not None:
+        raise click.UsageError(f"--seeds with --resume {resume}: runs that go on have their seeds; leave them out")
+    else:
+        resume_seeds(Path(resume), given=given - {"resume"}, **options)

@@ -18,6 +18,7 @@ from xpmlp.estimators.epochs import Task, take
 from xpmlp.estimators.fitting import begin, begin_by_batches, finish, objective_of, split
 from xpmlp.estimators.inputs import SparseSamples
 from xpmlp.estimators.parameters import STOCHASTIC
+from xpmlp.kernels import exact_kernels
 from xpmlp.math.optimizers import Scalars
 from xpmlp.namespaces import Array
 from xpmlp.training.distributed import SingleProcess
@@ -66,6 +67,11 @@ class _Member:
         return self.task.place.device.name == "numpy"
 
     @property
+    def element_steps(self) -> int:
+        """How many numbers NumPy updates in all steps at most."""
+        return self.work.epochs * len(self.work.parts) * self.work.layout.size if self.is_on_numpy else 0
+
+    @property
     def key(self) -> tuple[Any, ...]:
         """What networks of one stack have in common."""
         work, settings = self.work, self.e._optimizer.settings
@@ -87,7 +93,8 @@ def fit_together(jobs: Sequence[Job]) -> list[BaseException | None]:
                 stacks.setdefault(member.key, []).append(member)
         except Exception as error:
             errors[number] = error
-    with first_interrupt() as is_interrupted:
+    element_steps = sum(member.element_steps for members in stacks.values() for member in members)
+    with first_interrupt() as is_interrupted, exact_kernels(element_steps):
         for members in stacks.values():
             # Those with as many samples, and with the same ones, together.
             members.sort(key=lambda member: (len(member.work.rows), id(member.task.data[0])))

@@ -7,6 +7,7 @@ does it faster.
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,10 +26,18 @@ on JAX's, PyTorch's fused operations. ``inplace``: on NumPy's arrays its own fun
 
 _FILES = {
     ("numpy", "inplace"): ("_numpy",),
+    ("numpy", "exact"): ("_exact", "_numpy"),
     ("numpy", "compiled"): ("_numba", "_numpy"),
-    **{(name, kernels): (f"_{name}",) for name in ("cupy", "jax", "torch") for kernels in ("inplace", "compiled")},
+    **{
+        (name, kernels): (f"_{name}",)
+        for name in ("cupy", "jax", "torch")
+        for kernels in ("inplace", "exact", "compiled")
+    },
 }
 """The files that have versions for a library's arrays, the best first."""
+
+_WORTH_NUMBA = 1e9
+"""Parameters times steps from which on numba saves more time than its import takes."""
 
 _kernels: ContextVar[str] = ContextVar("kernels", default="inplace")
 
@@ -49,6 +58,23 @@ def resolve_kernels(name: str, library: str | None = None) -> str:
 def kernels(name: str, library: str | None = None) -> Iterator[None]:
     """Let one of `KERNELS` run in this thread while the context is entered; outside of it, it is ``inplace``."""
     token = _kernels.set(resolve_kernels(name, library))
+    try:
+        yield
+    finally:
+        _kernels.reset(token)
+
+
+@contextmanager
+def exact_kernels(element_steps: float) -> Iterator[None]:
+    """Let numba compile what it computes to NumPy's last bit, in long work: so many parameters times steps.
+
+    It takes about a second to be imported. Where numba is missing or other kernels were chosen, nothing changes.
+    """
+    is_worth_it = "numba" in sys.modules or element_steps > _WORTH_NUMBA
+    if _kernels.get() != "inplace" or not is_worth_it or importlib.util.find_spec("numba") is None:
+        yield
+        return
+    token = _kernels.set("exact")
     try:
         yield
     finally:

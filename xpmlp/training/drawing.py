@@ -1,6 +1,7 @@
 """Pictures of runs: their losses and accuracies over the epochs."""
 
 import os
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,26 @@ def plot_history(
         label = f"best validation: {best['val_accuracy']:.4f}, epoch {best['epoch']}"
         where = best["epoch"], best["val_accuracy"]
         accuracy.plot(*where, "*", color=VALIDATION, markersize=15, markeredgecolor="white", label=label, zorder=3)
+    loss.legend()
+    accuracy.legend()
+    save(figure, path)
+
+
+def plot_seeds(runs: Sequence[Sequence[Mapping[str, Any]]], path: str | os.PathLike[str], title: str) -> None:
+    """Draw the mean of several runs' losses and accuracies over the epochs, in a band of a standard deviation."""
+    figure, loss, accuracy = _loss_and_accuracy(title, 4.2)
+    x = range(1, max(map(len, runs), default=0) + 1)
+    for axes, what in ((loss, "loss"), (accuracy, "accuracy")):
+        for part, name, colour in (("train", "training", TRAINING), ("val", "validation", VALIDATION)):
+            columns = [[run[k - 1][f"{part}_{what}"] for run in runs if len(run) >= k] for k in x]
+            if any(None in column for column in columns):
+                continue
+            mean = [statistics.fmean(column) for column in columns]
+            spread = [statistics.stdev(column) if len(column) > 1 else 0.0 for column in columns]
+            edges = [[m + sign * s for m, s in zip(mean, spread, strict=True)] for sign in (-1, 1)]
+            axes.fill_between(x, *edges, color=colour, alpha=0.25, linewidth=0)
+            axes.plot(x, mean, color=colour, marker=_marker(x), markersize=4, label=f"{name}, mean ± 1 s. d.")
+    loss.set_ylim(bottom=0)
     loss.legend()
     accuracy.legend()
     save(figure, path)
