@@ -172,7 +172,7 @@ def test_the_number_is_restored(library):
 def test_it_is_left_alone_where_somebody_has_set_it(library, monkeypatch):
     def is_tuned(backend="numpy", n_steps=1000):
         with tuned_threads(get_backend(backend), n_steps) as tuner:
-            return tuner is not None
+            return tuner.is_tuned
 
     assert is_tuned()
     assert not is_tuned(n_steps=module.FEWEST_STEPS - 1)
@@ -197,7 +197,7 @@ def test_it_is_left_alone_where_somebody_has_set_it(library, monkeypatch):
 @pytest.mark.needs("torch")
 def test_other_libraries_have_threads_of_their_own(library):
     with tuned_threads(get_backend("torch")) as tuner:
-        assert tuner is None
+        assert not tuner.is_tuned
 
 
 def test_training_in_python_is_watched_and_restores_the_number(library):

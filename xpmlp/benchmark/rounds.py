@@ -148,6 +148,13 @@ def heading(what: str, batch_size: int) -> str:
     return f"batch {batch_size}{beside}, s/epoch"
 
 
+def label(name: str) -> str:
+    """Return a contestant's name in a picture."""
+    base, _, threads = name.partition("@")
+    fixed = f", {threads} thread{'' if threads == '1' else 's'}" if threads else ""
+    return f"xpmlp, {base}{fixed}" if base in OURS else name
+
+
 def spread(seconds: Sequence[float]) -> dict[str, Any]:
     """Return the median, the least and the greatest, where there are any."""
     median = statistics.median(seconds) if seconds else None
@@ -169,7 +176,7 @@ def plot_benchmark(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[st
             axes.plot([row["least"], row["most"]], [k, k], color="black", linewidth=1)
             axes.text(row["most"], k, f"  {row['seconds']:.2f}", va="center", size=8)
         names = [row["contestant"] for row in group]
-        axes.set_yticks(range(len(group)), [f"xpmlp, {name}" if base_of(name) in OURS else name for name in names])
+        axes.set_yticks(range(len(group)), [label(name) for name in names])
         axes.set_xlabel(heading(what, batch_size))
         axes.margins(x=0.12)
         axes.spines[["top", "right"]].set_visible(False)

@@ -119,7 +119,7 @@ def take_turns(turns: Mapping[str, Callable[[int], Result]], path: Path, rounds:
     """Return what every turn measures in each round; each is also written as it comes, a line of JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     results = []
-    with path.open("a", buffering=1, encoding="utf-8") as file:
+    with path.open("w", buffering=1, encoding="utf-8") as file:
         for k in range(1, rounds + 1):
             for what, turn in turns.items():
                 say("measure", f"round {k}/{rounds}{what}")

@@ -32,7 +32,7 @@ from xpmlp.training.folder import RunFolder, read_checkpoint, read_json, read_se
 from xpmlp.training.records import Checkpoint
 from xpmlp.training.run import is_reached, train_network
 from xpmlp.training.steps import Step
-from xpmlp.training.threads import tuned_threads
+from xpmlp.training.threads import FixedThreads, tuned_threads
 
 _EACH_HOSTS = ("data_dir", "threads")
 """Options that may differ between the ranks; one without takes rank 0's."""
@@ -242,19 +242,15 @@ def _threads(work: Run, recorder: Recorder | None) -> Iterator[Callable[[Step], 
     if ranks.size > 1:
         share = max(1, min(blas_threads(), ranks.cores // ranks.local_size))
         with threadpoolctl.threadpool_limits(threads or share):
-            yield _unwatched
+            yield FixedThreads().watched
     elif threads:
         with threadpoolctl.threadpool_limits(threads, user_api="blas"):
-            yield _unwatched
+            yield FixedThreads().watched
     else:
         assert recorder is not None
         with tuned_threads(work.device, on_change=recorder.on_threads) as tuner:
-            recorder.tunes_threads = tuner is not None
-            yield tuner.watched if tuner else _unwatched
-
-
-def _unwatched(step: Step) -> Step:
-    return step
+            recorder.tunes_threads = tuner.is_tuned
+            yield tuner.watched
 
 
 @contextmanager
@@ -282,7 +278,7 @@ def _explaining(recorder: Recorder | None, progress: TrainingProgress) -> Iterat
             error.args = (f"{error} (the last good checkpoint: {folder.checkpoints[-1]})",)
         elif isinstance(error, XpmlpError):
             error.args = (f"{error} (the run so far is in {folder.path})",)
-        elif isinstance(error, OSError):
+        elif isinstance(error, OSError) and not isinstance(error, BrokenPipeError):  # whose reader wants no more
             room = ": make room, then" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "; then"
             raise CheckpointError(
                 f"{error.filename}: {error.strerror or error}{room} go on from the last checkpoint with: {way_on}"

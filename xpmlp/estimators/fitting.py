@@ -44,7 +44,7 @@ def fit_by_batches(work: Epochs, incremental: bool) -> None:
     e, layout, device = work.e, work.layout, work.place.device
     step = compiled_step(device, objective_of(e, layout, work.dropout), e._optimizer.rule)
     with first_interrupt() as is_interrupted, tuned_threads(device, work.epochs * len(work.parts)) as tuner:
-        strategy = SingleProcess(tuner.watched(step) if tuner else step, is_interrupted)
+        strategy = SingleProcess(tuner.watched(step), is_interrupted)
         loop = Loop(work, strategy, device, work.first())
         try:
             loop.run()

@@ -144,7 +144,7 @@ def _train(members: list[_Member], errors: list[BaseException | None], is_interr
     step = compiled_step(device, objective, members[decays].e._optimizer.rule)
     steps = max(member.work.epochs for member in members) * len(first.work.parts)
     with computing(device, first.work.parts[0].stop), tuned_threads(device, steps) as tuner:
-        loop = Loop(stack, SingleProcess(tuner.watched(step) if tuner else step, is_interrupted), device, stack.first())
+        loop = Loop(stack, SingleProcess(tuner.watched(step), is_interrupted), device, stack.first())
         try:
             loop.run()
         finally:

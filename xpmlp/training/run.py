@@ -51,7 +51,7 @@ def train_network(
     checkpoint_steps: int | None = None,
     should_stop: Callable[[], bool] | None = None,
     communicator: Communicator | None = None,
-    watched: Callable[[Step], Step] = lambda step: step,
+    watched: Callable[[Step], Step] | None = None,
 ) -> tuple[Array, History]:
     """Return a network's parameters after training, on the device, and what was measured; see `xpmlp.train`.
 
@@ -70,7 +70,8 @@ def train_network(
         group = Group(ranks, backend, should_stop or (lambda: False))
         run = _Run(plan, dataset, group, start)
         strategy = make_strategy(config, group, run.objective, run.optimizer, run.carry.theta)
-        strategy.step = watched(strategy.step)
+        if watched is not None:
+            strategy.step = watched(strategy.step)
         run.begin(callbacks, checkpoint_steps, is_new=start is None)
         loop = Loop(run, strategy, backend, run.carry, plan.steps_done)
         loop.run()

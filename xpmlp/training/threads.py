@@ -53,6 +53,16 @@ class Change(NamedTuple):
     """Of a step with the number before, None at the start."""
 
 
+class FixedThreads:
+    """What takes the place of a tuner where the number of threads stays."""
+
+    is_tuned = False
+
+    def watched(self, step: Any) -> Any:
+        """Return the step as it is."""
+        return step
+
+
 class ThreadTuner:
     """Chooses a number of threads by the time of steps, and goes on choosing.
 
@@ -71,6 +81,8 @@ class ThreadTuner:
     clock : callable
         Returns the time in seconds.
     """
+
+    is_tuned = True
 
     def __init__(
         self,
@@ -179,8 +191,8 @@ def _mean(times: Sequence[float]) -> float:
 @contextmanager
 def tuned_threads(
     backend: Backend, n_steps: float = math.inf, on_change: Callable[[Change], object] = lambda change: None
-) -> Iterator[ThreadTuner | None]:
-    """Yield a tuner of the BLAS library's threads, or None if they are not tuned; restore their number at the end.
+) -> Iterator[ThreadTuner | FixedThreads]:
+    """Yield a tuner of the BLAS library's threads, if they are tuned; restore their number at the end.
 
     They are tuned for NumPy, in the main thread, outside of joblib's workers, if neither the environment nor
     threadpoolctl limits them, unless the caller knows of fewer than `FEWEST_STEPS` steps.
@@ -188,7 +200,7 @@ def tuned_threads(
     is_main = threading.current_thread() is threading.main_thread()
     is_said = any(os.environ.get(name, "").partition(",")[0].strip().isdecimal() for name in _VARIABLES)
     if backend.name != "numpy" or n_steps < FEWEST_STEPS or not is_main or is_said:
-        yield None
+        yield FixedThreads()
         return
     libraries = _blas_libraries()
     before = [library.get_num_threads() for library in libraries]
@@ -196,7 +208,7 @@ def tuned_threads(
     if any(getattr(library, "internal_api", "") == "mkl" for library in libraries):
         cores = (cores + 1) // 2  # MKL takes a thread for each physical core
     if most == 1 or most < cores:
-        yield None
+        yield FixedThreads()
         return
 
     def set_threads(n: int) -> None:

@@ -22,7 +22,7 @@ from xpmlp.training.interrupts import first_interrupt
 from xpmlp.training.records import Callback, Checkpoint, EpochMetrics, History
 from xpmlp.training.run import train_network
 from xpmlp.training.steps import Step
-from xpmlp.training.threads import tuned_threads
+from xpmlp.training.threads import FixedThreads, tuned_threads
 
 
 def train(
@@ -119,7 +119,7 @@ def _threads(backend: Backend, threads: int | None, is_tuned: bool) -> Iterator[
     """Compute with so many BLAS threads, or with those that are found best; give what watches a step for that."""
     if threads is None:
         with tuned_threads(backend, math.inf if is_tuned else 0) as tuner:
-            yield tuner.watched if tuner else lambda step: step
+            yield tuner.watched
         return
     try:
         number = 0 if isinstance(threads, bool) else operator.index(threads)
@@ -128,7 +128,7 @@ def _threads(backend: Backend, threads: int | None, is_tuned: bool) -> Iterator[
     if number < 1:
         raise ConfigError(f"threads {threads!r}: expected a whole number of at least 1, or None")
     with threadpool_limits(number, user_api="blas"):
-        yield lambda step: step
+        yield FixedThreads().watched
 
 
 class _Function(Callback):
