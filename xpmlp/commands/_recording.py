@@ -40,6 +40,8 @@ class Task:
     precision: str | None
     dataset: str
     data_dir: str | None
+    label_column: str | None
+    shape: str | None
     start: Checkpoint | None
     threads: int | None
     checkpoint_steps: int | None
@@ -133,6 +135,7 @@ class Recorder(Callback):
                 "format_version": FORMAT_VERSION,
                 "dataset": data.name,
                 "dataset_note": data.note,
+                "dataset_format": data.about,
                 "dataset_warning": data.warning,
                 "train_provenance": data.train.provenance,
                 "train_sha256": data.train.fingerprint,
@@ -226,6 +229,7 @@ class Recorder(Callback):
             ("metrics", note),
             ("dataset", data.note and f"{data.name}, since {data.note}"),
             ("warning", data.warning),
+            ("format", data.about),
             ("data", f"{data.name}: {counts} of {height} × {width}"),
             ("backend", f"{device}{kernels}{', since ' if device.note else ''}{device.note}{chosen}"),
             ("ranks", f"{ranks.size} on {hosts}, {ranks.engine}, {number} each" if ranks.size > 1 else ""),

@@ -45,6 +45,8 @@ _RECORDED = {
     "dataset": "dataset_spec",
     "data_dir": "data_dir",
     "backend": "backend_spec",
+    "label_column": "label_column",
+    "shape": "shape",
     "checkpoint_steps": "checkpoint_steps",
     "keep": "keep",
 }
@@ -111,7 +113,7 @@ def _begin(options: Mapping[str, Any], given: set[str], tell: Say) -> tuple[Task
     record = {recorded: options[name] for name, recorded in _RECORDED.items()}
     record["data_dir"] = data_dir and str(Path(data_dir).absolute())
     record["keep"] = options["keep"] or KEEP
-    names = ("backend", "precision", "dataset", "data_dir", "threads", "checkpoint_steps")
+    names = ("backend", "precision", "dataset", "data_dir", "label_column", "shape", "threads", "checkpoint_steps")
     task = Task(config, **{name: options[name] for name in names}, start=None)
     return task, Recorder(folder, record, tell, is_new=True)
 
@@ -158,7 +160,7 @@ def _take_up(
     if "dataset" in given:  # the run's folder of data is for the run's own name
         known["data_dir"] = options["data_dir"]
     threads = options["threads"] if "threads" in given else _recorded_threads(record, size)
-    names = ("backend", "precision", "dataset", "data_dir", "checkpoint_steps")
+    names = ("backend", "precision", "dataset", "data_dir", "label_column", "shape", "checkpoint_steps")
     task = Task(config, **{name: known[name] for name in names}, start=start, threads=threads)
     record |= {name: options[name] for name in ("checkpoint_steps", "keep", "precision") if name in given}
     return task, Recorder(folder, record, tell, is_new=False)
@@ -189,12 +191,13 @@ def _load(task: Task, ranks: Communicator, progress: Any) -> LoadedData:
     """Return the data; where they are downloaded, the first rank of a host does so for the others."""
     if told := ranks.broadcast(os.environ.get(DATA_VARIABLE)):
         os.environ.setdefault(DATA_VARIABLE, told)  # launchers pass no variables of the user's on to other hosts
-    data = load_dataset(task.dataset, task.data_dir, progress=progress) if ranks.rank == 0 else None
+    own: dict[str, Any] = {"label_column": task.label_column, "shape": task.shape, "seed": task.config.seed}
+    data = load_dataset(task.dataset, task.data_dir, progress=progress, **own) if ranks.rank == 0 else None
     name = ranks.broadcast(data and data.name)
     if data is None and ranks.local_rank == 0:
-        data = load_dataset(name, task.data_dir)
+        data = load_dataset(name, task.data_dir, **own)
     ranks.barrier()
-    return data or load_dataset(name, task.data_dir)
+    return data or load_dataset(name, task.data_dir, **own)
 
 
 def _carry_out(work: Run, recorder: Recorder | None, began: float, plot: bool, quiet: bool) -> None:

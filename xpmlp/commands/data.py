@@ -16,10 +16,14 @@ DEFORMATIONS = 9  # drawn of each image
 @click.command()
 @click.argument("dataset", default="auto")
 @click.option("--data-dir", type=click.Path(), help="The only folder to look in. [XPMLP_DATA, then the user's cache]")
+@click.option("--label-column", metavar="COLUMN", help="Of a CSV file: a column's name or number, first or last.")
+@click.option("--shape", metavar="HxW", help="Of images that are rows of numbers, such as 28x28.")
 @click.option("--out", type=click.Path(), default="samples.png", show_default=True, help="The picture; overwritten.")
 @click.option("--deform", type=float, default=0.0, help="Also draw deformed.png: images as training deforms them. [0]")
-def data(dataset: str, data_dir: str | None, out: str, deform: float) -> None:
-    """Show a data set: mnist, fashion-mnist, digits, idx:FOLDER or auto.
+def data(
+    dataset: str, data_dir: str | None, label_column: str | None, shape: str | None, out: str, deform: float
+) -> None:
+    """Show a data set: mnist, fashion-mnist, digits, a path or auto.
 
     Counts per class, shapes, value range, SHA-256 sums and provenance, and a picture of the first images of each class.
     """
@@ -38,8 +42,10 @@ def data(dataset: str, data_dir: str | None, out: str, deform: float) -> None:
     if deform and Path(out) == path:
         raise ConfigError(f"--out {out}: --deform draws its own picture there; name another file")
     TrainConfig(deform=deform)  # refuses a strength that is none
-    loaded = load_dataset(dataset, data_dir, progress=make_download_progress())
+    loaded = load_dataset(dataset, data_dir, progress=make_download_progress(), label_column=label_column, shape=shape)
     say("data", loaded.name + (f", since {loaded.note}" if loaded.note else ""))
+    if loaded.about:
+        say("format", loaded.about)
     if loaded.warning:
         say("warning", loaded.warning)
     parts = {"training": loaded.train, "test": loaded.test}

@@ -23,8 +23,10 @@ WORST = 30  # how many mistakes are drawn
 
 @click.command()
 @click.argument("models", metavar="RUN_OR_MODEL...", nargs=-1, required=True)
-@click.option("--dataset", help="mnist, fashion-mnist, digits or idx:FOLDER. [what the model was trained on]")
+@click.option("--dataset", help="mnist, fashion-mnist, digits or a path. [what the model was trained on]")
 @click.option("--data-dir", type=click.Path(), help="The only folder to look in. [the run's; XPMLP_DATA; the cache]")
+@click.option("--label-column", metavar="COLUMN", help="Of a CSV file: a column's name or number, first or last.")
+@click.option("--shape", metavar="HxW", help="Of images that are rows of numbers, such as 28x28.")
 @click.option("--part", default="test", show_default=True, help="Of the data set: test or train.")
 @click.option("--backend", default="auto", show_default=True, help="numpy, cupy, torch, jax, … and a device: cupy:1.")
 @click.option("--batch-size", type=click.IntRange(1), default=1024, show_default=True, help="Images at a time.")
@@ -34,6 +36,8 @@ def evaluate(
     models: Sequence[str],
     dataset: str | None,
     data_dir: str | None,
+    label_column: str | None,
+    shape: str | None,
     part: str,
     backend: str,
     batch_size: int,
@@ -60,10 +64,12 @@ def evaluate(
     networks = [load(path, backend) for path in paths]
     names, device, is_vote = networks[0].class_names, networks[0].backend, len(paths) > 1
     folder = None if is_vote and out is None else _folder(out, paths[0])  # a vote is at home in no model's folder
+    own: dict[str, Any] = {"label_column": label_column, "shape": shape}
     if dataset is None:
-        dataset, recorded = _recorded_by_all(paths, networks)
+        dataset, recorded, known = _recorded_by_all(paths, networks)
         data_dir = recorded if data_dir is None else data_dir
-    loaded = load_dataset(dataset, data_dir, progress=make_download_progress())
+        own = {**known, **{name: value for name, value in own.items() if value is not None}}
+    loaded = load_dataset(dataset, data_dir, progress=make_download_progress(), **own)
     data = loaded.test if part == "test" else loaded.train
     for network in networks:
         _require_fit(network, data)
@@ -128,19 +134,23 @@ def _folder(out: str | None, path: Path) -> Path:
     return folder
 
 
-def _recorded_by_all(paths: Sequence[Path], networks: Sequence["Model"]) -> tuple[str, str | None]:
-    """Return the one data set that the models were trained on, and its folder where the first one's run knows it."""
+def _recorded_by_all(paths: Sequence[Path], networks: Sequence["Model"]) -> tuple[str, str | None, dict[str, Any]]:
+    """Return the one data set that the models were trained on, its folder, and how the first one's run read it."""
+    from xpmlp.data.datasets import OWN
     from xpmlp.training.folder import read_json
 
-    found = []
+    found: list[tuple[str, str | None, dict[str, Any]]] = []
     for path, network in zip(paths, networks, strict=True):
         config = _home(path) / "config.json"
         record = read_json(config) if config.exists() else {}
-        found.append((str(record.get("dataset_spec", network.dataset)), record.get("data_dir")))
-    others = [dataset for dataset, _ in found if dataset != found[0][0]]
+        own: dict[str, Any] = {name: record[name] for name in ("label_column", "shape", "seed") if name in record}
+        found.append((str(record.get("dataset_spec", network.dataset)), record.get("data_dir"), own))
+    others = [dataset for dataset, *_ in found if dataset != found[0][0]]
     if others:
         both = f"{found[0][0]} and on {others[0]}"
         raise DataError(f"the models were trained on {both}: name one data set with --dataset")
+    if found[0][0].startswith(tuple(f"{kind}:" for kind in OWN)) and len({own.get("seed") for *_, own in found}) > 1:
+        raise DataError(f"the models were trained on other parts of {found[0][0]}: name a test set with --dataset")
     return found[0]
 
 

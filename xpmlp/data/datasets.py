@@ -15,13 +15,16 @@ import numpy as np
 from xpmlp.backends import on_host
 from xpmlp.data import idx
 from xpmlp.data.download import Progress, download
-from xpmlp.data.sources import FILES, SOURCES
+from xpmlp.data.sources import FILES, SOURCES, file_of
 from xpmlp.errors import DataError
 
 DATA_VARIABLE = "XPMLP_DATA"  # of the environment: the folder in which data sets are looked for first
 _MOST_CLASSES = 10_000  # of a user's own data: one wrong label would make a network as wide as it is great
 
-_NAMES = ("auto", *SOURCES, "digits", "idx:FOLDER")
+OWN = ("file", "pictures")
+"""What the names of data sets of one's own begin with, before the path."""
+
+_NAMES = ("auto", *SOURCES, "digits", "a path")
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ class LoadedData:
     test: Dataset
     note: str = ""  # why it was chosen, where the user left the choice
     warning: str = ""  # what the user should know about its files
+    about: str = ""  # what was recognised in a user's own file or folder
 
 
 def parts_of(data: Any) -> tuple[Dataset, Dataset | None]:
@@ -141,33 +145,54 @@ def parts_of(data: Any) -> tuple[Dataset, Dataset | None]:
 
 
 def load_dataset(
-    name: str = "auto", data_dir: str | os.PathLike[str] | None = None, *, progress: Progress | None = None
+    name: str = "auto",
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    progress: Progress | None = None,
+    label_column: str | None = None,
+    shape: str | None = None,
+    seed: int = 0,
 ) -> LoadedData:
     """Find a data set, or download it, and read it.
 
     Parameters
     ----------
     name : str
-        ``mnist``, ``fashion-mnist``, ``digits`` (1,797 images of 8 × 8 that ship with scikit-learn), ``idx:FOLDER`` (a
-        folder of one's own with MNIST's four file names), or ``auto``: MNIST where it is on disk or can be
-        downloaded, else the digits.
+        ``mnist``, ``fashion-mnist``, ``digits`` (1,797 images of 8 × 8 that ship with scikit-learn), ``auto`` (MNIST
+        where it is on disk or can be downloaded, else the digits), or a path: a folder with MNIST's four files (also
+        ``idx:FOLDER``), an ``.npz`` archive, a CSV or TSV file, or a folder with a folder of pictures for each class.
     data_dir : path or None
         The only folder to look in: the files are in it, or in a folder of the data set's name in it. None: the
         folder that the environment variable XPMLP_DATA names, then the user's cache, and then a download to there.
     progress : callable or None
         Is told a file's name, the bytes that have come and the bytes in all, where something is downloaded.
+    label_column : str or None
+        Of a table: a column's name or number, ``first`` or ``last``, where its header does not say which one it is.
+    shape : str or None
+        ``HEIGHTxWIDTH`` of images that are rows of numbers, where the file does not say it.
+    seed : int
+        What decides which sixth of a set in one part is for the test.
 
     Raises
     ------
     DataError
         If the name is unknown, or the data set is not there, cannot be had, is damaged or is another one.
     """
-    is_digits = name == "digits"
+    if not name.startswith("idx:") and name.lower() in (*SOURCES, "digits", "auto"):
+        name = name.lower()
+    data_dir = None if data_dir is None else expanded(data_dir)
+    is_digits, path = name == "digits", _own_path(name)
+    if path is None and (label_column is not None or shape is not None):
+        raise DataError(f"{name} has its labels and its shape: leave --label-column and --shape out")
+    if path is not None:
+        if data_dir is not None:
+            raise DataError(f"{name} is a path: leave out the data folder {data_dir}")
+        return _read_own(path, label_column, shape, seed)
     if is_digits or name.startswith("idx:"):
         if data_dir is not None:
             where = "ship with scikit-learn" if is_digits else "name their folder themselves"
             raise DataError(f"{name} {where}: leave out the data folder {data_dir}")
-        return _digits() if is_digits else _read(name, Path(name.removeprefix("idx:")))
+        return _digits() if is_digits else _read(name, folder_of_files(expanded(name.removeprefix("idx:"))))
     if name in SOURCES:
         return _read(name, _find_or_download(name, data_dir, progress))
     if name == "auto":
@@ -178,39 +203,103 @@ def load_dataset(
                 raise
             return dataclasses.replace(_digits(), note=str(error))
         return _read("mnist", folder)
-    near = difflib.get_close_matches(name, _NAMES, n=1)
+    near = difflib.get_close_matches(name.lower(), _NAMES, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise DataError(f"unknown data set {name!r}: {hint}expected {', '.join(_NAMES[:-1])} or {_NAMES[-1]}")
+    raise DataError(
+        f"unknown data set {name!r}, and no such path: {hint}expected {', '.join(_NAMES[:-1])} or {_NAMES[-1]}"
+    )
+
+
+def _own_path(name: str) -> Path | None:
+    """Return the path that a name stands for, None where it is a set's name or there is no such path."""
+    kind, _, rest = name.partition(":")
+    if kind in OWN and rest:
+        return expanded(rest)
+    is_name = name in (*SOURCES, "digits", "auto") or name.startswith("idx:")
+    path = expanded(name)
+    return path if not is_name and name and os.path.lexists(path) else None
+
+
+def _read_own(path: Path, label_column: str | None, shape: str | None, seed: int) -> LoadedData:
+    """Return the data set at a path, whatever its format."""
+    from xpmlp.data import formats
+
+    folder = folder_of_files(path)
+    if _files_in(folder):
+        if label_column is not None or shape is not None:
+            raise DataError(f"{path} has MNIST's files, which say it: leave --label-column and --shape out")
+        return _read(f"idx:{path}", folder)
+    found = formats.read_path(path, label_column, shape, seed)
+    names, labels = formats.named_classes([found.train[1], found.test[1]])
+    if len(names) > _MOST_CLASSES:
+        raise DataError(f"{path} has {len(names)} classes: expected at most {_MOST_CLASSES}")
+    kind = "pictures" if path.is_dir() else "file"
+
+    def part(title: str, images: np.ndarray, classes: np.ndarray) -> Dataset:
+        return Dataset(images, classes, names, 255, f"{title} set in {path}")
+
+    train, test = part("training", found.train[0], labels[0]), part("test", found.test[0], labels[1])
+    n_empty = len(names) - len(np.unique(train.labels))
+    warning = f"{n_empty} of the {len(names)} classes have no training image" if n_empty else ""
+    return LoadedData(f"{kind}:{path}", train, test, warning=warning, about=found.about)
 
 
 def _find_or_download(name: str, data_dir: str | os.PathLike[str] | None, progress: Progress | None) -> Path:
     import platformdirs
 
     cache, given = platformdirs.user_cache_path("xpmlp"), os.environ.get(DATA_VARIABLE)
-    parents = [Path(data_dir)] if data_dir is not None else [Path(given), cache] if given else [cache]
-    for folder in (folder for parent in parents for folder in (parent / name, parent)):
+    parents = [Path(data_dir)] if data_dir is not None else [expanded(given), cache] if given else [cache]
+    folders = [folder for parent in parents for folder in (*_folders_called(name, parent), parent)]
+    for folder in map(folder_of_files, folders):
         if not _missing(folder):
             return folder
     if data_dir is not None:
         also = f" (nor in its folder {name})" if parents[0].is_dir() else ""
         raise DataError(f"{name} is not in the given folder: {_missing(parents[0])}{also}")
+    nearly = "".join(f"; {_missing(folder)}" for folder in map(folder_of_files, folders) if _files_in(folder))
     try:
         download(name, SOURCES[name], cache / name, progress)
     except DataError as error:
         looked, why = ", ".join(map(str, parents)), str(error).removeprefix(f"{name} ")
         mend = f"give the folder of its files with --data-dir or {DATA_VARIABLE}"
-        raise DataError(f"{name} is not on this disk ({looked}) and {why}; {mend}") from None
+        raise DataError(f"{name} is not on this disk ({looked}{nearly}) and {why}; {mend}") from None
     return cache / name
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path in which ``~`` and the environment's variables stand for what they are."""
+    return Path(os.path.expandvars(os.path.expanduser(path)))
+
+
+def _folders_called(name: str, parent: Path) -> list[Path]:
+    """Return a folder's folders of a data set's name, however that is written: mnist, MNIST, FashionMNIST."""
+    wanted = name.replace("-", "")
+    found = [path for path in _entries(parent) if path.name.lower().replace("-", "").replace("_", "") == wanted]
+    return sorted(found, key=lambda path: (path.name != name, path.name))
+
+
+def folder_of_files(folder: Path) -> Path:
+    """Return where a data set's files are: in a folder, or in its folder ``raw``, as torchvision leaves them."""
+    return folder / "raw" if not _files_in(folder) and _files_in(folder / "raw") else folder
+
+
 def _files_in(folder: Path) -> dict[str, Path]:
-    """Return those of the four files that a folder has, plain or else gzipped."""
-    found = {}
-    for file in FILES:
-        for path in (folder / f"{file}.gz", folder / file):
-            if path.is_file():
-                found[file] = path
-    return found
+    """Return those of the four files that a folder has, plain or else gzipped; each may be in a folder of its name."""
+    found: dict[str, Path] = {}
+    for path in sorted(_entries(folder), key=lambda path: path.name.lower().endswith(".gz"), reverse=True):
+        file = file_of(path.name)
+        if file is not None and path.is_dir():
+            path = next((inner for inner in _entries(path) if file_of(inner.name) == file and inner.is_file()), path)
+        if file is not None and path.is_file():
+            found[file] = path
+    return {file: found[file] for file in FILES if file in found}
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _missing(folder: Path) -> str:

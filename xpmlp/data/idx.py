@@ -15,6 +15,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 
+from xpmlp.data.files import known_kind
 from xpmlp.errors import DataError
 
 unzip: Any = gzip.open
@@ -39,7 +40,10 @@ def read(path: str | os.PathLike[str]) -> np.ndarray:
         with open(path, "rb") as raw:
             length = raw.seek(0, os.SEEK_END)
             raw.seek(0)
-            zipped = raw.read(2) == _GZIP_MAGIC
+            beginning = raw.read(64)
+            zipped = beginning[:2] == _GZIP_MAGIC
+            if not zipped and (kind := known_kind(beginning)):
+                raise DataError(f"{name} is {kind}; expected an IDX file")
             raw.seek(0)
             if zipped:
                 with unzip(raw, "rb") as file:

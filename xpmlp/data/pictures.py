@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xpmlp.data.files import known_kind
 from xpmlp.errors import DataError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
     fewer = f"expected at most {_MOST_PIXELS:,} in all: scale it down"
     try:
         with open(path, "rb") as file:
-            beginning = file.read(8)
+            beginning = file.read(64)
     except OSError as error:
         raise DataError(f"{name}: {error.strerror or error}") from None
     if not beginning:
@@ -55,7 +56,9 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
     except DataError:
         raise
     except UnidentifiedImageError:
-        raise DataError(f"{name}: begins with {beginning.hex(' ')}: {expected}") from None
+        kind = known_kind(beginning)
+        found = f" is {kind}; " if kind else f": begins with {beginning[:8].hex(' ')}: "
+        raise DataError(f"{name}{found}{expected}") from None
     except Image.DecompressionBombError:
         raise DataError(f"{name}: too many pixels: {fewer}") from None
     except Exception as error:  # a damaged file can make Pillow's decoders raise nearly anything

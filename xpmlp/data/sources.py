@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-"""The names of MNIST's four files, which Fashion-MNIST has too, each alone or with ``.gz``."""
+"""The names of MNIST's four files, which Fashion-MNIST has too, each alone or with ``.gz``; see `file_of`."""
+
+
+def file_of(name: str) -> str | None:
+    """Return which of `FILES` a file's name stands for: upper or lower case, a dot for a dash, ``.gz`` or not."""
+    plain = name.lower().removesuffix(".gz").replace(".", "-")
+    return plain if plain in FILES else None
 
 
 @dataclass(frozen=True)

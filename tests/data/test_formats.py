@@ -1,0 +1,440 @@
+"""A data set of one's own, from a path: each format as its usual maker writes it, and each damaged."""
+
+import gzip
+import io
+import json
+import os
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+
+from xpmlp import DataError, load_dataset
+from xpmlp.commands import main
+from xpmlp.data import idx
+from xpmlp.data.sources import FILES
+
+DIGITS = load_digits()
+IMAGES = (DIGITS.images[:300] * (255 / 16)).round().astype(np.uint8)
+LABELS = DIGITS.target[:300].astype(np.int64)
+TRAIN, TEST = slice(0, 240), slice(240, 300)
+
+
+@pytest.fixture(autouse=True)
+def at_home(monkeypatch, tmp_path):
+    monkeypatch.delenv("XPMLP_DATA", raising=False)
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / "cache" / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_csv(path, header=True, delimiter=",", label=0, labels=LABELS, images=IMAGES, opener=open):
+    """Write a table as Kaggle does: a label, and a pixel in each column."""
+    names = [f"pixel{k}" for k in range(64)]
+    names.insert(label % 65, "label")
+    with opener(path, "wt") as file:
+        if header:
+            file.write(delimiter.join(names) + "\n")
+        for image, name in zip(images, labels, strict=True):
+            cells = [str(value) for value in image.reshape(-1)]
+            cells.insert(label % 65, str(name))
+            file.write(delimiter.join(cells) + "\n")
+    return path
+
+
+def write_pictures(folder, images, labels):
+    """Write a folder of pictures for each class."""
+    from PIL import Image
+
+    for k, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / str(label) / f"{k:04d}.png")
+    return folder
+
+
+def write_npz(path, **arrays):
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+def require(found, images=IMAGES, labels=LABELS, names="0123456789"):
+    """Require a set in two parts: of the first images the training set, of the others the test set."""
+    assert found.train.class_names == found.test.class_names == tuple(names)
+    for part, rows in ((found.train, TRAIN), (found.test, TEST)):
+        assert part.images.dtype == np.uint8
+        np.testing.assert_array_equal(part.images, images[rows])
+        assert [names[k] for k in part.labels] == [str(label) for label in labels[rows]]
+
+
+def require_a_sixth(found, images=IMAGES, labels=LABELS):
+    """Require that the parts hold all samples once, and a sixth of each class is for the test."""
+    names = found.train.class_names
+    pairs = [
+        (image.tobytes(), names[k])
+        for part in (found.train, found.test)
+        for image, k in zip(part.images, part.labels, strict=True)
+    ]
+    assert sorted(pairs) == sorted((image.tobytes(), str(label)) for image, label in zip(images, labels, strict=True))
+    for k, name in enumerate(names):
+        n = sum(str(label) == name for label in labels)
+        assert np.sum(found.test.labels == k) == round(n / 6)
+
+
+class TestAnArchive:
+    def test_of_keras(self, at_home):
+        path = write_npz(at_home / "mnist.npz", x_train=IMAGES[TRAIN], y_train=LABELS[TRAIN], x_test=IMAGES[TEST],
+                         y_test=LABELS[TEST])  # fmt: skip
+        found = load_dataset(str(path))
+        require(found)
+        assert found.name == f"file:{path}"
+        assert found.about == "a NumPy archive with x_train, y_train, x_test, y_test, 8 × 8"
+        require(load_dataset(found.name))
+
+    @pytest.mark.parametrize("names", [
+        ("train_images", "train_labels", "test_images", "test_labels"), ("X_train", "Y_train", "X_test", "Y_test"),
+        ("training_images", "training_labels", "testing_images", "testing_labels"),
+        ("trainX", "trainy", "testX", "testy"),
+    ])  # fmt: skip
+    def test_by_other_names(self, at_home, names):
+        arrays = (IMAGES[TRAIN], LABELS[TRAIN][:, None], IMAGES[TEST][..., None], LABELS[TEST].astype(np.float32))
+        require(load_dataset(str(write_npz(at_home / "a.npz", **dict(zip(names, arrays, strict=True))))))
+
+    def test_validation_data_are_trained_on(self, at_home):
+        rows = {"train": slice(0, 200), "val": slice(200, 240), "test": TEST}
+        arrays = {f"{part}_images": IMAGES[each] for part, each in rows.items()}
+        arrays |= {f"{part}_labels": LABELS[each] for part, each in rows.items()}
+        require(load_dataset(str(write_npz(at_home / "a.npz", **arrays))))
+
+    @pytest.mark.parametrize("seed", [0, 7])
+    def test_in_one_part(self, at_home, seed):
+        path = write_npz(at_home / "a.npz", images=IMAGES, labels=LABELS)
+        found = load_dataset(str(path), seed=seed)
+        require_a_sixth(found)
+        assert found.about.endswith(f"; a sixth of each class is the test set, by seed {seed}")
+        assert found.train.fingerprint == load_dataset(str(path), seed=seed).train.fingerprint
+        assert found.train.fingerprint != load_dataset(str(path), seed=seed + 1).train.fingerprint
+
+    @pytest.mark.parametrize(("images", "words"), [
+        (IMAGES / 255.0, "values from 0 to 1 taken as 256 grey levels"),
+        ((IMAGES / np.float32(255)), "values from 0 to 1 taken as 256 grey levels"),
+        (IMAGES.astype(np.uint16) * 257, "values from 0 to 65535 taken as 256 grey levels"),
+        (IMAGES.astype(np.int64), "8 × 8"), (IMAGES.astype(np.float64), "8 × 8"),
+    ])  # fmt: skip
+    def test_of_other_numbers(self, at_home, images, words):
+        found = load_dataset(str(write_npz(at_home / "a.npz", x=images, y=LABELS)))
+        require_a_sixth(found)
+        assert words in found.about
+
+    def test_rows_have_the_shape_that_is_said(self, at_home):
+        path = str(write_npz(at_home / "a.npz", x=IMAGES.reshape(-1, 64), y=LABELS))
+        require_a_sixth(load_dataset(path, shape="8x8"))
+        with pytest.raises(DataError, match="rows of 64 numbers: give their shape, such as --shape 28x28"):
+            load_dataset(path)
+        with pytest.raises(DataError, match="rows of 64 numbers are no images of 8 × 9"):
+            load_dataset(path, shape="8x9")
+        for shape in ("8", "8x", "0x3", "axb"):
+            with pytest.raises(DataError, match=f"shape '{shape}': expected HEIGHTxWIDTH, such as 28x28"):
+                load_dataset(path, shape=shape)
+
+    @pytest.mark.parametrize(("arrays", "problem"), [
+        ({"arr_0": IMAGES, "arr_1": LABELS}, "holds arr_0, arr_1: expected x_train, y_train, x_test and y_test, or x"),
+        ({"x_train": IMAGES}, "holds x_train: expected"),
+        ({"x_test": IMAGES, "y_test": LABELS}, "holds x_test, y_test"),
+        ({"x": IMAGES, "y": LABELS[:9]}, "300 images and 9 labels: expected one label an image"),
+        ({"x": IMAGES, "y": LABELS + 0.5}, r"labels of float64, shape \(300,\): expected whole numbers or strings"),
+        ({"x": np.stack([IMAGES] * 3, axis=-1), "y": LABELS}, r"images of shape \(8, 8, 3\): expected grey ones"),
+        ({"x": IMAGES - 5.5, "y": LABELS}, "values from -5.5 to 249.5: expected 0 to 1, or whole numbers from 0"),
+        ({"x": np.full((9, 2, 2), np.nan), "y": LABELS[:9]}, "images hold NaN or infinity"),
+        ({"x": IMAGES[:0], "y": LABELS[:0]}, "not empty"),
+        ({"x": IMAGES[:1], "y": LABELS[:1]}, "1 samples are too few"),
+        ({"x": IMAGES, "y": np.array([{}] * 300)}, "y.npy holds pickled objects, which are not read"),
+        ({"x": IMAGES.astype("U3"), "y": LABELS}, "images of <U3: expected numbers"),
+        ({"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES[:, :7], "y_test": LABELS}, "expected one size"),
+    ])  # fmt: skip
+    def test_what_is_refused(self, at_home, arrays, problem):
+        np.savez(at_home / "a.npz", **arrays)
+        with pytest.raises(DataError, match=problem):
+            load_dataset(str(at_home / "a.npz"))
+
+    def test_a_bomb_is_refused_by_its_header(self, at_home):
+        """A gigabyte of zeros in a megabyte would be read; a petabyte is not."""
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(
+            header, {"descr": "|u1", "fortran_order": False, "shape": (10**9, 1000, 1000)}
+        )
+        with zipfile.ZipFile(at_home / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("x.npy", header.getvalue() + bytes(1000))
+            np.save(buffer := io.BytesIO(), LABELS)
+            archive.writestr("y.npy", buffer.getvalue())
+        with pytest.raises(DataError, match=r"holds 1000000.0 GB of numbers, .* GB of memory are free"):
+            load_dataset(str(at_home / "a.npz"))
+
+
+class TestATable:
+    @pytest.mark.parametrize("delimiter", [",", "\t", ";"])
+    @pytest.mark.parametrize("label", [0, 64, 10])
+    @pytest.mark.parametrize("opener", [open, gzip.open])
+    def test_of_kaggle(self, at_home, delimiter, label, opener):
+        path = write_csv(at_home / "train.csv", delimiter=delimiter, label=label, opener=opener)
+        found = load_dataset(str(path))
+        require_a_sixth(found)
+        kind = "TSV" if delimiter == "\t" else "CSV"
+        assert found.about.startswith(
+            f"a {kind} file with a header: column 'label' is the label, 64 columns are pixels"
+        )
+
+    @pytest.mark.parametrize("column", ["first", "0"])
+    def test_without_a_header(self, at_home, column):
+        path = write_csv(at_home / "train.csv", header=False)
+        require_a_sixth(load_dataset(str(path), label_column=column, shape="8x8"))
+        with pytest.raises(DataError, match=r"has no column that is called the label \(0, 0, 0, 80, .*: name it with"):
+            load_dataset(str(path), shape="8x8")
+
+    def test_of_classes_by_name(self, at_home):
+        names = np.array([*"abcdefghij"])[LABELS]
+        path = write_csv(at_home / "train.csv", labels=[f'"{name}"' for name in names], label=-1)
+        found = load_dataset(str(path), label_column="label")
+        assert found.train.class_names == tuple("abcdefghij")
+        require_a_sixth(found, labels=names)
+
+    def test_with_blank_lines_a_mark_and_other_ends(self, at_home):
+        path = write_csv(at_home / "train.csv")
+        text = path.read_text().replace("\n", "\r\n\r\n")
+        path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+        require_a_sixth(load_dataset(str(path)))
+
+    @pytest.mark.parametrize(("change", "problem"), [
+        (lambda lines: [*lines[:5], lines[5].rpartition(",")[0], *lines[6:]], "line 6: 64 values: expected 65, as in"),
+        (lambda lines: [*lines[:5], lines[5] + ",3", *lines[6:]], "line 6: 66 values: expected 65, as in the first"),
+        (lambda lines: [*lines[:5], "1,x" + lines[5][3:], *lines[6:]], "line 6, column 2: 'x' is no number: expected"),
+        (lambda lines: [*lines[:5], "1,nan" + lines[5][3:], *lines[6:]], "line 6: a value is missing, NaN or infinite"),
+        (lambda lines: [*lines[:5], "1,-3" + lines[5][3:], *lines[6:]], "values from -3 to 255: expected 0 to 1, or"),
+        (lambda lines: lines[:1], "has no line of values: expected at least one"),
+        (lambda lines: [line.replace("label", "pixel99") for line in lines], "has no column that is called the label"),
+        (lambda lines: [line.replace("pixel7,", "class,") for line in lines], "has several columns that may be the"),
+        (lambda lines: ["a story", "without any comma"], "is no table: expected lines of values with commas or tabs"),
+        (lambda lines: [line.replace("pixel7,", "weight,") for line in lines], "rows of 64 numbers: give their shape"),
+        (lambda lines: [], "is no table"),
+    ])  # fmt: skip
+    def test_what_is_refused(self, at_home, change, problem):
+        path = write_csv(at_home / "train.csv")
+        path.write_text("\n".join(change(path.read_text().splitlines())))
+        with pytest.raises(DataError, match=problem):
+            load_dataset(str(path))
+
+    def test_lines_that_do_not_end_are_not_read_to_their_end(self, at_home):
+        sparse = at_home / "sparse.csv"
+        with sparse.open("wb") as file:
+            file.truncate(10 << 30)
+        with pytest.raises(DataError, match="is one file, perhaps of an IDX set"):
+            load_dataset(str(sparse))
+        with sparse.open("r+b") as file:
+            file.write(b"label,pixel0,pixel1,pixel2,pixel3\n1,2,3,4,5\n")
+        with pytest.raises(DataError, match=r"has a line of more than 4,194,304 signs: expected a sample a line"):
+            load_dataset(str(sparse))
+
+    def test_must_fit_memory(self, at_home, monkeypatch):
+        path = write_csv(at_home / "train.csv")
+        monkeypatch.setattr("xpmlp.data.files.free_host_memory", lambda: 1000)
+        with pytest.raises(DataError, match=r"holds 0.0 GB of numbers, 0.0 GB of memory are free"):
+            load_dataset(str(path))
+
+
+class TestAFolderOfPictures:
+    @pytest.mark.parametrize(("train", "test"), [("training", "testing"), ("train", "test"), ("Train", "val")])
+    def test_in_two_parts(self, at_home, train, test):
+        write_pictures(at_home / "set" / train, IMAGES[TRAIN], LABELS[TRAIN])
+        write_pictures(at_home / "set" / test, IMAGES[TEST], LABELS[TEST])
+        found = load_dataset("set")
+        assert found.about == "a folder with 10 classes of pictures, training and test, 8 × 8"
+        order = [np.argsort(LABELS[rows], kind="stable") for rows in (TRAIN, TEST)]
+        for part, rows, sorted_ in zip((found.train, found.test), (TRAIN, TEST), order, strict=True):
+            np.testing.assert_array_equal(part.images, IMAGES[rows][sorted_])
+            np.testing.assert_array_equal(part.labels, LABELS[rows][sorted_])
+
+    def test_in_one_part(self, at_home):
+        write_pictures(at_home / "set", IMAGES, LABELS)
+        require_a_sixth(load_dataset("set"))
+
+    def test_sizes_are_brought_to_one(self, at_home):
+        from PIL import Image
+
+        write_pictures(at_home / "set", IMAGES, LABELS)
+        Image.fromarray(np.full((16, 12), 200, np.uint8)).save(at_home / "set" / "3" / "large.png")
+        found = load_dataset("set")
+        assert ", 1 of 301 brought to the most frequent size, 8 × 8" in found.about
+        assert sum(int((part.images == 200).all(axis=(1, 2)).sum()) for part in (found.train, found.test)) == 1
+
+    def test_one_that_cannot_be_read_is_named(self, at_home):
+        write_pictures(at_home / "set", IMAGES, LABELS)
+        (at_home / "set" / "3" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"x" * 50)
+        (at_home / "set" / "4" / "page.png").write_bytes(b"<!DOCTYPE html><html>404</html>")
+        with pytest.raises(DataError, match=r"3/broken.png: .* \(and 1 more of 302\)"):
+            load_dataset("set")
+        (at_home / "set" / "3" / "broken.png").unlink()
+        with pytest.raises(DataError, match="4/page.png is a web page, perhaps an error message"):
+            load_dataset("set")
+
+    def test_others_are_refused(self, at_home):
+        (at_home / "set" / "a").mkdir(parents=True)
+        with pytest.raises(
+            DataError, match="set has a: expected a folder of pictures for each class, MNIST's four IDX"
+        ):
+            load_dataset("set")
+        write_pictures(at_home / "set", IMAGES, LABELS)
+        with pytest.raises(DataError, match="is a folder of pictures: leave --label-column and --shape out"):
+            load_dataset("set", shape="8x8")
+
+
+def write_idx(folder, names, opener=None):
+    """Write MNIST's four files by other names, each of which may be a path."""
+    arrays = (IMAGES[TRAIN], LABELS[TRAIN].astype(np.uint8), IMAGES[TEST], LABELS[TEST].astype(np.uint8))
+    for name, array in zip(names, arrays, strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        idx.write(folder / name, array)
+    return folder
+
+
+class TestIdxFiles:
+    @pytest.mark.parametrize("spelling", [
+        lambda name: name, lambda name: name.replace("-idx", ".idx"), str.upper, lambda name: f"{name}.gz",
+        lambda name: f"{name.replace('-idx', '.idx')}/{name}", lambda name: f"raw/{name}",
+    ])  # fmt: skip
+    def test_are_known_however_they_are_spelled(self, at_home, spelling):
+        write_idx(at_home / "set", [spelling(name) for name in FILES])
+        require(load_dataset("set"))
+        require(load_dataset("idx:set"))
+
+    @pytest.mark.parametrize("folder", ["mnist", "MNIST", "MNIST/raw", "."])
+    def test_are_found_as_mnist(self, at_home, folder, monkeypatch):
+        write_idx(at_home / "data" / folder, FILES)
+        require(load_dataset("mnist", "data"))
+        require(load_dataset("MNIST", "data"))
+        monkeypatch.setenv("HOME", str(at_home))
+        monkeypatch.setenv("WHERE", "data")
+        require(load_dataset("mnist", "~/$WHERE"))
+        monkeypatch.setenv("XPMLP_DATA", "~/data")
+        require(load_dataset("auto"))
+        require(load_dataset("idx:~/data/" + folder))
+        require(load_dataset("~/data/" + folder))
+
+    def test_a_name_wins_over_a_path(self, at_home):
+        write_idx(at_home / "digits", FILES)
+        assert load_dataset("digits").name == "digits"
+        assert load_dataset("./digits").name == "idx:digits"
+
+    def test_auto_says_what_was_nearly_found(self, at_home, monkeypatch):
+        write_idx(at_home / "data" / "mnist", FILES)
+        os.remove(at_home / "data" / "mnist" / FILES[1])
+        monkeypatch.setenv("XPMLP_DATA", "data")
+        monkeypatch.setattr("xpmlp.data.datasets.download", lambda *_: (_ for _ in ()).throw(DataError("mnist cannot")))
+        found = load_dataset("auto")
+        assert found.name == "digits"
+        assert f"data/mnist has no {FILES[1]}, plain or .gz" in found.note
+
+    @pytest.mark.parametrize(("content", "kind"), [
+        (b"<!DOCTYPE HTML><html>403 Forbidden</html>", "a web page, perhaps an error message of the server"),
+        (b"\n  <html>", "a web page"), (b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer"),
+        (b"PK\x03\x04" + bytes(60), "a zip archive: unpack it first"), (b"%PDF-1.4", "a PDF document"),
+    ])  # fmt: skip
+    def test_what_is_something_else_is_called_by_its_name(self, at_home, content, kind):
+        write_idx(at_home / "set", FILES)
+        (at_home / "set" / FILES[0]).write_bytes(content)
+        with pytest.raises(DataError, match=f"{FILES[0]} is {kind}.*; expected an IDX file"):
+            load_dataset("set")
+
+    def test_one_alone_is_no_set(self, at_home):
+        write_idx(at_home / "set", FILES)
+        with pytest.raises(DataError, match="is one file, perhaps of an IDX set: name the folder that holds all four"):
+            load_dataset(f"set/{FILES[0]}")
+        with pytest.raises(DataError, match="has MNIST's files, which say it: leave --label-column and --shape out"):
+            load_dataset("set", label_column="first")
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("good")
+    write_npz(folder / "set.npz", x=IMAGES[:40], y=LABELS[:40])
+    write_csv(folder / "set.csv", images=IMAGES[:40], labels=LABELS[:40])
+    write_csv(folder / "set.csv.gz", images=IMAGES[:40], labels=LABELS[:40], opener=gzip.open)
+    return folder
+
+
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), name=st.sampled_from(["set.npz", "set.csv", "set.csv.gz"]))
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_file_is_read_or_refused_in_one_line(data, name, good, tmp_path):
+    content = bytearray((good / name).read_bytes())
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(0, len(content) - 1)) :]
+    for _ in range(data.draw(st.integers(0, 4))):
+        if content:
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path / name
+    path.write_bytes(content)
+    try:
+        found = load_dataset(str(path))
+    except DataError as error:
+        problem = str(error)
+    else:
+        problem = ""
+        assert found.train.images.dtype == np.uint8
+        assert len(found.train) + len(found.test) > 0
+    assert "\n" not in problem
+
+
+class TestOnTheCommandLine:
+    def test_a_run_is_evaluated_and_goes_on_with_the_same_split(self, at_home, capsys):
+        write_csv(at_home / "train.csv", header=False)
+        own = ["--label-column", "first", "--shape", "8x8"]
+        quick = ["--epochs", "2", "--hidden", "8", "--schedule", "constant", "--seed", "3", "--quiet", "--no-plot"]
+        assert main(["train", "--dataset", "train.csv", *own, *quick, "--out", "run"]) == 0
+        config, summary = (json.loads((at_home / "run" / name).read_text()) for name in ("config.json", "summary.json"))
+        assert config["dataset_format"].startswith(
+            "a CSV file whose column 0 is the label, 64 columns are pixels, 8 × 8"
+        )
+        assert config["dataset_spec"] == f"file:{at_home / 'train.csv'}"
+        assert main(["evaluate", "run", "--no-plot"]) == 0
+        found = json.loads((at_home / "run" / "evaluation.json").read_text())
+        assert (found["accuracy"], found["loss"]) == pytest.approx((summary["test_accuracy"], summary["test_loss"]))
+        assert main(["train", "--resume", "run", "--epochs", "3", "--quiet", "--no-plot"]) == 0
+        capsys.readouterr()
+        assert main(["data", "train.csv", *own]) == 0
+        said = capsys.readouterr().out
+        assert "format   a CSV file whose column 0 is the label" in said
+        assert (at_home / "samples.png").exists()
+
+    def test_models_of_other_splits_have_no_common_test_set(self, at_home, capsys):
+        write_csv(at_home / "train.csv")
+        quick = ["--epochs", "1", "--hidden", "4", "--quiet", "--no-plot"]
+        for seed in ("0", "1"):
+            assert main(["train", "--dataset", "train.csv", *quick, "--seed", seed, "--out", f"run{seed}"]) == 0
+        assert main(["evaluate", "run0", "run1"]) == 2
+        assert "the models were trained on other parts of file:" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(("options", "problem"), [
+        (["--dataset", "nothing.csv"], "unknown data set 'nothing.csv', and no such path"),
+        (["--dataset", "mnst"], "unknown data set 'mnst', and no such path: did you mean mnist?"),
+        (["--dataset", "digits", "--shape", "8x8"], "digits has its labels and its shape: leave"),
+        (["--dataset", "train.csv", "--data-dir", "."], "train.csv is a path: leave out the data folder"),
+        (["--dataset", "train.csv", "--label-column", "99"], "has no column '99': its 65 columns are label, pixel0"),
+    ])  # fmt: skip
+    def test_what_is_refused_leaves_nothing(self, at_home, capsys, options, problem):
+        write_csv(at_home / "train.csv")
+        assert main(["train", *options]) == 2
+        assert problem in capsys.readouterr().err
+        assert {path.name for path in at_home.iterdir()} == {"train.csv"}
+
+    def test_a_photograph_that_cannot_be_read_is_called_by_its_name(self, at_home, capsys):
+        write_csv(at_home / "train.csv")
+        assert (
+            main(["train", "--dataset", "train.csv", "--epochs", "1", "--hidden", "4", "--quiet", "--out", "run"]) == 0
+        )
+        (at_home / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99))
+        assert main(["predict", "run", "IMG_1.HEIC"]) == 1
+        assert "IMG_1.HEIC is a HEIC photograph: save it as JPEG or PNG first" in capsys.readouterr().err
+        shutil.rmtree(at_home / "run")

@@ -1,0 +1,40 @@
+"""What a file is, by its first bytes, where it is not what was expected; and whether memory has room for it."""
+
+import os
+
+from xpmlp.backends.base import free_host_memory
+from xpmlp.errors import DataError
+
+_BEGINNINGS = (
+    (b"version https://git-lfs", "a Git LFS pointer: get the file itself with git lfs pull"),
+    (b"PK\x03\x04", "a zip archive: unpack it first"),
+    (b"\x1f\x8b", "gzip data"),
+    (b"Rar!", "a RAR archive: unpack it first"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive: unpack it first"),
+    (b"%PDF", "a PDF document"),
+    (b"\x89PNG", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"PAR1", "a Parquet table"),
+    (b"\x89HDF", "an HDF5 file"),
+)
+
+
+def known_kind(beginning: bytes) -> str | None:
+    """Return what a file that begins so is, and what to do about it; None where that is not known."""
+    for signature, kind in _BEGINNINGS:
+        if beginning.startswith(signature):
+            return kind
+    if beginning[4:8] == b"ftyp" and beginning[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
+        return "a HEIC photograph: save it as JPEG or PNG first"
+    start = beginning.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "a web page, perhaps an error message of the server: download the file again"
+    return None
+
+
+def require_memory(n_bytes: int, name: str | os.PathLike[str]) -> None:
+    """Refuse what would take more than half of the free memory."""
+    free = free_host_memory()
+    if free is not None and n_bytes > free / 2:
+        raise DataError(f"{name} holds {n_bytes / 1e9:.1f} GB of numbers, {free / 1e9:.1f} GB of memory are free")

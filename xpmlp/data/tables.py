@@ -1,0 +1,141 @@
+"""CSV and TSV files, plain or gzipped, as Kaggle distributes MNIST: a label and the pixels in each line."""
+
+import gzip
+import itertools
+import math
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from xpmlp.data.files import require_memory
+from xpmlp.errors import DataError
+
+_LABELS = ("label", "labels", "class", "target", "y")
+_DELIMITERS = ",\t;"
+_BLOCK = 2048  # lines that are parsed at once
+_LONGEST = 1 << 22  # signs of a line
+
+
+def read(
+    path: Path, label_column: str | None
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], str, tuple[int, int] | None]:
+    """Return the pixels, (n, d), and labels of a table as its one part, what was recognised, and the images' shape."""
+    try:
+        with _opened(path) as file:
+            first = file.readline(_LONGEST)
+            delimiter = max(_DELIMITERS, key=first.count)
+            cells = [cell.strip().strip('"') for cell in first.rstrip("\r\n").split(delimiter)]
+            if "\0" in first or len(cells) < 2 or len(first) == _LONGEST:
+                raise DataError(f"{path} is no table: expected lines of values with commas or tabs between them")
+            has_header = sum(not _is_number(cell) for cell in cells) > len(cells) / 2
+            label = _label_column(path, cells, has_header, label_column)
+            lines = _lines(path, file) if has_header else itertools.chain([first], _lines(path, file))
+            images, labels = _values(path, lines, delimiter, len(cells), label, 2 if has_header else 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    names = [cell for k, cell in enumerate(cells) if k != label]
+    shape = _shape_of(names) if has_header else None
+    kind = "TSV" if delimiter == "\t" else "CSV"
+    head = (
+        f"with a header: column {cells[label]!r} is the label" if has_header else f"whose column {label} is the label"
+    )
+    return [(images, labels)], f"a {kind} file {head}, {len(names)} columns are pixels", shape
+
+
+def _lines(path: Path, file: IO[str]) -> Iterator[str]:
+    """Yield lines, none of which may be endless."""
+    while line := file.readline(_LONGEST):
+        if len(line) == _LONGEST:
+            raise DataError(f"{path} has a line of more than {_LONGEST:,} signs: expected a sample a line")
+        yield line
+
+
+def _opened(path: Path) -> IO[str]:
+    with path.open("rb") as file:
+        is_zipped = file.read(2) == b"\x1f\x8b"
+    opener = gzip.open if is_zipped else open
+    return opener(path, "rt", encoding="utf-8-sig", errors="replace", newline="")
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _label_column(path: Path, cells: list[str], has_header: bool, wanted: str | None) -> int:
+    """Return the number of the column with the labels; refuse to guess."""
+    shown = ", ".join(cells[:6]) + (", …" if len(cells) > 6 else "")
+    if wanted in ("first", "last"):
+        return 0 if wanted == "first" else len(cells) - 1
+    if wanted is not None and has_header and wanted in cells:
+        return cells.index(wanted)
+    if wanted is not None and wanted.isdecimal() and int(wanted) < len(cells):
+        return int(wanted)
+    if wanted is not None:
+        raise DataError(f"{path} has no column {wanted!r}: its {len(cells)} columns are {shown}")
+    found = [k for k, cell in enumerate(cells) if has_header and cell.lower() in _LABELS]
+    if len(found) != 1:
+        what = "several columns that may be" if found else "no column that is called"
+        raise DataError(f"{path} has {what} the label ({shown}): name it with --label-column, such as first or last")
+    return found[0]
+
+
+def _values(
+    path: Path, lines: Iterator[str], delimiter: str, n_columns: int, label: int, line: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return all pixels and labels, read in blocks; `line` is the number of the first line."""
+    pixels, labels, n_bytes = list[np.ndarray](), list[np.ndarray](), 0
+    columns = [k for k in range(n_columns) if k != label]
+    while block := list(itertools.islice(lines, _BLOCK)):
+        for k, text in enumerate(block):
+            if text.strip() and '"' not in text and text.count(delimiter) != n_columns - 1:
+                found = f"{text.count(delimiter) + 1} values"
+                raise DataError(f"{path}, line {line + k}: {found}: expected {n_columns}, as in the first line")
+        filled = [text for text in block if text.strip()]
+        if filled:
+            x, y = _parsed(path, filled, delimiter, columns, label, line)
+            n_bytes += x.nbytes
+            require_memory(n_bytes, path)
+            pixels.append(x)
+            labels.append(y)
+        line += len(block)
+    if not pixels:
+        raise DataError(f"{path} has no line of values: expected at least one")
+    return np.concatenate(pixels), np.concatenate(labels)
+
+
+def _parsed(
+    path: Path, lines: list[str], delimiter: str, columns: list[int], label: int, line: int
+) -> tuple[np.ndarray, np.ndarray]:
+    options = {"delimiter": delimiter, "comments": None, "quotechar": '"'}
+    try:
+        x = np.loadtxt(lines, np.float32, usecols=columns, ndmin=2, **options)  # type: ignore[call-overload]
+        y = np.loadtxt(lines, str, usecols=[label], ndmin=1, **options)  # type: ignore[call-overload]
+    except ValueError as error:
+        found = re.search(r"string (.*?) to float32 at row (\d+), column (\d+)", str(error))
+        if found:
+            where = f"line {line + int(found[2])}, column {int(found[3])}"
+            raise DataError(f"{path}, {where}: {found[1]} is no number: expected pixels") from None
+        raise DataError(f"{path}, from line {line} on: {error}") from None
+    if not np.isfinite(x).all():
+        row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
+        raise DataError(f"{path}, line {line + row}: a value is missing, NaN or infinite: expected pixels")
+    with np.errstate(all="ignore"):
+        as_bytes = x.astype(np.uint8)
+    y = np.char.strip(y)
+    is_whole = np.char.isdecimal(np.char.lstrip(y, "-")).all()
+    return (as_bytes if np.array_equal(as_bytes, x) else x), (y.astype(np.int64) if is_whole else y)
+
+
+def _shape_of(names: list[str]) -> tuple[int, int] | None:
+    """Return the shape of square images whose columns are called pixel0, pixel1, … or 1x1, 1x2, …."""
+    side = math.isqrt(len(names))
+    known = all(re.fullmatch(r"(pixel|px|p)?[_ ]?\d+|\d+x\d+", name.lower()) for name in names)
+    return (side, side) if known and side * side == len(names) else None
