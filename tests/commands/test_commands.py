@@ -59,7 +59,9 @@ class TestTrain:
         metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
         unset = {key for key, value in config.items() if value is None}
-        assert unset == {"target_accuracy", "checkpoint_steps", "data_dir", "engine"}, "every default is resolved"
+        assert unset == {"target_accuracy", "checkpoint_steps", "data_dir", "engine", "label_column", "shape"}, (
+            "every default is resolved"
+        )
         assert config["sizes"] == [20, 16, 8, 3]
         assert (config["n_train"], config["n_val"], config["n_test"], config["val_size"]) == (200, 40, 60, 40)
         assert (config["learning_rate"], config["momentum"], config["nesterov"]) == (

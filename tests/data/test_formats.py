@@ -276,7 +276,7 @@ class TestAFolderOfPictures:
         with pytest.raises(DataError, match=r"3/broken.png: .* \(and 1 more of 302\)"):
             load_dataset("set")
         (at_home / "set" / "3" / "broken.png").unlink()
-        with pytest.raises(DataError, match="4/page.png is a web page, perhaps an error message"):
+        with pytest.raises(DataError, match="4/page.png: a web page, perhaps an error message"):
             load_dataset("set")
 
     def test_others_are_refused(self, at_home):
@@ -344,7 +344,7 @@ class TestIdxFiles:
     def test_what_is_something_else_is_called_by_its_name(self, at_home, content, kind):
         write_idx(at_home / "set", FILES)
         (at_home / "set" / FILES[0]).write_bytes(content)
-        with pytest.raises(DataError, match=f"{FILES[0]} is {kind}.*; expected an IDX file"):
+        with pytest.raises(DataError, match=f"{FILES[0]}: {kind}.*; expected an IDX file"):
             load_dataset("set")
 
     def test_one_alone_is_no_set(self, at_home):
@@ -417,8 +417,8 @@ class TestOnTheCommandLine:
         assert "the models were trained on other parts of file:" in capsys.readouterr().err
 
     @pytest.mark.parametrize(("options", "problem"), [
-        (["--dataset", "nothing.csv"], "unknown data set 'nothing.csv', and no such path"),
-        (["--dataset", "mnst"], "unknown data set 'mnst', and no such path: did you mean mnist?"),
+        (["--dataset", "nothing.csv"], "'nothing.csv': expected auto, mnist, fashion-mnist, digits or a path that is there"),
+        (["--dataset", "mnst"], "unknown data set 'mnst': did you mean mnist?"),
         (["--dataset", "digits", "--shape", "8x8"], "digits has its labels and its shape: leave"),
         (["--dataset", "train.csv", "--data-dir", "."], "train.csv is a path: leave out the data folder"),
         (["--dataset", "train.csv", "--label-column", "99"], "has no column '99': its 65 columns are label, pixel0"),
@@ -436,5 +436,5 @@ class TestOnTheCommandLine:
         )
         (at_home / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99))
         assert main(["predict", "run", "IMG_1.HEIC"]) == 1
-        assert "IMG_1.HEIC is a HEIC photograph: save it as JPEG or PNG first" in capsys.readouterr().err
+        assert "IMG_1.HEIC: a HEIC photograph: save it as JPEG or PNG first" in capsys.readouterr().err
         shutil.rmtree(at_home / "run")

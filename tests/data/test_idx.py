@@ -60,7 +60,7 @@ BOMB = b"\0\0\x08\x03" + struct.pack(">3I", 2**31, 2**31, 4)
 
 DAMAGED = {
     "empty": (b"", "begins with nothing: expected an IDX file"),
-    "another format": (b"\x89PNG", "begins with 89 50 4e 47: expected an IDX file"),
+    "another format": (b"\x89PNG", "a PNG picture; expected an IDX file"),
     "an unknown type": (b"\0\0\x07\x01\0\0\0\x01a", "begins with 00 00 07 01"),
     "half a header": (b"\0\0\x08\x02\0\0\0\x01", "ends within its header of 2 axes"),
     "too short": (WHOLE[:-1], "promises 3 bytes .*, the file's length is for 2"),

@@ -24,7 +24,7 @@ _MOST_CLASSES = 10_000  # of a user's own data: one wrong label would make a net
 OWN = ("file", "pictures")
 """What the names of data sets of one's own begin with, before the path."""
 
-_NAMES = ("auto", *SOURCES, "digits", "a path")
+_NAMES = ("auto", *SOURCES, "digits", "a path that is there")
 
 
 @dataclass(frozen=True)
@@ -205,9 +205,7 @@ def load_dataset(
         return _read("mnist", folder)
     near = difflib.get_close_matches(name.lower(), _NAMES, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise DataError(
-        f"unknown data set {name!r}, and no such path: {hint}expected {', '.join(_NAMES[:-1])} or {_NAMES[-1]}"
-    )
+    raise DataError(f"unknown data set {name!r}: {hint}expected {', '.join(_NAMES[:-1])} or {_NAMES[-1]}")
 
 
 def _own_path(name: str) -> Path | None:

@@ -61,7 +61,7 @@ def read_path(path: Path, label_column: str | None, shape: str | None, seed: int
                 raise DataError(f"{path} is a NumPy archive, whose arrays have names: leave --label-column out")
             parts, about = archives.read(path)
         elif (kind := known_kind(beginning)) and not beginning.startswith(b"\x1f\x8b"):
-            raise DataError(f"{path} is {kind}; expected an .npz, a CSV file, or a folder")
+            raise DataError(f"{path}: {kind}; expected an .npz, a CSV file, or a folder")
         elif beginning.startswith(b"\0\0"):
             raise DataError(f"{path} is one file, perhaps of an IDX set: name the folder that holds all four")
         else:

@@ -43,7 +43,7 @@ def read(path: str | os.PathLike[str]) -> np.ndarray:
             beginning = raw.read(64)
             zipped = beginning[:2] == _GZIP_MAGIC
             if not zipped and (kind := known_kind(beginning)):
-                raise DataError(f"{name} is {kind}; expected an IDX file")
+                raise DataError(f"{name}: {kind}; expected an IDX file")
             raw.seek(0)
             if zipped:
                 with unzip(raw, "rb") as file:

@@ -56,9 +56,9 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
     except DataError:
         raise
     except UnidentifiedImageError:
-        kind = known_kind(beginning)
-        found = f" is {kind}; " if kind else f": begins with {beginning[:8].hex(' ')}: "
-        raise DataError(f"{name}{found}{expected}") from None
+        kind = known_kind(beginning) or ""
+        found = f"begins with {beginning[:8].hex(' ')}: " if not kind or "picture" in kind else f"{kind}; "
+        raise DataError(f"{name}: {found}{expected}") from None
     except Image.DecompressionBombError:
         raise DataError(f"{name}: too many pixels: {fewer}") from None
     except Exception as error:  # a damaged file can make Pillow's decoders raise nearly anything
