@@ -22,6 +22,16 @@ from xpmlp.math.activations import Head
 from xpmlp.math.layout import Layer, Layout
 from xpmlp.namespaces import Array, array_namespace, float_name
 
+LEARNED_BY_CHECKING = (
+    "n_features_in_",
+    "feature_names_in_",
+    "n_outputs_",
+    "classes_",
+    "_label_binarizer",
+    "_loss_type",
+)
+"""Attributes that only X and y decide."""
+
 SPARSE = ["csr", "csc"]  # what SciPy's sparse matrices are made, if they are of another kind
 
 
@@ -138,6 +148,18 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
             if held_out is not None:
                 held_out = held_out[0], self._as_trained(held_out[1], place), held_out[2]
         return task._replace(data=(X, T, weights), held_out=held_out)
+
+    def _prepare_like(self, other: "Perceptron", task: Task) -> Task:
+        """Return what is to be trained, of samples that were checked for another estimator of the same kind."""
+        hidden = hidden_widths(self.hidden_layer_sizes)
+        require_possible(self, incremental=False, is_validated=False)
+        activation_names(self.activation, len(hidden))
+        self.__dict__.update({name: value for name, value in vars(other).items() if name in LEARNED_BY_CHECKING})
+        layout = Layout((task.layout.sizes[0], *hidden, self.n_outputs_))
+        self._random_state = check_random_state(self.random_state)
+        with computing(task.place.device, task.batch_size(self)):
+            self._initialise(layout, task.data[0].dtype, task.place)
+        return task._replace(layout=layout)
 
     def _require_finite(self) -> None:
         xp = array_namespace(coefs=tuple(self.coefs_))

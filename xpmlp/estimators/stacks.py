@@ -45,7 +45,7 @@ class Job(NamedTuple):
     y: Any
     sample_weight: Any = None
     source: Any = None
-    """Jobs of the same source have the same X and y, which are then kept once."""
+    """Jobs of the same source have the same X and y, which are then checked and kept once."""
 
 
 class _Member:
@@ -84,7 +84,7 @@ class _Member:
 def fit_together(jobs: Sequence[Job]) -> list[BaseException | None]:
     """Fit each job's estimator as its own `fit` would, and return what each of these would have raised, or None."""
     errors: list[BaseException | None] = [None] * len(jobs)
-    shared: dict[Any, Task] = {}
+    shared: dict[Any, tuple[Any, Task]] = {}
     stacks: dict[Any, list[_Member]] = {}
     for number, job in enumerate(jobs):
         try:
@@ -106,20 +106,25 @@ def fit_together(jobs: Sequence[Job]) -> list[BaseException | None]:
     return errors
 
 
-def _member(job: Job, number: int, shared: dict[Any, Task]) -> _Member | None:
+def _member(job: Job, number: int, shared: dict[Any, tuple[Any, Task]]) -> _Member | None:
     """Return a job as a network of a stack; one that cannot be is fitted alone."""
     e = job.estimator
     goes_on = e.warm_start and hasattr(e, "coefs_")
     e._validate_params()
-    task = e._prepare(job.X, job.y, job.sample_weight)
-    X, T, weights = task.data
+    key = job.source, type(e), e.backend, e.dtype, id(job.sample_weight), str(getattr(e, "class_weight", None))
+    if job.source is None or goes_on or key not in shared:
+        task = e._prepare(job.X, job.y, job.sample_weight)
+    else:
+        task = e._prepare_like(*shared[key])
+    X, _, weights = task.data
     counts_all = weights is None or bool(task.place.xp.all(weights != 0))
     if e.solver not in STOCHASTIC or goes_on or isinstance(X, SparseSamples) or not counts_all:
         e._train(task, begin_by_batches(e, task, False) if e.solver in STOCHASTIC else None)
         return None
-    if job.source is not None:  # the same numbers, kept once
-        first = shared.setdefault((job.source, str(X.dtype), str(task.place.device), tuple(T.shape)), task)
-        task = task._replace(data=(first.data[0], first.data[1], weights))
+    shared.setdefault(key, (e, task))
+    if job.source is not None:  # the same numbers, kept once, whatever the classes weigh
+        same = shared.setdefault((*key[:4], str(task.place.device)), (e, task))[1]
+        task = task._replace(data=(same.data[0], same.data[1], weights))
     return _Member(e, task, number)
 
 

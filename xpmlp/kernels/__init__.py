@@ -36,7 +36,7 @@ _FILES = {
 }
 """The files that have versions for a library's arrays, the best first."""
 
-_WORTH_NUMBA = 1e9
+_WORTH_NUMBA = 5e8
 """Parameters times steps from which on numba saves more time than its import takes."""
 
 _kernels: ContextVar[str] = ContextVar("kernels", default="inplace")
