@@ -63,6 +63,7 @@ EPOCHS = "xpmlp/estimators/epochs.py"
 RATES = "xpmlp/estimators/rates.py"
 WEIGHTS = "xpmlp/estimators/weights.py"
 MOVING = "xpmlp/estimators/moving.py"
+STACKS = "xpmlp/estimators/stacks.py"
 OPTIMIZERS = "xpmlp/math/optimizers.py"
 SCORES = "xpmlp/estimators/scores.py"
 OBJECTIVES = "xpmlp/training/objectives.py"
@@ -412,7 +413,8 @@ MUTANTS = [
          "SampleObjective.__call__.compute",
          "penalize(gradients, layers, penalty) if self.alpha else gradients", "gradients"),
         ("batches' losses of one weight", "an epoch's loss counts a short batch as a whole",
-         "SampleObjective.__call__", "(gradient_vector(self.layout, theta, compute), loss, None, n)",
+         "SampleObjective.__call__",
+         "(gradient_vector(self.layout, theta, compute), loss, None, n if count is None else count)",
          "(gradient_vector(self.layout, theta, compute), loss, None, 1)"),
     ),
     *of(RATES, DROP_IN, "plain",
@@ -463,9 +465,20 @@ MUTANTS = [
         ("a schedule one step late", "its peak is taken twice",
          "Rates.rate", "max(1, self.place)", "max(1, self.place - 1)"),
     ),
-    *of(OPTIMIZERS, BEYOND, "plain",
+    *of(OPTIMIZERS, "tests/math/test_optimizers.py -k biases", "plain",
         ("AdamW decays biases too", "they are drawn to 0",
          "_adam.init", "xp.zeros_like(b)", "xp.ones_like(b)"),
+    ),
+    *of(STACKS, "tests/estimators/test_stacks.py -k TestAStack", "plain",
+        ("a stack of one order", "all networks see the first one's batches",
+         "Stack._batches", "rows, (X, T, _) = member.work.rows, member.task.data",
+         "rows, (X, T, _) = self.slots[0].work.rows[:n], member.task.data"),
+        ("what fills up counts", "networks of smaller folds learn from a sample that is not theirs",
+         "Stack._batches", "1.0 if member.weights is None else member.weights[rows]", "1.0"),
+        ("one penalty for all", "networks decay alike",
+         "Stack._of_each", "np.asarray(numbers, np.float64)", "np.full(len(numbers), max(numbers))"),
+        ("the wrong ones stay", "a network goes on with another's parameters",
+         "Stack._only", "[self.slots[k] for k in kept]", "[self.slots[k] for k in kept[::-1]]"),
     ),
     *of(HEADS, "tests/math/test_network.py -k masks", "plain",
         ("a mask left out of the derivative", "units that were left out learn",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from xpmlp.errors import ArrayError, ConfigError
+from xpmlp.math.layout import Layout
 from xpmlp.math.optimizers import adam, adamw, sgd
 
 RULES = {
@@ -183,3 +184,16 @@ class TestScikitLearnsForms:
     def test_a_momentum_outside_its_range_is_refused(self):
         with pytest.raises(ConfigError, match="momentum 1.1: expected 0 to 1"):
             sgd(1.1, rate_inside=True)
+
+
+def test_decoupled_decay_leaves_biases_alone_where_it_knows_them(backend, each_way):
+    layout = Layout((3, 2, 2))
+    for _ in each_way():
+        theta, zero = (backend.asarray(np.full(layout.size, value), copy=True) for value in (1.0, 0.0))
+        rule = adamw(weight_decay=0.5, layout=layout)
+        state = rule.init(theta)
+        theta, state = rule.update(theta, state, zero, rule.scalars(1, 0.1))
+        assert set(state) == {"m", "v", "shares"}
+        for W, b in layout.unflatten(backend.to_numpy(theta)):
+            np.testing.assert_allclose(W, 0.95, rtol=1e-6)
+            np.testing.assert_array_equal(b, 1.0)
