@@ -81,6 +81,43 @@ def test_all_make_more_epochs(train, at_home, capsys):  # noqa: F811
     assert read(at_home / "runs" / "seeds.json") == before
 
 
+def test_more_epochs_are_made_by_all_whenever_the_first_was_interrupted(train, at_home, monkeypatch):  # noqa: F811
+    assert train(*CONSTANT, "--seeds", "0-1", "--out", "runs") == 0
+    usual = _run.train_network
+
+    def stopped(*arguments, **keywords):
+        keywords["should_stop"].signum = signal.SIGINT
+        return usual(*arguments, **keywords)
+
+    monkeypatch.setattr(_run, "train_network", stopped)
+    assert main(["train", "--resume", "runs", "--epochs", "5", "--quiet"]) == 130
+    monkeypatch.setattr(_run, "train_network", usual)
+    assert main(["train", "--resume", "runs", "--quiet"]) == 0
+    figures = read(at_home / "runs" / "summary.json")["figures"]["epochs"]
+    assert (figures["min"], figures["max"]) == (5, 5)
+
+
+def test_go_on_from_any_folder(at_home, monkeypatch):  # noqa: F811
+    idx_set = at_home / "set"
+    from tests.data.test_formats import write_csv
+
+    idx_set.mkdir()
+    write_csv(idx_set / "train.csv")
+    quick = ["--epochs", "1", "--hidden", "4", "--quiet", "--no-plot"]
+    assert main(["train", "--dataset", "set/train.csv", *quick, "--seeds", "0-1", "--out", "runs"]) == 0
+    shutil.rmtree(at_home / "runs" / "seed-1")
+    monkeypatch.chdir(idx_set)
+    assert main(["train", "--resume", "../runs", "--quiet", "--no-plot"]) == 0
+    assert (at_home / "runs" / "seed-1" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("options", [["--dataset", "nosuch"], ["--epochs", "0"]])
+def test_what_never_began_leaves_nothing(options, at_home, capsys):  # noqa: F811
+    for out in ([], ["--out", "deep/runs"]):
+        assert main(["train", "--dataset", "digits", "--seeds", "0-1", *out, *options]) == 2
+        assert list(at_home.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
@@ -93,7 +130,8 @@ def test_all_make_more_epochs(train, at_home, capsys):  # noqa: F811
         (["--seeds", "0-1", "--resume", "runs"], "--seeds with --resume runs: runs that go on have their seeds"),
         (["--seeds", "0-1", "--out", "full"], "full holds something: a run needs an empty folder"),
         (["--resume", "damaged"], "seeds.json is damaged, or of a newer xpmlp: expected seeds and options"),
-        (["--resume", "damaged", "--out", "x"], "--out x: runs that go on stay in their folder damaged"),
+        (["--resume", "damaged", "--out", "x"], "--out x: runs that go on stay in their folder; leave it out"),
+        (["--resume", "empty"], "seeds.json is damaged, or of a newer xpmlp: expected seeds and options"),
     ],
 )
 def test_what_is_refused(options, problem, at_home, capsys):  # noqa: F811
@@ -101,9 +139,12 @@ def test_what_is_refused(options, problem, at_home, capsys):  # noqa: F811
     (at_home / "full" / "file").touch()
     (at_home / "damaged").mkdir()
     (at_home / "damaged" / "seeds.json").write_text(json.dumps({"seeds": 3}))
-    assert main(["train", "--dataset", "digits", *options]) == 2
+    (at_home / "empty").mkdir()
+    (at_home / "empty" / "seeds.json").write_text(json.dumps({"seeds": [3], "options": {}, "format_version": 1}))
+    data = [] if "--resume" in options else ["--dataset", "digits"]
+    assert main(["train", *data, *options]) == 2
     assert problem in capsys.readouterr().err
-    assert {path.name for path in at_home.iterdir()} == {"full", "damaged"}
+    assert {path.name for path in at_home.iterdir()} == {"full", "damaged", "empty"}
 
 
 def test_are_for_one_process(monkeypatch, at_home, capsys):  # noqa: F811

@@ -361,7 +361,72 @@ class TestASearch:
         monkeypatch.setattr(search, "AT_ONCE", 5)
         y, estimator = TARGETS["four classes"], MLPClassifier((9,), max_iter=3, random_state=0)
         grid = {"alpha": [1e-4, 0.1, 1.0], "beta_1": [0.8, 0.9]}
-        require_equal_searches(*(kind(estimator, grid, cv=3).fit(X, y) for kind in (GridSearchCV, theirs.GridSearchCV)))
+        options = {"cv": 3, "scoring": "neg_log_loss"}  # which no two fits have alike
+        expected = theirs.GridSearchCV(estimator, grid, **options).fit(X, y)
+        for n_jobs in (1, 2):
+            require_equal_searches(GridSearchCV(estimator, grid, n_jobs=n_jobs, **options).fit(X, y), expected)
+        monkeypatch.setattr(search, "KEPT", 0)
+        require_equal_searches(GridSearchCV(estimator, grid, **options).fit(X, y), expected)
+
+    def test_a_step_may_work_in_place(self):
+        y, model = (
+            TARGETS["four classes"],
+            make_pipeline(StandardScaler(copy=False), MLPClassifier((9,), max_iter=4, random_state=0)),
+        )
+        grid = {"standardscaler__with_std": [True, False], "mlpclassifier__alpha": [1e-4, 1.0]}
+        before = X.copy()
+        require_equal_searches(*(kind(model, grid, cv=3, scoring="neg_log_loss").fit(X.copy(), y)
+                                 for kind in (GridSearchCV, theirs.GridSearchCV)))  # fmt: skip
+        assert np.array_equal(X, before)
+
+    def test_a_step_that_cannot_be_pickled_is_fitted_each_time(self):
+        from sklearn.preprocessing import FunctionTransformer
+
+        y = TARGETS["four classes"]
+        model = make_pipeline(FunctionTransformer(lambda x: 2 * x), MLPClassifier((9,), max_iter=4, random_state=0))
+        grid = {"mlpclassifier__alpha": [1e-4, 1.0]}
+        require_equal_searches(*(kind(model, grid, cv=3).fit(X, y) for kind in (GridSearchCV, theirs.GridSearchCV)))
+
+    def test_splits_may_come_from_a_generator(self):
+        y, estimator = TARGETS["four classes"], MLPClassifier((9,), max_iter=4, random_state=0)
+        found, expected = (kind(estimator, {"alpha": [1e-4, 1.0]}, cv=KFold(3).split(X)).fit(X, y)
+                           for kind in (GridSearchCV, theirs.GridSearchCV))  # fmt: skip
+        require_equal_searches(found, expected)
+
+    def test_scorers_are_handed_the_estimator_itself(self):
+        def score(estimator, X, y):
+            assert type(estimator) is MLPClassifier
+            assert len(pickle.dumps(estimator)) < 100_000
+            return clone(estimator).fit(X, y).score(X, y) + estimator.loss_
+
+        y, estimator = TARGETS["four classes"], MLPClassifier((9,), max_iter=4, random_state=0)
+        options = {"cv": 3, "scoring": score, "error_score": "raise"}
+        found, expected = (kind(estimator, {"alpha": [1e-4, 0.1, 1.0]}, **options).fit(X, y)
+                           for kind in (GridSearchCV, theirs.GridSearchCV))  # fmt: skip
+        require_equal_searches(found, expected)
+
+    def test_a_fit_of_ones_own_is_called(self):
+        class First40(MLPClassifier):
+            def fit(self, X, y, sample_weight=None):
+                return super().fit(X[:40], y[:40])
+
+        y, options = TARGETS["two classes"], {"cv": 3, "scoring": "neg_log_loss"}
+        own, grid = First40((9,), max_iter=4, random_state=0), {"alpha": [1e-4, 1.0]}
+        found, expected = (kind(own, grid, **options).fit(X, y) for kind in (GridSearchCV, theirs.GridSearchCV))
+        for column in ("mean_test_score", "std_test_score"):
+            np.testing.assert_array_equal(found.cv_results_[column], expected.cv_results_[column])
+
+    def test_a_classifier_and_a_regressor_in_one_grid(self):
+        from sklearn.pipeline import Pipeline
+
+        kinds = [
+            MLPClassifier((9,), max_iter=9, random_state=0),
+            MLPRegressor(hidden_layer_sizes=(9,), max_iter=9, random_state=0),
+        ]
+        y, model = TARGETS["two classes"] + 1, Pipeline([("network", kinds[0])])
+        options = {"cv": KFold(3), "scoring": "neg_mean_squared_error"}
+        require_equal_searches(*(kind(model, {"network": kinds}, **options).fit(X, y)
+                                 for kind in (GridSearchCV, theirs.GridSearchCV)))  # fmt: skip
 
     @pytest.mark.parametrize("backend", [spec for spec in SPECS if spec != "numpy"], indirect=True)
     def test_on_every_library(self, backend):

@@ -40,11 +40,11 @@ class Task:
     precision: str | None
     dataset: str
     data_dir: str | None
-    label_column: str | None
-    shape: str | None
     start: Checkpoint | None
     threads: int | None
     checkpoint_steps: int | None
+    label_column: str | None = None
+    shape: str | None = None
 
 
 @dataclasses.dataclass

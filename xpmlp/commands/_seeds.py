@@ -1,5 +1,6 @@
 """``xpmlp train --seeds``: runs that differ in their seed alone, in a folder that has a run's folder for each."""
 
+import contextlib
 import json
 import statistics
 import time
@@ -11,7 +12,8 @@ from typing import Any
 from xpmlp.commands._progress import say, say_nothing
 from xpmlp.commands._run import run
 from xpmlp.communication import find_launch
-from xpmlp.errors import CheckpointError, ConfigError
+from xpmlp.data.datasets import NAMES, OWN, expanded
+from xpmlp.errors import CheckpointError, ConfigError, XpmlpError
 from xpmlp.storage.files import FolderLock, write_whole
 from xpmlp.training.drawing import plot_seeds
 from xpmlp.training.folder import RunFolder, read_json, read_metrics
@@ -31,32 +33,49 @@ def run_seeds(seeds: Sequence[int], *, given: set[str], plot: bool, quiet: bool,
         raise ConfigError(f"--seed {options['seed']} with --seeds: give one of them")
     out = options["out"] or time.strftime("runs/%Y%m%d-%H%M%S-seeds")
     folder = RunFolder(out).path  # refused before the work, unless it is new or empty
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     asked = {name: value for name, value in options.items() if name not in ("out", "resume")}
+    asked["dataset"], asked["data_dir"] = _absolute(options["dataset"]), _absolute(options["data_dir"])
     record = {"format_version": FORMAT_VERSION, "seeds": list(seeds), "options": asked, "given": sorted(given)}
     with _locked(folder):
         _write(folder / FILE, record)
-        _train(folder, record, plot, quiet)
+        try:
+            _train(folder, record, plot, quiet)
+        except BaseException:
+            if not any(folder.glob("seed-*")):  # nothing was begun: nothing is left
+                for name in (FILE, FolderLock.NAME):
+                    (folder / name).unlink(missing_ok=True)
+                for each in made:
+                    with contextlib.suppress(OSError):
+                        each.rmdir()
+            raise
 
 
 def resume_seeds(folder: Path, *, given: set[str], plot: bool, quiet: bool, **options: Any) -> None:
     """Go on with such runs: those that are finished stay, unless they are told to make more epochs."""
-    if "out" in given:
-        raise ConfigError(f"--out {options['out']}: runs that go on stay in their folder {folder}; leave it out")
-    record = read_json(folder / FILE)
-    seeds, asked = record.get("seeds"), record.get("options")
-    if not isinstance(seeds, list) or not isinstance(asked, dict) or record.get("format_version") != FORMAT_VERSION:
+    for name, kept in (("out", "stay in their folder"), ("dataset", "keep their data set")):
+        if name in given:
+            raise ConfigError(f"--{name} {options[name]}: runs that go on {kept}; leave it out")
+    before = read_json(folder / FILE)
+    seeds, asked = before.get("seeds"), before.get("options")
+    is_whole = isinstance(seeds, list) and isinstance(asked, dict) and {"hidden", "dataset", "epochs"} <= asked.keys()
+    if not is_whole or before.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(f"{folder / FILE} is damaged, or of a newer xpmlp: expected seeds and options")
+    assert asked is not None
     changed = {name: options[name] for name in given if name in asked}
-    asked |= changed
-    record["given"] = sorted({*record.get("given", ()), *changed})
+    record = {**before, "options": {**asked, **changed}, "changed": {**before.get("changed", {}), **changed}}
+    record["given"] = sorted({*before.get("given", ()), *changed})
     with _locked(folder):
-        _train(folder, record, plot, quiet, changed)
+        _write(folder / FILE, record)  # a run that is interrupted goes on so
+        try:
+            _train(folder, record, plot, quiet)
+        except XpmlpError:
+            _write(folder / FILE, before)
+            raise
 
 
-def _train(
-    folder: Path, record: Mapping[str, Any], plot: bool, quiet: bool, changed: Mapping[str, Any] | None = None
-) -> None:
+def _train(folder: Path, record: Mapping[str, Any], plot: bool, quiet: bool) -> None:
     tell = say_nothing if quiet else say
     seeds, asked, given = record["seeds"], dict(record["options"]), set(record["given"])
     asked["hidden"] = tuple(asked["hidden"])
@@ -64,12 +83,10 @@ def _train(
         path = folder / f"seed-{seed}"
         tell("seed", f"{seed}, {number} of {len(seeds)}")
         if (path / "config.json").exists():
-            options = {**asked, "resume": str(path), "out": None, "given": set(changed or ())}
+            options = {**asked, "resume": str(path), "out": None, "given": set(record.get("changed", ()))}
         else:
             options = {**asked, "resume": None, "out": str(path), "seed": seed, "given": {*given, "seed", "out"}}
         run(plot=plot, quiet=quiet, whole=folder, **options)
-        if number == 1 and changed:  # which the first run has taken
-            _write(folder / FILE, record)
     figures = _summary([folder / f"seed-{seed}" for seed in seeds])
     _write(folder / "summary.json", {"seeds": seeds, "figures": figures})
     if plot:
@@ -78,6 +95,15 @@ def _train(
     found = figures["test_accuracy"]
     spread = f" ± {100 * found['std']:.2f} %, {100 * found['min']:.2f} to {100 * found['max']:.2f} %"
     tell("seeds", f"test accuracy {100 * found['mean']:.2f}{spread} of {len(seeds)}; {folder}")
+
+
+def _absolute(name: str | None) -> str | None:
+    """Return a path so that it is found from any folder, and a data set's name as it is."""
+    kind, colon, rest = (name or "").partition(":")
+    if colon and kind in ("idx", *OWN):
+        return f"{kind}:{expanded(rest).absolute()}"
+    path = None if name is None or name in NAMES else expanded(name)
+    return str(path.absolute()) if path is not None and path.exists() else name
 
 
 def _summary(runs: Sequence[Path]) -> dict[str, dict[str, float]]:

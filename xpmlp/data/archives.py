@@ -44,6 +44,9 @@ def read(path: Path) -> tuple[list[tuple[np.ndarray, np.ndarray]], str]:
     parts = []
     for part in ("train", "test"):
         if (part, "images") in found:
+            for x, y in zip(found[part, "images"], found[part, "labels"], strict=True):
+                if x.ndim and y.ndim and len(x) != len(y):
+                    raise DataError(f"{path}: {len(x)} images and {len(y)} labels: expected one label an image")
             images, labels = (_joined(path, found[part, kind]) for kind in ("images", "labels"))
             parts.append((images, labels))
     names = ", ".join(name for names in wanted.values() for name in names)
@@ -74,7 +77,11 @@ def _wanted(path: Path, archive: zipfile.ZipFile) -> dict[tuple[str, str], list[
     else:
         wanted = {key: found for key, found in wanted.items() if key[0]}
     kinds = {(part, kind) for part, kind in wanted}
-    complete = all((part, kind) in kinds for part, _ in kinds for kind in ("images", "labels"))
+    for found in wanted.values():
+        found.sort(key=lambda name: "val" in name.lower())  # those for validation behind those for training
+    complete = all(
+        len(wanted.get((part, "images"), ())) == len(wanted.get((part, "labels"), ())) > 0 for part, _ in kinds
+    )
     if not kinds or not complete or ("train", "images") not in kinds:
         expected = "expected x_train, y_train, x_test and y_test, or x and y"
         raise DataError(f"{path} holds {', '.join(names) or 'no arrays'}: {expected}")

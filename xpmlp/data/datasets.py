@@ -21,10 +21,12 @@ from xpmlp.errors import DataError
 DATA_VARIABLE = "XPMLP_DATA"  # of the environment: the folder in which data sets are looked for first
 _MOST_CLASSES = 10_000  # of a user's own data: one wrong label would make a network as wide as it is great
 
+NAMES = ("auto", *SOURCES, "digits")
+
 OWN = ("file", "pictures")
 """What the names of data sets of one's own begin with, before the path."""
 
-_NAMES = ("auto", *SOURCES, "digits", "a path that is there")
+_NAMES = (*NAMES, "a path that is there")
 
 
 @dataclass(frozen=True)
@@ -234,11 +236,13 @@ def _read_own(path: Path, label_column: str | None, shape: str | None, seed: int
     kind = "pictures" if path.is_dir() else "file"
 
     def part(title: str, images: np.ndarray, classes: np.ndarray) -> Dataset:
-        return Dataset(images, classes, names, 255, f"{title} set in {path}")
+        return Dataset(images, classes, names, found.max_value, f"{title} set in {path}")
 
     train, test = part("training", found.train[0], labels[0]), part("test", found.test[0], labels[1])
     n_empty = len(names) - len(np.unique(train.labels))
     warning = f"{n_empty} of the {len(names)} classes have no training image" if n_empty else ""
+    if len(names) == 1:
+        warning = f"all images are of one class, {names[0]}: there is nothing to learn"
     return LoadedData(f"{kind}:{path}", train, test, warning=warning, about=found.about)
 
 

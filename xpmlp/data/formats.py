@@ -1,6 +1,7 @@
 """A data set of one's own: from a path to images and labels, by what the files hold, never by their names alone."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ class Found(NamedTuple):
     test: tuple[np.ndarray, np.ndarray]
     about: str
     """What was recognised, in one line."""
+    max_value: int
+    """The grey value that counts as 1."""
 
 
 def read_path(path: Path, label_column: str | None, shape: str | None, seed: int) -> Found:
@@ -67,7 +70,7 @@ def read_path(path: Path, label_column: str | None, shape: str | None, seed: int
         else:
             parts, about, found = tables.read(path, label_column)
             size = size or found
-    images, how = as_images([images for images, _ in parts], str(path), size)
+    images, how, most = as_images([images for images, _ in parts], str(path), size)
     labels = [_labels(y, str(path), len(x)) for x, (_, y) in zip(images, parts, strict=True)]
     about += how
     if len(images) == 1:
@@ -75,7 +78,7 @@ def read_path(path: Path, label_column: str | None, shape: str | None, seed: int
         about += f"; a sixth of each class is the test set, by seed {seed}"
         images = [images[0][~is_test], images[0][is_test]]
         labels = [labels[0][~is_test], labels[0][is_test]]
-    return Found((images[0], labels[0]), (images[1], labels[1]), about)
+    return Found((images[0], labels[0]), (images[1], labels[1]), about, most)
 
 
 def parsed_shape(text: str) -> tuple[int, int]:
@@ -86,8 +89,10 @@ def parsed_shape(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def as_images(arrays: Sequence[np.ndarray], name: str, size: tuple[int, int] | None) -> tuple[list[np.ndarray], str]:
-    """Return arrays of images as bytes, (n, height, width), and in words how they were taken, if not as they are."""
+def as_images(
+    arrays: Sequence[np.ndarray], name: str, size: tuple[int, int] | None
+) -> tuple[list[np.ndarray], str, int]:
+    """Return arrays of images as bytes, (n, height, width), in words how they were taken, and what counts as 1."""
     arrays = [array[..., 0] if array.ndim == 4 and array.shape[-1] == 1 else array for array in arrays]
     for array in arrays:
         if array.ndim == 4:
@@ -104,9 +109,7 @@ def as_images(arrays: Sequence[np.ndarray], name: str, size: tuple[int, int] | N
     if any(array.shape[1:] != arrays[0].shape[1:] for array in arrays):
         shapes = " and ".join(str(array.shape[1:]) for array in arrays)
         raise DataError(f"{name}: images of {shapes} pixels: expected one size")
-    how = f", {arrays[0].shape[1]} × {arrays[0].shape[2]}"
-    if all(array.dtype == np.uint8 for array in arrays):
-        return arrays, how
+    how = f", images of {arrays[0].shape[1]} × {arrays[0].shape[2]}"
     if any(array.dtype.kind not in "biuf" for array in arrays):
         raise DataError(f"{name}: images of {arrays[0].dtype}: expected numbers")
     if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in arrays):
@@ -115,12 +118,13 @@ def as_images(arrays: Sequence[np.ndarray], name: str, size: tuple[int, int] | N
     is_whole = all(array.dtype.kind != "f" or np.array_equal(array, np.rint(array)) for array in arrays)
     if low < 0 or high > 65_535 or not (high <= 1 or is_whole):
         raise DataError(f"{name}: values from {low:g} to {high:g}: expected 0 to 1, or whole numbers from 0 to 65,535")
-    factor = 255.0 if high <= 1 else 1.0 if high <= 255 else 255 / 65_535
-    if factor != 1.0:
-        how += f", values from {low:g} to {high:g} taken as 256 grey levels"
-    return [
-        np.rint(array * factor).astype(np.uint8) if factor != 1 else array.astype(np.uint8) for array in arrays
-    ], how
+    if high <= 255 and is_whole:
+        most = 255 if high > 127 or high == 0 else int(high)
+        how += f", values to {most}, which counts as 1" if most != 255 else ""
+        return [array.astype(np.uint8) for array in arrays], how, most
+    how += f", values from {low:g} to {high:g} taken as 256 grey levels"
+    factor = 255.0 if high <= 1 else 255 / 65_535
+    return [np.rint(array * factor).astype(np.uint8) for array in arrays], how, 255
 
 
 def min_of(values: Any) -> Any:
@@ -159,7 +163,7 @@ def held_out(labels: np.ndarray, seed: int, name: str) -> np.ndarray:
 def named_classes(parts: Sequence[np.ndarray]) -> tuple[tuple[str, ...], list[np.ndarray]]:
     """Return the names of the classes in all parts, numbers in their order, and each part's labels as their numbers."""
     names = sorted({str(value) for labels in parts for value in np.unique(labels).tolist()})
-    if all(name.lstrip("-").isdecimal() for name in names):
+    if all(re.fullmatch(r"-?\d+", name) for name in names):
         names.sort(key=int)
     number = {name: k for k, name in enumerate(names)}
     found = []

@@ -10,19 +10,23 @@ from xpmlp.data.pictures import read_picture
 from xpmlp.errors import DataError
 
 _ENDINGS = {".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".pbm", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-_TRAINING, _TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
+_TRAINING, _VALIDATION, _TEST = ("train", "training"), ("val", "valid", "validation"), ("test", "testing")
 
 
 def read(path: Path) -> tuple[list[tuple[np.ndarray, np.ndarray]], str]:
     """Return images and labels of the training part and, if it is there, the test part, and what was recognised."""
-    folders = {folder.name.lower(): folder for folder in sorted(path.iterdir()) if folder.is_dir()}
-    train, test = (next((folders[name] for name in names if name in folders), None) for names in (_TRAINING, _TEST))
-    parts = [train, test] if train and test and not _pictures(train) and not _pictures(test) else [path]
-    files = [_by_class(part) for part in parts if part is not None]
+    folders = {folder.name.lower(): folder for folder in _visible(path) if folder.is_dir()}
+    train, validation, test = (
+        next((folders[name] for name in names if name in folders), None) for names in (_TRAINING, _VALIDATION, _TEST)
+    )
+    parts: list[list[Path | None]] = [[train, validation], [test]] if test else [[train], [validation]]
+    if train is None or (test is None and validation is None) or _pictures(train):
+        parts = [[path]]
+    files = [_by_class([folder for folder in part if folder]) for part in parts]
     if any(len(classes) < 2 for classes in files):
         found = ", ".join(sorted(folders)[:6]) or "no folder"
-        expected = "a folder of pictures for each class, MNIST's four IDX files"
-        raise DataError(f"{path} has {found}: expected {expected}, or the name of a file in it")
+        expected = "a folder of pictures for each class (in train and test, or without), or MNIST's four IDX files"
+        raise DataError(f"{path} has {found}: expected {expected}; perhaps the path goes on")
     read_ = [(_all(each), each) for each in files]
     sizes = Counter(image.shape for images, _ in read_ for image in images)
     size = sizes.most_common(1)[0][0]
@@ -37,14 +41,21 @@ def read(path: Path) -> tuple[list[tuple[np.ndarray, np.ndarray]], str]:
     return arrays, about
 
 
+def _visible(folder: Path) -> list[Path]:
+    """Return what a folder holds, but for what systems and editors hide in it."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX")))
+
+
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in _ENDINGS and file.is_file())
+    return [file for file in _visible(folder) if file.suffix.lower() in _ENDINGS and file.is_file()]
 
 
-def _by_class(folder: Path) -> dict[str, list[Path]]:
-    """Return each class's pictures; a class without pictures is left out."""
-    classes = {sub.name: _pictures(sub) for sub in sorted(folder.iterdir()) if sub.is_dir()}
-    return {name: files for name, files in classes.items() if files}
+def _by_class(folders: list[Path]) -> dict[str, list[Path]]:
+    """Return each class's pictures in some folders; a class without pictures is left out."""
+    classes: dict[str, list[Path]] = {}
+    for sub in (sub for folder in folders for sub in _visible(folder) if sub.is_dir()):
+        classes.setdefault(sub.name, []).extend(_pictures(sub))
+    return {name: files for name, files in sorted(classes.items()) if files}
 
 
 def _all(classes: dict[str, list[Path]]) -> list[np.ndarray]:

@@ -1,5 +1,6 @@
 """CSV and TSV files, plain or gzipped, as Kaggle distributes MNIST: a label and the pixels in each line."""
 
+import csv
 import gzip
 import itertools
 import math
@@ -28,14 +29,16 @@ def read(
         with _opened(path) as file:
             first = file.readline(_LONGEST)
             delimiter = max(_DELIMITERS, key=first.count)
-            cells = [cell.strip().strip('"') for cell in first.rstrip("\r\n").split(delimiter)]
+            cells = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])]
             if "\0" in first or len(cells) < 2 or len(first) == _LONGEST:
                 raise DataError(f"{path} is no table: expected lines of values with commas or tabs between them")
-            has_header = sum(not _is_number(cell) for cell in cells) > len(cells) / 2
+            has_header = _is_header(cells, label_column)
             label = _label_column(path, cells, has_header, label_column)
             lines = _lines(path, file) if has_header else itertools.chain([first], _lines(path, file))
             images, labels = _values(path, lines, delimiter, len(cells), label, 2 if has_header else 1)
-    except (OSError, EOFError, zlib.error) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no UTF-8 text ({error.reason}): save it as UTF-8") from None
+    except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     names = [cell for k, cell in enumerate(cells) if k != label]
     shape = _shape_of(names) if has_header else None
@@ -58,7 +61,17 @@ def _opened(path: Path) -> IO[str]:
     with path.open("rb") as file:
         is_zipped = file.read(2) == b"\x1f\x8b"
     opener = gzip.open if is_zipped else open
-    return opener(path, "rt", encoding="utf-8-sig", errors="replace", newline="")
+    return opener(path, "rt", encoding="utf-8-sig", newline="")
+
+
+def _is_header(cells: list[str], label_column: str | None) -> bool:
+    """Return whether a first line has names: most are no numbers, one is a label's, or they count from 0."""
+    named = {*_LABELS, *([label_column] if label_column and not label_column.isdecimal() else [])}
+    return (
+        sum(not _is_number(cell) for cell in cells) > len(cells) / 2
+        or any(cell.lower() in _LABELS or cell in named for cell in cells)
+        or (len(cells) > 2 and cells == [str(k) for k in range(len(cells))])
+    )
 
 
 def _is_number(cell: str) -> bool:
@@ -94,13 +107,13 @@ def _values(
     pixels, labels, n_bytes = list[np.ndarray](), list[np.ndarray](), 0
     columns = [k for k in range(n_columns) if k != label]
     while block := list(itertools.islice(lines, _BLOCK)):
-        for k, text in enumerate(block):
-            if text.strip() and '"' not in text and text.count(delimiter) != n_columns - 1:
-                found = f"{text.count(delimiter) + 1} values"
-                raise DataError(f"{path}, line {line + k}: {found}: expected {n_columns}, as in the first line")
-        filled = [text for text in block if text.strip()]
+        filled = [(line + k, text) for k, text in enumerate(block) if text.strip()]
+        for number, text in filled:
+            n = text.count(delimiter) + 1 if '"' not in text else len(next(csv.reader([text], delimiter=delimiter)))
+            if n != n_columns:
+                raise DataError(f"{path}, line {number}: {n} values: expected {n_columns}, as in the first line")
         if filled:
-            x, y = _parsed(path, filled, delimiter, columns, label, line)
+            x, y = _parsed(path, filled, delimiter, columns, label)
             n_bytes += x.nbytes
             require_memory(n_bytes, path)
             pixels.append(x)
@@ -108,30 +121,42 @@ def _values(
         line += len(block)
     if not pixels:
         raise DataError(f"{path} has no line of values: expected at least one")
-    return np.concatenate(pixels), np.concatenate(labels)
+    return np.concatenate(pixels), _numbers_or_words(np.concatenate(labels))
 
 
 def _parsed(
-    path: Path, lines: list[str], delimiter: str, columns: list[int], label: int, line: int
+    path: Path, lines: list[tuple[int, str]], delimiter: str, columns: list[int], label: int
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels and labels, as words, of numbered lines."""
+    numbers, texts = zip(*lines, strict=True)
     options = {"delimiter": delimiter, "comments": None, "quotechar": '"'}
     try:
-        x = np.loadtxt(lines, np.float32, usecols=columns, ndmin=2, **options)  # type: ignore[call-overload]
-        y = np.loadtxt(lines, str, usecols=[label], ndmin=1, **options)  # type: ignore[call-overload]
+        x = np.loadtxt(texts, np.float32, usecols=columns, ndmin=2, **options)  # type: ignore[call-overload]
+        y = np.loadtxt(texts, str, usecols=[label], ndmin=1, **options)  # type: ignore[call-overload]
     except ValueError as error:
         found = re.search(r"string (.*?) to float32 at row (\d+), column (\d+)", str(error))
         if found:
-            where = f"line {line + int(found[2])}, column {int(found[3])}"
+            where = f"line {numbers[int(found[2])]}, column {int(found[3])}"
             raise DataError(f"{path}, {where}: {found[1]} is no number: expected pixels") from None
-        raise DataError(f"{path}, from line {line} on: {error}") from None
-    if not np.isfinite(x).all():
-        row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
-        raise DataError(f"{path}, line {line + row}: a value is missing, NaN or infinite: expected pixels")
+        raise DataError(f"{path}, from line {numbers[0]} on: {error}") from None
+    y = np.char.strip(y)
+    for problem, is_there in (
+        ("a value is missing, NaN or infinite: expected pixels", np.isfinite(x).all(axis=1)),
+        ("the label is missing", (y != "") & (np.char.lower(y) != "nan")),
+    ):
+        if not is_there.all():
+            raise DataError(f"{path}, line {numbers[int(np.argmin(is_there))]}: {problem}")
     with np.errstate(all="ignore"):
         as_bytes = x.astype(np.uint8)
-    y = np.char.strip(y)
-    is_whole = np.char.isdecimal(np.char.lstrip(y, "-")).all()
-    return (as_bytes if np.array_equal(as_bytes, x) else x), (y.astype(np.int64) if is_whole else y)
+    return (as_bytes if np.array_equal(as_bytes, x) else x), y
+
+
+def _numbers_or_words(labels: np.ndarray) -> np.ndarray:
+    """Return labels as whole numbers, if all are."""
+    values, places = np.unique(labels, return_inverse=True)
+    if not all(re.fullmatch(r"[+-]?\d{1,18}(\.0*)?", value) for value in values.tolist()):
+        return labels
+    return np.array([int(value.partition(".")[0]) for value in values.tolist()], np.int64)[places]
 
 
 def _shape_of(names: list[str]) -> tuple[int, int] | None:

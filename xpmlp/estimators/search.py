@@ -24,7 +24,10 @@ from xpmlp.estimators.base import Perceptron
 from xpmlp.estimators.stacks import Job, fit_together
 
 AT_ONCE = 256
-"""Networks that are trained before the first of them is scored."""
+"""Networks that are trained before the first of them is scored, if their samples are few enough."""
+
+KEPT = 1 << 28
+"""Bytes of different samples that are kept at once: of the networks in line, and of Pipelines' earlier steps."""
 
 
 class _Fit:
@@ -63,7 +66,7 @@ class _Pool:
 
     def _train(self) -> None:
         started = time.perf_counter()
-        fits = [make() for make, _ in zip(self._waiting, range(AT_ONCE), strict=False)]
+        fits = self._next()
         networks = [fit for fit in fits if fit.job is not None]
         if not fits:
             return
@@ -75,6 +78,18 @@ class _Pool:
             self._train_in_processes(networks)
         self.seconds += [(time.perf_counter() - started) / max(1, len(fits))] * len(fits)
         self._ready = fits
+
+    def _next(self) -> list["_Fit"]:
+        """Return the next fits in line, as many as are to be trained at once."""
+        fits: list[_Fit] = []
+        sizes: dict[int, int] = {}
+        for make in self._waiting:
+            fits.append(make())
+            if fits[-1].job is not None:
+                sizes[id(fits[-1].job.X)] = getattr(fits[-1].job.X, "nbytes", 0)
+            if len(fits) == AT_ONCE or sum(sizes.values()) > KEPT:
+                break
+        return fits
 
     def _train_in_processes(self, fits: list["_Fit"]) -> None:
         """Train in as many processes as there are jobs, those with the same samples in the same one."""
@@ -94,7 +109,7 @@ def _fitted(jobs: list[Job]) -> list[tuple[dict[str, Any], BaseException | None]
 
 
 class _Pooled(BaseEstimator):  # type: ignore[misc]
-    """What scikit-learn fits and scores in the place of an estimator: its `fit` takes from a pool."""
+    """What scikit-learn fits in the place of an estimator: its `fit` takes from a pool, and becomes what it took."""
 
     def __init__(self, estimator: Any, pool: _Pool) -> None:
         self.estimator, self.pool = estimator, pool
@@ -114,14 +129,13 @@ class _Pooled(BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Any, y: Any, **parameters: Any) -> Self:
         """Take the next fit; the one that comes after all, with the best parameters, is made here."""
         taken = self.pool.take()
-        self.estimator = self.estimator.fit(X, y, **parameters) if taken is None else taken
+        fitted = self.estimator.fit(X, y, **parameters) if taken is None else taken
+        own = {name: value for name, value in vars(self).items() if name not in ("estimator", "pool")}  # scikit-learn's
+        self.__class__, self.__dict__ = type(fitted), {**vars(fitted), **own}  # so that scorers see nothing else
         return self
 
     def __sklearn_tags__(self) -> Any:
         return self.estimator.__sklearn_tags__()
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
 
     def __getattr__(self, name: str) -> Any:
         if name in ("estimator", "pool") or name.startswith("__"):
@@ -135,20 +149,20 @@ class _Folds:
     def __init__(self, X: Any, y: Any, fit_params: dict[str, Any]) -> None:
         self.X, self.y, self._fit_params = X, y, fit_params
         self._parts: dict[int, tuple[Any, Any, Any]] = {}
-        self._heads: dict[tuple[int, str], tuple[Any, Any]] = {}
+        self._heads: dict[tuple[int, Any], tuple[Any, Any]] = {}
 
     def fit(self, base: Any, parameters: dict[str, Any], number: int, train: np.ndarray) -> _Fit:
         """Return the fit of an estimator with some parameters to the training part of a split."""
         estimator = clone(base)
         try:
             estimator.set_params(**clone(parameters, safe=False))
-            X, y, weights = self._part(estimator, number, train)
             network, source = network_of(estimator), number
+            X, y, weights = self._part(estimator, number, train)
             if network is None:
                 estimator.fit(X, y, **check_method_params(self.X, params=self._fit_params, indices=train))
                 return _Fit(estimator, None)
             if isinstance(estimator, Pipeline) and len(estimator.steps) > 1:
-                head, X, source = self._head(estimator[:-1], X, y, number)
+                head, X, source = self._head(estimator, number, train)
                 estimator.steps[:-1] = head.steps
             return _Fit(estimator, Job(network, X, y, weights, source))
         except Exception as error:
@@ -161,12 +175,18 @@ class _Folds:
             self._parts[number] = *safe_split(estimator, self.X, self.y, train), weights
         return self._parts[number]
 
-    def _head(self, head: Any, X: Any, y: Any, number: int) -> tuple[Any, Any, Any]:
+    def _head(self, pipeline: Any, number: int, train: np.ndarray) -> tuple[Any, Any, Any]:
         """Return a Pipeline's earlier steps, fitted once a split, and what they make of its samples."""
-        key = number, joblib.hash(head)
+        head = pipeline[:-1]
+        try:
+            key = number, joblib.hash(head)
+        except Exception:  # what cannot be pickled is fitted for each network
+            key = number, object()
         if key not in self._heads:
-            transformed = head.fit_transform(X, y)
-            self._heads[key] = head, transformed
+            X, y = safe_split(pipeline, self.X, self.y, train)  # its own: a step may work in place
+            self._heads[key] = head, head.fit_transform(X, y)
+            while len(self._heads) > 1 and sum(getattr(X, "nbytes", 0) for _, X in self._heads.values()) > KEPT:
+                del self._heads[next(iter(self._heads))]
         return *self._heads[key], key
 
 
@@ -186,9 +206,9 @@ class _Splits:
 
 
 def network_of(estimator: Any) -> Perceptron | None:
-    """Return an estimator, or a Pipeline's last step, if it is one of ours."""
-    last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
-    return last if isinstance(last, Perceptron) else None
+    """Return an estimator, or a Pipeline's last step, if it is one of ours, and neither has another `fit`."""
+    last = estimator.steps[-1][1] if type(estimator) is Pipeline else estimator
+    return last if isinstance(last, Perceptron) and type(last).fit is Perceptron.fit else None
 
 
 class _InStacks:
@@ -215,16 +235,15 @@ class _InStacks:
             return super().fit(X, y, **params)  # type: ignore[misc, no-any-return]
         pool = _Pool(search.n_jobs)
         X, y = indexable(X, y)
-        self._data = pool, estimator, X, y, params
+        self._data, cv = (pool, estimator, X, y, params), search.cv
         search.estimator = _Pooled(estimator, pool)
+        search.cv = check_cv(cv, y, classifier=is_classifier(estimator))  # once, since it may be a generator
         try:
             with joblib.parallel_config(backend="sequential"):
                 super().fit(X, y, **params)  # type: ignore[misc]
         finally:
-            search.estimator = estimator
+            search.estimator, search.cv = estimator, cv
             del self._data
-        if hasattr(self, "best_estimator_"):
-            self.best_estimator_ = self.best_estimator_.estimator
         if hasattr(search.scorer_, "_estimator"):
             search.scorer_._estimator = estimator
         return self
@@ -235,8 +254,8 @@ class _InStacks:
             return
         pool, estimator, X, y, params = self._data
         fit_params = {name: value for name, value in params.items() if name != "groups" and value is not None}
-        folds, cv = _Folds(X, y, fit_params), check_cv(self.cv, y, classifier=is_classifier(estimator))  # type: ignore[attr-defined]
-        splits = list(cv.split(X, y, params.get("groups")))
+        folds = _Folds(X, y, fit_params)
+        splits = list(self.cv.split(X, y, params.get("groups")))  # type: ignore[attr-defined]
 
         candidates = list(self._candidates())
         tasks = [(parameters, number, train) for parameters in candidates for number, (train, _) in enumerate(splits)]

@@ -169,7 +169,7 @@ class LocalSGD(Strategy):
         totals = Totals(loss, correct, totals.steps + self._steps, finite)
         towards = self._start - vector[:n] / self._group.communicator.size
         velocity = {"velocity": state[_OUTER_VELOCITY]}
-        theta, velocity = _OUTER.update(self._start, velocity, towards, {"learning_rate": _OUTER_RATE})
+        theta, velocity = _OUTER.update(self._start, velocity, towards, _OUTER.scalars(1, _OUTER_RATE))
         self._start = xp.asarray(theta, copy=True)
         self._own, self._steps = zero_totals(self._group.backend, float_name(theta.dtype)), 0
         return Carry(theta, {**state, _OUTER_VELOCITY: velocity["velocity"]}, totals)
