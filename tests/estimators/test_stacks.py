@@ -506,7 +506,11 @@ CHECKS = parametrize_with_checks([MLPEnsemble(estimator, 2) for estimator in SMA
 @pytest.mark.parametrize(
     ("estimator", "check"),
     [
-        pytest.param(*pair, id=f"{type(pair[0].estimator).__name__}-{getattr(pair[1], 'func', pair[1]).__name__}-{k}")
+        pytest.param(
+            *pair,
+            id=f"{type(pair[0].estimator).__name__}-{getattr(pair[1], 'func', pair[1]).__name__}-{k}",
+            marks=pytest.mark.full if isinstance(pair[0].estimator, MLPRegressor) else (),
+        )
         for k, pair in enumerate(CHECKS)
         if "array_api" not in str(pair[1])
     ],

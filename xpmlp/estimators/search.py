@@ -76,7 +76,7 @@ class _Pool:
                 fit.error = error
         else:
             self._train_in_processes(networks)
-        self.seconds += [(time.perf_counter() - started) / max(1, len(fits))] * len(fits)
+        self.seconds += [(time.perf_counter() - started) / len(fits)] * len(fits)
         self._ready = fits
 
     def _next(self) -> list["_Fit"]:
