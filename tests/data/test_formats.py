@@ -232,6 +232,11 @@ class TestATable:
         labels = [spelling(label) for label in LABELS]
         require_a_sixth(load_dataset(str(write_csv(at_home / "train.csv", labels=labels))))
 
+    def test_a_class_may_be_called_y(self, at_home):
+        names = np.array([*"ybcdefghij"])[LABELS]
+        path = write_csv(at_home / "train.csv", header=False, labels=names)
+        require_a_sixth(load_dataset(str(path), label_column="first", shape="8x8"), labels=names)
+
     @pytest.mark.parametrize("label", ["", "nan", "--5", "9" * 25])
     def test_labels_that_are_none(self, at_home, label):
         labels = [*LABELS[:20].astype(str), label, *LABELS[21:].astype(str)]

@@ -2,9 +2,9 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -49,10 +49,9 @@ def read_path(path: Path, label_column: str | None, shape: str | None, seed: int
     """
     size = None if shape is None else parsed_shape(shape)
     if path.is_dir():
-        read: Callable[..., Any] = picture_folders.read
-        parts, about = read(path)
         if label_column is not None or shape is not None:
             raise DataError(f"{path} is a folder of pictures: leave --label-column and --shape out")
+        parts, about = picture_folders.read(path)
     else:
         try:
             with path.open("rb") as file:
@@ -114,7 +113,7 @@ def as_images(
         raise DataError(f"{name}: images of {arrays[0].dtype}: expected numbers")
     if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in arrays):
         raise DataError(f"{name}: images hold NaN or infinity: expected finite numbers")
-    low, high = (float(pick(pick(array) for array in arrays)) for pick in (min_of, max_of))
+    low, high = min(float(array.min()) for array in arrays), max(float(array.max()) for array in arrays)
     is_whole = all(array.dtype.kind != "f" or np.array_equal(array, np.rint(array)) for array in arrays)
     if low < 0 or high > 65_535 or not (high <= 1 or is_whole):
         raise DataError(f"{name}: values from {low:g} to {high:g}: expected 0 to 1, or whole numbers from 0 to 65,535")
@@ -125,16 +124,6 @@ def as_images(
     how += f", values from {low:g} to {high:g} taken as 256 grey levels"
     factor = 255.0 if high <= 1 else 255 / 65_535
     return [np.rint(array * factor).astype(np.uint8) for array in arrays], how, 255
-
-
-def min_of(values: Any) -> Any:
-    """Return the least of an array, or of several numbers."""
-    return values.min() if isinstance(values, np.ndarray) else min(values)
-
-
-def max_of(values: Any) -> Any:
-    """Return the greatest of an array, or of several numbers."""
-    return values.max() if isinstance(values, np.ndarray) else max(values)
 
 
 def _labels(y: np.ndarray, name: str, n: int) -> np.ndarray:

@@ -66,10 +66,10 @@ def _opened(path: Path) -> IO[str]:
 
 def _is_header(cells: list[str], label_column: str | None) -> bool:
     """Return whether a first line has names: most are no numbers, one is a label's, or they count from 0."""
-    named = {*_LABELS, *([label_column] if label_column and not label_column.isdecimal() else [])}
-    return (
+    named = {*_LABELS[:-1], *([label_column] if label_column and not label_column.isdecimal() else [])}
+    return (  # y alone may be a class
         sum(not _is_number(cell) for cell in cells) > len(cells) / 2
-        or any(cell.lower() in _LABELS or cell in named for cell in cells)
+        or any(cell.lower() in named or cell == label_column for cell in cells)
         or (len(cells) > 2 and cells == [str(k) for k in range(len(cells))])
     )
 
