@@ -66,10 +66,11 @@ def _opened(path: Path) -> IO[str]:
 
 def _is_header(cells: list[str], label_column: str | None) -> bool:
     """Return whether a first line has names: most are no numbers, one is a label's, or they count from 0."""
-    named = {*_LABELS[:-1], *([label_column] if label_column and not label_column.isdecimal() else [])}
-    return (  # y alone may be a class
-        sum(not _is_number(cell) for cell in cells) > len(cells) / 2
-        or any(cell.lower() in named or cell == label_column for cell in cells)
+    is_named = label_column is not None and not label_column.isdecimal() and label_column in cells
+    return (
+        is_named
+        or sum(not _is_number(cell) for cell in cells) > len(cells) / 2
+        or any(cell.lower() in _LABELS[:-1] for cell in cells)  # y alone may be a class
         or (len(cells) > 2 and cells == [str(k) for k in range(len(cells))])
     )
 
