@@ -80,8 +80,9 @@ class TestAStack:
         networks = [MLPClassifier((9,), solver="sgd", momentum=m, max_iter=5, random_state=0) for m in momentums]
         require_same(fitted([clone(e) for e in networks], y), [e.fit(X, y) for e in networks])
 
+    @pytest.mark.parametrize("dropout", [0.0, 0.25])
     @pytest.mark.parametrize("kind", KINDS)
-    def test_those_that_stop_early_leave(self, kind, monkeypatch):
+    def test_those_that_stop_early_leave(self, kind, dropout, monkeypatch):
         sizes, step = [], Stack.scalars
 
         def noted(self, k):
@@ -91,6 +92,7 @@ class TestAStack:
         monkeypatch.setattr(Stack, "scalars", noted)
         y = TARGETS[KINDS[kind]]
         settings = {"hidden_layer_sizes": (9,), "max_iter": 40, "learning_rate_init": 0.05, "n_iter_no_change": 2}
+        settings["dropout"] = dropout
         family = MLPRegressor if kind == "regressor" else MLPClassifier
         networks = [family(**settings, early_stopping=True, tol=tol, random_state=seed)
                     for seed, tol in enumerate([1e-4, 0.1, 1e-3, 0.1, 0.1, 0.1])]  # fmt: skip

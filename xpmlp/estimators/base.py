@@ -134,7 +134,9 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
             if not first_pass and [tuple(W.shape) for W in self.coefs_] != list(layout.shapes):
                 sizes = (self.coefs_[0].shape[0], *(W.shape[1] for W in self.coefs_))
                 found = f"{layout.sizes}, as hidden_layer_sizes and the data have it now"
-                raise ValueError(f"the fitted network {sizes} cannot go on as {found}: restore them, or set warm_start=False")
+                raise ValueError(
+                    f"the fitted network {sizes} cannot go on as {found}: restore them, or set warm_start=False"
+                )
             if not first_pass and self.out_activation_ != self._head():
                 found = f"the fitted network ends in {self.out_activation_}, the loss now wants {self._head()}"
                 raise ValueError(f"{found}: restore the loss, or fit without warm_start")

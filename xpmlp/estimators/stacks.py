@@ -214,7 +214,8 @@ class Stack:
                 weights[k, :n] = 1.0 if member.weights is None else member.weights[rows]
         on_device = [rows_X, rows_T] if place.device.name == "numpy" else [*map(place.to_device, (rows_X, rows_T))]
         counts: Array = None if weights is None else place.to_device(weights)
-        noises = [member.work.noise() for member in self.slots]
+        running = [m.work.noise() if is_active else None for m, is_active in zip(self.slots, self._active, strict=True)]
+        still = next(noise for noise in running if noise is not None)  # whose draws do for those that are over
         size, parts = self.slots[0].work.parts[0].stop, len(self.slots[0].work.parts)
         for part in range(parts):
             start, stop = part * size, min((part + 1) * size, most)
@@ -223,7 +224,8 @@ class Stack:
             )
             is_filled = is_ragged and part == parts - 1
             count = place.to_device(np.asarray(lengths, self.slots[0].work.dtype) - start) if is_filled else None
-            drawn = [next(noise) for noise in noises]
+            own = next(still)
+            drawn = [own if noise is still or noise is None else next(noise) for noise in running]
             w = counts[:, start:stop] if is_weighted or is_filled else None
             yield (X, T, w, self._alpha, count), _together(xp, drawn)
 
