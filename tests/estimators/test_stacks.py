@@ -26,6 +26,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from xpmlp import GridSearchCV, MLPClassifier, MLPEnsemble, MLPRegressor, RandomizedSearchCV
 from xpmlp.estimators import search, stacks
 from xpmlp.estimators.stacks import Job, Stack, fit_together
+from xpmlp.kernels import _kernels, exact_kernels, kernels
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -73,6 +74,19 @@ class TestAStack:
                      for each in DIFFERENT]  # fmt: skip
         alone = [clone(base).set_params(**each).fit(samples, y) for each in different]
         require_same(fitted([clone(base).set_params(**each) for each in different], y, samples), alone)
+
+    @pytest.mark.needs(module="numba")
+    @pytest.mark.parametrize("activation", ["relu", "gelu", "tanh"])
+    def test_long_work_takes_numbas_loops_for_the_same_bits(self, activation, monkeypatch):
+        y = TARGETS["four classes"]
+        networks = [MLPClassifier((9, 5), activation=activation, max_iter=8, random_state=k) for k in range(3)]
+        alone = [clone(e).fit(X, y) for e in networks]
+        monkeypatch.setattr("xpmlp.kernels._WORTH_NUMBA", 0)
+        with exact_kernels(1):
+            assert _kernels.get() == "exact"
+        with kernels("plain"), exact_kernels(1):
+            assert _kernels.get() == "plain"
+        require_same(fitted(networks, y), alone)
 
     @pytest.mark.parametrize("momentums", [[0.0, 0.9, 0.5], [0.9, 0.9, 0.9]])
     def test_with_momentum_of_their_own(self, momentums):
