@@ -59,7 +59,25 @@ class EpochFigures(NamedTuple):
     """That the epoch took."""
 
 
-class Epochs:
+class WholeEpochs:
+    """What the loop asks within an epoch, of work that has nothing to do there; see `xpmlp.training.loop.Work`."""
+
+    def next_due(self, step: int) -> int:
+        """Return no step that comes: nothing is to be done within an epoch."""
+        return 2**62
+
+    def after_step(self, step: int) -> None:
+        """Do nothing."""
+
+    def keep(self, step: int, carry: Carry) -> None:
+        """Do nothing."""
+
+    def keeps(self, step: int) -> bool:
+        """Return that nothing is to be kept."""
+        return False
+
+
+class Epochs(WholeEpochs):
     """What the loop asks of one fit; see `xpmlp.training.loop.Work`.
 
     In a stack of networks, which takes the batches itself, `rows` are the samples of the task that are trained on.
@@ -136,20 +154,6 @@ class Epochs:
         """Return the numbers of the optimizer's next step; it counts its own, over all fits."""
         rates: Rates = self.e._optimizer
         return rates.next_scalars()
-
-    def next_due(self, step: int) -> int:
-        """Return no step that comes: nothing is to be done within an epoch."""
-        return 2**62
-
-    def after_step(self, step: int) -> None:
-        """Do nothing."""
-
-    def keep(self, step: int, carry: Carry) -> None:
-        """Do nothing."""
-
-    def keeps(self, step: int) -> bool:
-        """Return that nothing is to be kept."""
-        return False
 
     def end_epoch(self, step: int, carry: Carry) -> Carry:
         """Report the loss, and decide whether it was the last epoch."""

@@ -14,7 +14,7 @@ from sklearn.utils import gen_batches
 from xpmlp.backends.base import computing
 from xpmlp.data.loading import gather
 from xpmlp.data.noise import Noise
-from xpmlp.estimators.epochs import Task, take
+from xpmlp.estimators.epochs import Task, WholeEpochs, take
 from xpmlp.estimators.fitting import begin, begin_by_batches, finish, objective_of, split
 from xpmlp.estimators.inputs import SparseSamples
 from xpmlp.estimators.parameters import STOCHASTIC
@@ -158,7 +158,7 @@ def _train(members: list[_Member], errors: list[BaseException | None], is_interr
             stack.stop(loop.carry)
 
 
-class Stack:
+class Stack(WholeEpochs):
     """What the loop asks of a stack of networks; see `xpmlp.training.loop.Work`."""
 
     def __init__(self, members: Sequence[_Member], errors: list[BaseException | None]) -> None:
@@ -241,20 +241,6 @@ class Stack:
             name: self.place.to_device(np.asarray([[each[name] if each else 0.0] for each in numbers], dtype))
             for name in names
         }
-
-    def next_due(self, step: int) -> int:
-        """Return no step that comes: nothing is to be done within an epoch."""
-        return 2**62
-
-    def after_step(self, step: int) -> None:
-        """Do nothing."""
-
-    def keep(self, step: int, carry: Carry) -> None:
-        """Do nothing."""
-
-    def keeps(self, step: int) -> bool:
-        """Return that nothing is to be kept."""
-        return False
 
     def end_epoch(self, step: int, carry: Carry) -> Carry:
         """Let each network decide whether it was its last epoch; half of them gone, go on with the others."""
