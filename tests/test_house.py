@@ -32,7 +32,7 @@ BELOW = {
     "backends": {"errors"},
     "communication": {"errors"},
     "storage": {"errors"},
-    "data": {"errors", "namespaces", "kernels", "backends"},
+    "data": {"errors", "namespaces", "kernels", "backends", "storage"},
     "models": {"errors", "namespaces", "math", "backends", "storage", "data"},
     "training": {
         *("errors", "namespaces", "kernels", "math", "backends", "communication", "storage", "data", "models"),

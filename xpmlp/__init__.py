@@ -19,7 +19,7 @@ from xpmlp.math.network import backward, forward, score
 
 if TYPE_CHECKING:
     from xpmlp.backends import Backend, available_backends, backend_of, get_backend
-    from xpmlp.data import Dataset, DeviceLoader, LoadedData, load_dataset
+    from xpmlp.data import Dataset, DeviceLoader, LoadedData, Scaling, load_dataset
     from xpmlp.estimators.classifier import MLPClassifier
     from xpmlp.estimators.ensemble import MLPEnsemble
     from xpmlp.estimators.epochs import EpochFigures
@@ -38,7 +38,7 @@ _LAZY = {
     name: module
     for module, names in {
         "xpmlp.backends": ("Backend", "available_backends", "backend_of", "get_backend"),
-        "xpmlp.data": ("Dataset", "DeviceLoader", "LoadedData", "load_dataset"),
+        "xpmlp.data": ("Dataset", "DeviceLoader", "LoadedData", "Scaling", "load_dataset"),
         "xpmlp.estimators.classifier": ("MLPClassifier",),
         "xpmlp.estimators.ensemble": ("MLPEnsemble",),
         "xpmlp.estimators.epochs": ("EpochFigures",),
@@ -82,6 +82,7 @@ __all__ = [
     "Optimizer",
     "Plan",
     "RandomizedSearchCV",
+    "Scaling",
     "ShapeError",
     "TrainConfig",
     "TrainingError",

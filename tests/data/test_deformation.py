@@ -227,12 +227,13 @@ class TestRefusals:
         with pytest.raises(ConfigError, match=rf"^deform {strength}: expected a strength of at least 0 \(off\)"):
             TrainConfig(deform=strength)
 
-    @pytest.mark.parametrize("shape", [(1, 20), (20, 1)])
+    @pytest.mark.parametrize("shape", [(1, 20), (20, 1), (20,)])
     def test_of_data_that_are_no_images(self, shape, find_backend):
         tiny = make_dataset(240)
         flat = Dataset(tiny.images.reshape(240, *shape), tiny.labels, tiny.class_names, 255, "flat")
         backend = find_backend("numpy")
-        with pytest.raises(DataError, match=rf"data of {shape[0]} × {shape[1]} cannot be deformed: expected images"):
+        what = f"images of {shape[0]} × {shape[1]}" if len(shape) > 1 else "samples of 20 numbers"
+        with pytest.raises(DataError, match=rf"^{what} cannot be deformed: expected images"):
             train(CONFIG, flat, backend)
         train(dataclasses.replace(CONFIG, deform=0.0), flat, backend)
 

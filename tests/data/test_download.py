@@ -17,7 +17,7 @@ import pytest
 import xpmlp.data.download as downloading
 from tests.conftest import environment, make_dataset, run_python
 from xpmlp.data import idx, load_dataset
-from xpmlp.data.datasets import _missing
+from xpmlp.data.idx_folders import missing as _missing
 from xpmlp.data.download import download
 from xpmlp.data.sources import FILES, SOURCES, Source
 from xpmlp.errors import DataError
@@ -137,7 +137,7 @@ class TestDownload:
         said = []
         download("mnist", source("slow"), tmp_path, lambda *words: said.append(words))
         for file, content in CONTENTS.items():
-            steps = [(done, total) for name, done, total in said if name == file]
+            steps = [(done, total) for name, done, total in said if name == f"{file}.gz"]
             assert steps[-1] == (len(content), len(content))
             assert {total for _, total in steps} == {len(content)}
 
@@ -207,7 +207,7 @@ download("mnist", Source(("a",), (sys.argv[1],), {sums!r}), Path(sys.argv[2]))
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert list(tmp_path.iterdir()), "it had begun to write"
-        assert _missing(tmp_path)
+        assert _missing(tmp_path, "mnist")
         for file, content in CONTENTS.items():
             path = tmp_path / f"{file}.gz"
             assert not path.exists() or path.read_bytes() == content

@@ -492,7 +492,7 @@ class TestOnTheCommandLine:
         assert "the models were trained on other parts of file:" in capsys.readouterr().err
 
     @pytest.mark.parametrize(("options", "problem"), [
-        (["--dataset", "nothing.csv"], "'nothing.csv': expected auto, mnist, fashion-mnist, digits or a path that"),
+        (["--dataset", "nothing.csv"], "'nothing.csv': expected auto, mnist, fashion-mnist, kmnist,"),
         (["--dataset", "mnst"], "unknown data set 'mnst': did you mean mnist?"),
         (["--dataset", "digits", "--shape", "8x8"], "digits has its labels and its shape: leave"),
         (["--dataset", "train.csv", "--data-dir", "."], "train.csv is a path: leave out the data folder"),

@@ -97,7 +97,7 @@ def test_grey_values_count_as_in_training(tmp_path, theta):
 @pytest.mark.needs("array-api-strict")
 def test_refuses_images_that_are_none_of_its_own(path, images, find_backend):
     model = load(path, "numpy")
-    with pytest.raises(ArrayError, match="images are int32: expected uint8, grey values from 0 to 255, or floats"):
+    with pytest.raises(ArrayError, match="images are int32: expected uint8, values from 0 to 255, or floats"):
         model.predict(images.astype(np.int32))
     with pytest.raises(ShapeError, match=r"images have shape \(50, 4, 5\): expected \(n, 5, 4\) or \(n, 20\)"):
         model.predict(images.reshape(50, 4, 5))

@@ -39,9 +39,9 @@ def make_download_progress() -> Progress:
         if _is_terminal():
             part = min(1.0, done / total) if total else 0.0
             bar = "━" * round(_BAR * part)
-            click.echo(f"\r{'download':<9}{file}.gz  {bar:─<{_BAR}}  {part:4.0%}  {done:>12,} bytes", nl=part == 1.0)
+            click.echo(f"\r{'download':<9}{file}  {bar:─<{_BAR}}  {part:4.0%}  {done:>12,} bytes", nl=part == 1.0)
         elif file != last:
-            say("download", f"{file}.gz")
+            say("download", f"{file}")
         last = file
 
     return progress

@@ -16,8 +16,9 @@ from xpmlp.backends import Backend
 from xpmlp.commands._progress import Say
 from xpmlp.communication import Communicator
 from xpmlp.data import LoadedData
+from xpmlp.data.dataset import described
 from xpmlp.errors import CheckpointError
-from xpmlp.models.model import Evaluation, ModelInfo
+from xpmlp.models.model import Evaluation, info_of
 from xpmlp.training.config import TrainConfig
 from xpmlp.training.drawing import plot_history
 from xpmlp.training.folder import RunFolder, read_json, read_metrics
@@ -111,8 +112,8 @@ class Recorder(Callback):
     def on_begin(self, plan: Plan) -> None:
         """Write ``config.json``, or what has changed in it, and say what is going to be done."""
         data, device, ranks, start = self.run.data, self.run.device, self.run.ranks, self.run.task.start
-        self._plan, shape = plan, data.train.image_shape
-        self._info = ModelInfo(plan.layout, shape, data.train.max_value, data.train.class_names, data.name)
+        self._plan = plan
+        self._info = info_of(plan.layout, data.train, data.name)
         settings = {**dataclasses.asdict(plan.config), "hidden": list(plan.config.hidden)}
         # On what the run is computed may be another thing where it goes on.
         threads = "auto" if self.tunes_threads else blas_threads()
@@ -210,8 +211,7 @@ class Recorder(Callback):
 
     def _say_what_begins(self, plan: Plan, note: str) -> None:
         config, data, device, ranks = plan.config, self.run.data, self.run.device, self.run.ranks
-        height, width = data.train.image_shape
-        counts = f"{plan.n_train:,} training, {plan.n_val:,} validation and {len(data.test):,} test images"
+        counts = f"{plan.n_train:,} training, {plan.n_val:,} validation and {len(data.test):,} test"
         kernels = f", kernels {config.kernels}" if device.name == "numpy" or config.kernels == "plain" else ""
         hosts, threads = f"{ranks.hosts} host{'' if ranks.hosts == 1 else 's'}", blas_threads()
         number = f"{threads} BLAS thread{'' if threads == 1 else 's'}"
@@ -230,7 +230,7 @@ class Recorder(Callback):
             ("dataset", data.note and f"{data.name}, since {data.note}"),
             ("warning", data.warning),
             ("format", data.about),
-            ("data", f"{data.name}: {counts} of {height} × {width}"),
+            ("data", f"{data.name}: {counts} {described(data.train.image_shape)}"),
             ("backend", f"{device}{kernels}{', since ' if device.note else ''}{device.note}{chosen}"),
             ("ranks", f"{ranks.size} on {hosts}, {ranks.engine}, {number} each" if ranks.size > 1 else ""),
             ("network", f"{sizes}, {plan.layout.size:,} parameters, {config.dtype}"),

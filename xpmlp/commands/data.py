@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from xpmlp.errors import ConfigError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -17,13 +19,13 @@ DEFORMATIONS = 9  # drawn of each image
 @click.argument("dataset", default="auto")
 @click.option("--data-dir", type=click.Path(), help="The only folder to look in. [XPMLP_DATA, then the user's cache]")
 @click.option("--label-column", metavar="COLUMN", help="Of a CSV file: a column's name or number, first or last.")
-@click.option("--shape", metavar="HxW", help="Of images that are rows of numbers, such as 28x28.")
+@click.option("--shape", metavar="HxW[xC]|none", help="Of rows of numbers, such as 28x28; none: a table of features.")
 @click.option("--out", type=click.Path(), default="samples.png", show_default=True, help="The picture; overwritten.")
 @click.option("--deform", type=float, default=0.0, help="Also draw deformed.png: images as training deforms them. [0]")
 def data(
     dataset: str, data_dir: str | None, label_column: str | None, shape: str | None, out: str, deform: float
 ) -> None:
-    """Show a data set: mnist, fashion-mnist, digits, a path or auto.
+    """Show a data set: mnist, another known one, digits, a path or auto.
 
     Counts per class, shapes, value range, SHA-256 sums and provenance, and a picture of the first images of each class.
     """
@@ -31,8 +33,8 @@ def data(
 
     from xpmlp.commands._progress import make_download_progress, say
     from xpmlp.data import load_dataset
+    from xpmlp.data.dataset import described
     from xpmlp.data.idx import sum_of_contents
-    from xpmlp.errors import ConfigError
     from xpmlp.models.drawing import plot_samples
     from xpmlp.training.config import TrainConfig
 
@@ -50,10 +52,9 @@ def data(
         say("warning", loaded.warning)
     parts = {"training": loaded.train, "test": loaded.test}
     for name, part in parts.items():
-        height, width = part.image_shape
-        say(name, f"{len(part):,} images of {height} × {width}, {part.provenance}")
+        say(name, f"{len(part):,} {described(part.image_shape)}, {part.provenance}")
         low, high, mean = part.images.min(), part.images.max(), part.images.mean()
-        say("", f"values {low} to {high}, mean {mean:.1f}; {part.max_value} counts as 1")
+        say("", f"values {low:g} to {high:g}, mean {mean:.1f}; {_scaled(part)}")
         say("", f"images sha256 {part.images_sum}")
         say("", f"labels sha256 {sum_of_contents(part.labels)}")
     counts = [np.bincount(part.labels, minlength=len(part.class_names)) for part in parts.values()]
@@ -70,6 +71,16 @@ def data(
         say("picture", str(path))
 
 
+def _scaled(part: "Dataset") -> str:
+    """Return in words what a network takes of the values."""
+    if part.scaling is None:
+        return f"{part.max_value} counts as 1"
+    if part.scaling.is_of_columns:
+        return "each column is shifted and scaled to mean 0 and standard deviation 1"
+    low, factor = part.scaling.shift[0], part.scaling.factor[0]
+    return f"{low:g} counts as 0, {low + 1 / factor:g} as 1"
+
+
 def _deformed(part: "Dataset", strength: float) -> tuple["np.ndarray", "np.ndarray"]:
     """Return the first image of each class with its deformations behind it, and their labels."""
     import numpy as np
@@ -79,6 +90,8 @@ def _deformed(part: "Dataset", strength: float) -> tuple["np.ndarray", "np.ndarr
 
     labels, first = np.unique(part.labels, return_index=True)
     labels, images = np.repeat(labels, 1 + DEFORMATIONS), np.repeat(part.images[first], 1 + DEFORMATIONS, axis=0)
+    if images.dtype != np.uint8:
+        raise ConfigError(f"--deform {strength:g} is for images of bytes: {part.provenance} has {images.dtype}")
     n = len(images)
     deformation = Deformation(lambda step: strength, part.image_shape, part.max_value, n, get_backend("numpy"))
     X = deformation(images.reshape(n, -1), next(deformation.epoch(0)))

@@ -26,7 +26,7 @@ WORST = 30  # how many mistakes are drawn
 @click.option("--dataset", help="mnist, fashion-mnist, digits or a path. [what the model was trained on]")
 @click.option("--data-dir", type=click.Path(), help="The only folder to look in. [the run's; XPMLP_DATA; the cache]")
 @click.option("--label-column", metavar="COLUMN", help="Of a CSV file: a column's name or number, first or last.")
-@click.option("--shape", metavar="HxW", help="Of images that are rows of numbers, such as 28x28.")
+@click.option("--shape", metavar="HxW[xC]|none", help="Of rows of numbers, such as 28x28; none: a table of features.")
 @click.option("--part", default="test", show_default=True, help="Of the data set: test or train.")
 @click.option("--backend", default="auto", show_default=True, help="numpy, cupy, torch, jax, … and a device: cupy:1.")
 @click.option("--batch-size", type=click.IntRange(1), default=1024, show_default=True, help="Images at a time.")
@@ -73,13 +73,15 @@ def evaluate(
     data = loaded.test if part == "test" else loaded.train
     for network in networks:
         _require_fit(network, data)
+        network.labels_of(data)
         if network.class_names != names:
             raise DataError(f"{', '.join(map(str, paths))}: models of different classes have no vote; give them singly")
 
     say("data", f"{data.provenance}, {len(data):,} images")
     say("backend", f"{device}{', since ' if device.note else ''}{device.note}")
     S, record = _outputs(paths, networks, data, batch_size)
-    figures, mistakes = score(S, data.labels, names), worst_mistakes(S, data.labels, len(data))
+    labels = networks[0].labels_of(data)
+    figures, mistakes = score(S, labels, names), worst_mistakes(S, labels, len(data))
     _tell(figures, len(mistakes))
     if folder is None:
         return
@@ -92,8 +94,10 @@ def evaluate(
     write_whole(folder / "evaluation.json", f"{text}\n".encode())
     if plot:
         who = f"{len(paths)} models' vote" if is_vote else _widths(networks[0])
-        _draw(folder, who, record, len(mistakes), data.images, networks[0].max_value)
-    say("written", f"evaluation.json{', confusion.png, mistakes.png' if plot else ''} in {folder}")
+        most = networks[0].max_value if data.images.dtype == np.uint8 else float(data.images.max())
+        _draw(folder, who, record, len(mistakes), data.images, most)
+    pictures = ", confusion.png" + (", mistakes.png" if len(data.image_shape) > 1 else "") if plot else ""
+    say("written", f"evaluation.json{pictures} in {folder}")
 
 
 def _outputs(
@@ -115,7 +119,7 @@ def _outputs(
         record = {"model": str(path), "model_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         if len(paths) == 1:
             return S, record
-        figures = score(S, data.labels, network.class_names)
+        figures = score(S, network.labels_of(data), network.class_names)
         say("", f"loss {figures['loss']:.4f}, accuracy {100 * figures['accuracy']:.2f} %")
         records.append(record | {name: figures[name] for name in ("loss", "accuracy", "calibration_error")})
         logits.append(S)
@@ -164,14 +168,20 @@ def _home(path: Path) -> Path:
 
 def _require_fit(network: "Model", data: "Dataset") -> None:
     """Refuse data that the network was not made for."""
-    (height, width), (rows, columns) = network.image_shape, data.image_shape
-    if (height, width) != (rows, columns):
-        raise DataError(f"{data.provenance}: images of {rows} × {columns}: the model takes {height} × {width}")
-    if len(data.class_names) > len(network.class_names):
-        raise DataError(f"{data.provenance}: {len(data.class_names)} classes: the model has {len(network.class_names)}")
-    if data.images.max() > network.max_value:
-        found = f"grey values up to {data.images.max()}"
+    import numpy as np
+
+    from xpmlp.data.dataset import described
+
+    if network.image_shape != data.image_shape:
+        found, expected = described(data.image_shape), described(network.image_shape)
+        raise DataError(f"{data.provenance}: {found}: the model takes {expected}")
+    is_bytes, takes_bytes = data.images.dtype == np.uint8, network.scaling is None
+    if is_bytes and takes_bytes and data.images.max() > network.max_value:
+        found = f"values up to {data.images.max()}"
         raise DataError(f"{data.provenance}: {found}: the model's images go to {network.max_value}")
+    if data.scaling and takes_bytes:
+        found = f"values from {data.images.min():g} to {data.images.max():g}"
+        raise DataError(f"{data.provenance}: {found}: the model was trained on bytes and knows no other range")
 
 
 def _widths(network: "Model") -> str:
@@ -204,8 +214,8 @@ def _tell(figures: dict[str, Any], n_wrong: int) -> None:
         say("mistaken", f"most often {', '.join(mistaken)}")
 
 
-def _draw(folder: Path, who: str, record: dict[str, Any], n_wrong: int, images: "np.ndarray", max_value: int) -> None:
-    """Draw the confusion matrix and the most confident mistakes."""
+def _draw(folder: Path, who: str, record: dict[str, Any], n_wrong: int, images: "np.ndarray", most: float) -> None:
+    """Draw the confusion matrix and, of images, the most confident mistakes."""
     import numpy as np
 
     from xpmlp.models.drawing import plot_confusion, plot_mistakes
@@ -213,10 +223,12 @@ def _draw(folder: Path, who: str, record: dict[str, Any], n_wrong: int, images: 
     title = f"{who} on the {record['part']} set of {record['dataset']}: {100 * record['accuracy']:.2f} %"
     names, mistakes = [line["class"] for line in record["classes"]], record["mistakes"]
     plot_confusion(np.array(record["confusion"]), names, folder / "confusion.png", title)
+    if images.ndim == 2:
+        return
     title += f", {'the most confident of ' if n_wrong > WORST else ''}{n_wrong:,} mistakes"
     captions = [
         f"{m['label']} taken for {m['prediction']}\n{100 * m['probability']:.1f} %, image {m['image']}"
         for m in mistakes
     ]
     shown = images[[mistake["image"] for mistake in mistakes]]
-    plot_mistakes(shown, captions, folder / "mistakes.png", title, max_value)
+    plot_mistakes(shown, captions, folder / "mistakes.png", title, most)

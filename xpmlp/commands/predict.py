@@ -105,7 +105,7 @@ def _normalised(picture: "np.ndarray", network: "Model", name: str, source: dict
     from xpmlp.data.pictures import normalise
 
     try:
-        return Sample(source, normalise(picture, network.image_shape, network.max_value))
+        return Sample(source, normalise(picture, network.image_shape[:2], network.max_value))
     except DataError as error:
         return DataError(f"{name}: {error}")
 

@@ -1,6 +1,8 @@
 """From a file to a batch on the device."""
 
-from xpmlp.data.datasets import Dataset, LoadedData, load_dataset
+from xpmlp.data.dataset import Dataset, LoadedData
+from xpmlp.data.datasets import load_dataset
 from xpmlp.data.loading import DeviceLoader
+from xpmlp.data.scaling import Scaling
 
-__all__ = ["Dataset", "DeviceLoader", "LoadedData", "load_dataset"]
+__all__ = ["Dataset", "DeviceLoader", "LoadedData", "Scaling", "load_dataset"]

@@ -10,12 +10,14 @@ and shears), and hills around the knots of a coarse grid (what bends). So a batc
 product, of numbers that are drawn for each image with a basis that is the same for all.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from xpmlp.backends.base import Backend
+from xpmlp.data.dataset import described
 from xpmlp.data.noise import lines
 from xpmlp.errors import DataError
 from xpmlp.kernels import operation
@@ -30,7 +32,7 @@ _BLOCK = 16_384  # images whose numbers are drawn and brought to the device at o
 Numbers: TypeAlias = tuple[Array, int]  # several batches' numbers, (batches, batch, 2, COUNT), and which one is meant
 
 
-def basis(image_shape: tuple[int, int]) -> np.ndarray:
+def basis(image_shape: tuple[int, ...]) -> np.ndarray:
     """Return the functions that displacements are made of, each at every pixel, (COUNT, height · width) of float64."""
     rows, columns = (np.arange(side) - (side - 1) / 2 for side in image_shape)
     hills = []
@@ -43,7 +45,7 @@ def basis(image_shape: tuple[int, int]) -> np.ndarray:
     return np.concatenate([np.ones((1, down.size)), down.reshape(1, -1), right.reshape(1, -1), bends])
 
 
-def draw(rng: np.random.Generator, n: int, strength: Any, image_shape: tuple[int, int]) -> np.ndarray:
+def draw(rng: np.random.Generator, n: int, strength: Any, image_shape: tuple[int, ...]) -> np.ndarray:
     """Return the numbers that deform n images down and right, (n, 2, COUNT), with one strength for all or for each."""
     even = rng.random((6, n)) * 2 - 1
     # The generator is advanced by as much whatever the strength is; with 0 the numbers are 0.
@@ -64,15 +66,19 @@ def draw(rng: np.random.Generator, n: int, strength: Any, image_shape: tuple[int
     return numbers
 
 
-def deformed(images: Array, numbers: Array, basis: Array, image_shape: tuple[int, int], max_value: int) -> Array:
+def deformed(images: Array, numbers: Array, basis: Array, image_shape: tuple[int, ...], max_value: int) -> Array:
     """Return bytes as X, deformed: numbers from 0 to 1 of the dtype that `draw`'s numbers and the basis have."""
     xp = array_namespace(images=images, numbers=numbers, basis=basis)
-    n, (height, width) = images.shape[0], image_shape
-    if images.ndim != 2 or images.shape[1] != height * width:
-        expected = f"expected (n, {height * width}), pictures of {height} × {width} pixels"
+    n, size, (height, width) = images.shape[0], math.prod(image_shape), image_shape[:2]
+    if images.ndim != 2 or images.shape[1] != size:
+        expected = f"expected (n, {size}), pictures of {' × '.join(map(str, image_shape))}"
         raise DataError(f"images of shape {tuple(images.shape)} cannot be deformed: {expected}")
     displacements = xp.reshape(xp.reshape(numbers, (2 * n, COUNT)) @ basis, (n, 2, height, width))
-    return sampled(images, displacements, max_value)
+    if len(image_shape) == 2:
+        return sampled(images, displacements, max_value)
+    colours = xp.reshape(images, (n, height * width, image_shape[2]))
+    planes = [sampled(colours[:, :, k], displacements, max_value) for k in range(image_shape[2])]
+    return xp.reshape(xp.stack(planes, axis=2), (n, size))
 
 
 @operation()
@@ -121,19 +127,18 @@ class Deformation:
     def __init__(
         self,
         strength: Callable[[int], float],
-        image_shape: tuple[int, int],
+        image_shape: tuple[int, ...],
         max_value: int,
         batch_size: int,
         backend: Backend,
         dtype: str = "float32",
     ) -> None:
-        if min(image_shape) < 2:
-            what = "{} × {}".format(*image_shape)
+        if len(image_shape) < 2 or min(image_shape[:2]) < 2:
             expected = "expected images of at least 2 × 2 pixels; leave the deformation out"
-            raise DataError(f"data of {what} cannot be deformed: {expected}")
+            raise DataError(f"{described(image_shape)} cannot be deformed: {expected}")
         self.strength, self.image_shape, self.max_value, self.batch_size = strength, image_shape, max_value, batch_size
         self._backend, self._dtype = backend, dtype
-        self._basis = backend.asarray(basis(image_shape).astype(dtype))
+        self._basis = backend.asarray(basis(image_shape[:2]).astype(dtype))
 
     def __call__(self, images: Array, numbers: Numbers) -> Array:
         """Return a batch's X, deformed; a compiled step may call it."""
@@ -147,7 +152,7 @@ class Deformation:
         def numbers(rng: np.random.Generator, first: int) -> np.ndarray:
             steps = range(before + first + 1, before + first + 1 + batches)
             strengths = np.repeat([self.strength(step) for step in steps], self.batch_size)
-            drawn = draw(rng, len(strengths), strengths, self.image_shape).astype(self._dtype)
+            drawn = draw(rng, len(strengths), strengths, self.image_shape[:2]).astype(self._dtype)
             return drawn.reshape(batches, self.batch_size, 2, COUNT)
 
         return lines(seed, start, batches, numbers, self._backend)

@@ -5,12 +5,14 @@ import queue
 import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from xpmlp.data.sources import FILES, Source
+from xpmlp.data.sources import ARCHIVE, FILES, SOURCES, Source, algorithm_of
 from xpmlp.errors import DataError
+from xpmlp.storage.files import write_whole
 
 ANSWER_WITHIN = 10.0  # seconds of the clock in which some mirror must answer, the resolving of names included
 STALLED_AFTER = 10.0  # seconds without a byte after which a download that has begun is given up
@@ -22,7 +24,7 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 def download(name: str, source: Source, folder: Path, progress: Progress | None = None) -> None:
     """Bring a data set's four files into a folder, from the mirrors in the order in which they answer.
 
-    Each is written beside its place, checked by its SHA-256 and then moved there: none that looks whole is not.
+    Each is written beside its place, checked by its sum and then moved there: none that looks whole is not.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -30,7 +32,7 @@ def download(name: str, source: Source, folder: Path, progress: Progress | None 
     except OSError as error:
         raise DataError(f"the cache folder {folder} cannot be written ({error.strerror})") from None
     failures = []
-    for mirror, problem in _answers(source.mirrors, f"{FILES[-1]}.gz"):
+    for mirror, problem in _answers(source.mirrors, _published(source)[-1][0]):
         problem = problem or _download_from(mirror, source, folder, progress)
         if problem is None:
             return
@@ -71,19 +73,41 @@ def _download_from(mirror: str, source: Source, folder: Path, progress: Progress
     import requests
 
     pooch.get_logger().setLevel(logging.WARNING)
-    for file, sum_ in source.zipped.items():
+    for file, sum_ in _published(source):
         downloader = pooch.HTTPDownloader(
             progressbar=_Bar(file, progress), timeout=(ANSWER_WITHIN, STALLED_AFTER), chunk_size=1 << 16
         )
+        known = f"{algorithm_of(sum_)}:{sum_}"
         try:
-            pooch.retrieve(f"{mirror}{file}.gz", f"sha256:{sum_}", f"{file}.gz", folder, downloader=downloader)
+            pooch.retrieve(f"{mirror}{file}", known, file, folder, downloader=downloader)
+            if source.archive:
+                _unpack(folder / file)
         except requests.RequestException as error:
-            return f"{file}.gz: {_in_short(error)}"
+            return f"{file}: {_in_short(error)}"
         except ValueError:  # pooch's word for another sum
-            return f"{file}.gz: what was sent is not the file that was published (its SHA-256 is another)"
+            return f"{file}: what was sent is not the file that was published (its sum is another)"
         except OSError as error:
             raise DataError(f"the cache folder {folder} cannot be written ({error.strerror or error})") from None
     return None
+
+
+def _published(source: Source) -> list[tuple[str, str]]:
+    """Return the names and sums of the files that are to be had."""
+    if source.archive:
+        return [(ARCHIVE, source.archive)]
+    names = dict(zip(FILES, source.names, strict=True))
+    return [(f"{names[file]}.gz", sum_) for file, sum_ in source.zipped.items()]
+
+
+def _unpack(archive: Path) -> None:
+    """Put the files of all sets in an archive, which has been checked, beside it, each whole; and remove it."""
+    wanted = {name for source in SOURCES.values() if source.archive for name in source.names}
+    with zipfile.ZipFile(archive) as opened:
+        for member in opened.infolist():
+            name = Path(member.filename).name
+            if name.removesuffix(".gz") in wanted:
+                write_whole(archive.with_name(name), opened.read(member))
+    archive.unlink()
 
 
 def _in_short(error: Exception) -> str:

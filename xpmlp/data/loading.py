@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from xpmlp.backends.base import Backend, Copier
-from xpmlp.data.datasets import Dataset
+from xpmlp.data.dataset import Dataset
 from xpmlp.errors import ConfigError, DataError
 from xpmlp.namespaces import Array, array_namespace
 

@@ -66,7 +66,7 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
         raise DataError(f"{name}: damaged picture ({reason}): get the file again") from None
 
 
-def normalise(picture: np.ndarray, image_shape: tuple[int, int], max_value: int = 255) -> np.ndarray:
+def normalise(picture: np.ndarray, image_shape: tuple[int, ...], max_value: int = 255) -> np.ndarray:
     """Return the image that a network trained on MNIST expects of a picture of one character.
 
     It shows the character alone, light on 0, of the size and in the place that MNIST's have. A picture (uint8, dark ink
@@ -217,7 +217,7 @@ def _thickened(ink: np.ndarray) -> np.ndarray:
     return thick
 
 
-def _placed(ink: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
+def _placed(ink: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray:
     """Return an image whose box the ink fills in one direction, its strongest pixel 1.
 
     The centre of its mass is on the image's middle, as nearly as whole pixels and the image's edge allow.

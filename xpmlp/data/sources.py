@@ -1,16 +1,16 @@
 """Where data sets are published, and the sums that tell their files."""
 
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from xpmlp.data.preparation import MNIST
+
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-"""The names of MNIST's four files, which Fashion-MNIST has too, each alone or with ``.gz``; see `file_of`."""
+"""The names of MNIST's four files, each alone or with ``.gz``; some sets' files have other names for the same."""
 
-
-def file_of(name: str) -> str | None:
-    """Return which of `FILES` a file's name stands for: upper or lower case, a dot for a dash, ``.gz`` or not."""
-    plain = name.lower().removesuffix(".gz").replace(".", "-")
-    return plain if plain in FILES else None
+ARCHIVE = "gzip.zip"
+"""The one file in which all parts of EMNIST are published."""
 
 
 @dataclass(frozen=True)
@@ -18,19 +18,59 @@ class Source:
     """A data set as it is published."""
 
     class_names: tuple[str, ...]
-    mirrors: tuple[str, ...]  # the folders that hold its files, as URLs that end in a slash
-    zipped: Mapping[str, str]  # the SHA-256 of each file as distributed, by its name without ``.gz``
+    mirrors: tuple[str, ...]
+    """The folders that hold its files, as URLs that end in a slash."""
+    zipped: Mapping[str, str]
+    """The sum of each file as distributed, by what MNIST calls it, where it is known: SHA-256, or MD5 where the
+    publisher states no other."""
     contents: Mapping[str, str] = field(default_factory=dict)
     """The SHA-256 of each file's contents, where they are known: a file may have been recompressed."""
+    names: tuple[str, ...] = FILES
+    """What the four files are called there, without ``.gz``, in MNIST's order."""
+    archive: str = ""
+    """The sum of `ARCHIVE`, where the files are published in one."""
+    preparation: str | None = None
+    is_transposed: bool = False
+    """Whether rows and columns of each image are exchanged."""
+    first_label: int = 0
+
+    def file_of(self, name: str) -> str | None:
+        """Return which of `FILES` a file's name stands for: upper or lower case, a dot for a dash, ``.gz`` or not."""
+        plain = name.lower().removesuffix(".gz").replace(".", "-")
+        return dict(zip(self.names, FILES, strict=True)).get(plain)
+
+
+def algorithm_of(sum_: str) -> str:
+    """Return by which algorithm a hexadecimal sum was made."""
+    return "md5" if len(sum_) == 32 else "sha256"
 
 
 def _by_file(*sums: str) -> dict[str, str]:
     return dict(zip(FILES, sums, strict=True))
 
 
+def _names(set_: str, labels: str = "labels-idx1-ubyte") -> tuple[str, ...]:
+    """Return the names of files that begin with the set's own."""
+    return tuple(f"{set_}-{part}-{kind}" for part in ("train", "test") for kind in ("images-idx3-ubyte", labels))
+
+
+def _emnist(split: str, class_names: str, first_label: int = 0) -> Source:
+    return Source(
+        class_names=tuple(class_names),
+        mirrors=("https://biometrics.nist.gov/cs_links/EMNIST/",),
+        zipped={},
+        names=_names(f"emnist-{split}"),
+        archive="fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e",
+        preparation=MNIST,
+        is_transposed=True,
+        first_label=first_label,
+    )
+
+
 SOURCES = {
     "mnist": Source(
         class_names=tuple("0123456789"),
+        preparation=MNIST,
         mirrors=(
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -64,4 +104,31 @@ SOURCES = {
             "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
         ),
     ),
+    "kmnist": Source(
+        class_names=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+        mirrors=("http://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
+        zipped=_by_file(
+            "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
+            "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+            "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
+            "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
+        ),
+    ),
+    "qmnist": Source(
+        class_names=tuple("0123456789"),
+        mirrors=("https://raw.githubusercontent.com/facebookresearch/qmnist/master/",),
+        names=_names("qmnist", "labels-idx2-int"),
+        zipped=_by_file(
+            "ed72d4157d28c017586c42bc6afe6370",
+            "0058f8dd561b90ffdd0f734c6a30e5e4",
+            "1394631089c404de565df7b7aeaf9412",
+            "5b5b05890a5e13444e108efe57b788aa",
+        ),
+        preparation=MNIST,
+    ),
+    "emnist-letters": _emnist("letters", string.ascii_uppercase, first_label=1),
+    "emnist-balanced": _emnist("balanced", string.digits + string.ascii_uppercase + "abdefghnqrt"),
+    "emnist-digits": _emnist("digits", string.digits),
+    "emnist-mnist": _emnist("mnist", string.digits),
 }
+"""By name. Only mnist's sums were checked against the files; the others are those that several libraries state."""

@@ -1,6 +1,7 @@
 """Pictures of images, and of how a model takes them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,22 +12,53 @@ from xpmlp.storage.files import StrPath
 def plot_samples(images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], path: StrPath, title: str) -> None:
     """Draw the first images of each class, at most twelve, a row a class, of at most the first twenty classes."""
     class_names = class_names[:20]
-    most = max(np.count_nonzero(labels == k) for k in range(len(class_names)))
-    n_columns, gap = min(12, most), max(1, images.shape[1] // 14)
-    height, width = images.shape[1] + gap, images.shape[2] + gap
-    grid = np.full((len(class_names) * height - gap, n_columns * width - gap), np.nan)
-    for k in range(len(class_names)):
-        for column, row in enumerate(np.flatnonzero(labels == k)[:n_columns]):
-            top, left = k * height, column * width
-            grid[top : top + images.shape[1], left : left + images.shape[2]] = images[row]
+    rows = [np.flatnonzero(labels == k)[:12] for k in range(len(class_names))]
+    if images.ndim == 2:
+        _plot_rows([images[each] for each in rows], class_names, path, title)
+        return
+    is_colour, (high, wide) = images.ndim == 4, images.shape[1:3]
+    n_columns, gap = max(map(len, rows)), max(1, high // 14)
+    height, width = high + gap, wide + gap
+    # What is left free is white: in colour the greatest value, else no value.
+    free = images.max() if is_colour else np.nan
+    grid = np.full((len(class_names) * height - gap, n_columns * width - gap, *images.shape[3:]), free, np.float64)
+    for k, those in enumerate(rows):
+        for column, row in enumerate(those):
+            grid[k * height :, column * width :][:high, :wide] = images[row]
     figure = new_figure(8, 1 + 7 * grid.shape[0] / grid.shape[1])
     axes = figure.subplots()
-    axes.imshow(grid, cmap="gray_r", vmin=0, interpolation="nearest")
+    _show(axes, grid, images.min(), images.max())
     axes.set_title(title)
-    axes.set_yticks([k * height + images.shape[1] / 2 - 0.5 for k in range(len(class_names))], class_names)
+    axes.set_yticks([k * height + high / 2 - 0.5 for k in range(len(class_names))], class_names)
     axes.tick_params(left=False, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
     save(figure, path)
+
+
+def _plot_rows(classes: Sequence[np.ndarray], class_names: Sequence[str], path: StrPath, title: str) -> None:
+    """Draw samples that are no images: a line each, a column a number, in units of its standard deviation."""
+    rows = np.concatenate(classes).astype(np.float64)
+    deviation = rows.std(axis=0)
+    figure = new_figure(8, 1.5 + 0.09 * len(rows))
+    axes = figure.subplots()
+    values = (rows - rows.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
+    picture = axes.imshow(values, cmap="RdBu_r", vmin=-3, vmax=3, aspect="auto", interpolation="nearest")
+    figure.colorbar(picture, label="standard deviations from the column's mean")
+    ends = np.cumsum([len(each) for each in classes])
+    for end in ends[:-1]:
+        axes.axhline(end - 0.5, color="black", linewidth=0.8)
+    axes.set_yticks([end - len(each) / 2 - 0.5 for end, each in zip(ends, classes, strict=True)], class_names)
+    axes.tick_params(left=False)
+    axes.set(title=title, xlabel="column")
+    save(figure, path)
+
+
+def _show(axes: Any, image: np.ndarray, low: float, high: float) -> None:
+    """Show an image: of grey values the least white and the greatest black, colours as they are."""
+    if image.ndim == 3:
+        axes.imshow((image - low) / max(high - low, 1e-30), interpolation="nearest")
+    else:
+        axes.imshow(image, cmap="gray_r", vmin=low, vmax=high, interpolation="nearest")
 
 
 def plot_confusion(confusion: np.ndarray, class_names: Sequence[str], path: StrPath, title: str) -> None:
@@ -53,8 +85,8 @@ def plot_confusion(confusion: np.ndarray, class_names: Sequence[str], path: StrP
     save(figure, path)
 
 
-def plot_mistakes(images: np.ndarray, captions: Sequence[str], path: StrPath, title: str, max_value: int) -> None:
-    """Draw at most thirty images with a caption above each; `max_value` is drawn black."""
+def plot_mistakes(images: np.ndarray, captions: Sequence[str], path: StrPath, title: str, max_value: float) -> None:
+    """Draw at most thirty images with a caption above each; `max_value` is drawn black, or in colour full."""
     n_columns = 6
     images = images[:30]
     n_rows = max(1, -(-len(images) // n_columns))
@@ -63,7 +95,7 @@ def plot_mistakes(images: np.ndarray, captions: Sequence[str], path: StrPath, ti
     for axes in figure.subplots(n_rows, n_columns, squeeze=False).flat:
         axes.set_axis_off()
     for axes, image, caption in zip(figure.axes, images, captions, strict=False):
-        axes.imshow(image, cmap="gray_r", vmin=0, vmax=max_value, interpolation="nearest")
+        _show(axes, image, min(0.0, float(images.min())), max_value)
         axes.set_title(caption, size=8)
     if not len(images):
         figure.text(0.5, 0.45, "no mistakes", ha="center", va="center", size=14)

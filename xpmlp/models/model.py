@@ -1,8 +1,9 @@
 """A trained network as a file, and as something that classifies images."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,9 @@ import numpy as np
 
 from xpmlp.backends import backend_of, get_backend, reopened
 from xpmlp.backends.base import Backend, computing
-from xpmlp.data.datasets import Dataset, parts_of
+from xpmlp.data.dataset import Dataset, parts_of
+from xpmlp.data.preparation import AS_TRAINED, MNIST, PREPARATIONS
+from xpmlp.data.scaling import Scaling
 from xpmlp.errors import ArrayError, CheckpointError, ConfigError, DataError, ShapeError
 from xpmlp.math.activations import softmax
 from xpmlp.math.layout import Layer, Layout
@@ -36,18 +39,29 @@ class ModelInfo:
     """What must be known of a network to use its parameters."""
 
     layout: Layout
-    image_shape: tuple[int, int]  # the height and width of its images, in pixels
-    max_value: int  # the grey value that counts as 1
+    image_shape: tuple[int, ...]  # height and width in pixels, with 3 behind them in colour; (d,) of other samples
+    max_value: int  # the value of bytes that counts as 1
     class_names: tuple[str, ...]
     dataset: str  # the name of the data set that it was trained on
+    scaling: Scaling | None = None  # what it takes of floats; None: the floats as they are
+    preparation: str = AS_TRAINED  # how the pictures were prepared: see `xpmlp.data.preparation`
 
     def __post_init__(self) -> None:
-        (height, width), sizes = self.image_shape, self.layout.sizes
-        if height * width != sizes[0] or len(self.class_names) != sizes[-1]:
-            what = f"images of {height} × {width} and {len(self.class_names)} classes"
+        shape, sizes = self.image_shape, self.layout.sizes
+        if not 1 <= len(shape) <= 3 or math.prod(shape) != sizes[0] or len(self.class_names) != sizes[-1]:
+            what = f"images of {' × '.join(map(str, shape))} and {len(self.class_names)} classes"
             raise ConfigError(f"{what}: the network's layers are {sizes}")
         if not 0 < self.max_value <= 255:
             raise ConfigError(f"max_value {self.max_value}: expected 1 to 255")
+        if self.scaling and len(self.scaling.shift) not in (1, sizes[0]):
+            raise ConfigError(f"a scaling of {len(self.scaling.shift)} values: the network takes {sizes[0]}")
+        if self.preparation not in PREPARATIONS:
+            raise ConfigError(f"preparation {self.preparation!r}: expected {' or '.join(PREPARATIONS)}")
+
+
+def info_of(layout: Layout, part: Dataset, name: str) -> ModelInfo:
+    """Return what must be known of a network that is trained on a data set."""
+    return ModelInfo(layout, part.image_shape, part.max_value, part.class_names, name, part.scaling, part.preparation)
 
 
 def write_model(path: StrPath, theta: np.ndarray, info: ModelInfo) -> None:
@@ -123,7 +137,7 @@ class Model:
 
     Attributes
     ----------
-    layout, image_shape, max_value, class_names, dataset
+    layout, image_shape, max_value, class_names, dataset, scaling, preparation
         As `ModelInfo` has them.
     """
 
@@ -131,6 +145,7 @@ class Model:
         self.backend, self.theta, self.info, self._test = backend, theta, info, test
         self.layout, self.image_shape, self.max_value = info.layout, info.image_shape, info.max_value
         self.class_names, self.dataset = info.class_names, info.dataset
+        self.scaling, self.preparation = info.scaling, info.preparation
 
     def __repr__(self) -> str:
         widths = "-".join(map(str, self.layout.sizes))
@@ -171,15 +186,21 @@ class Model:
             part = second or first
         if part is None:
             raise DataError("the model has no test data of its own: give evaluate a data set, or (X, y)")
-        number = {name: k for k, name in enumerate(self.class_names)}
-        unknown = [name for name in part.class_names if name not in number]
-        if unknown:
-            raise DataError(f"{part.provenance}: class {unknown[0]}: the network knows {', '.join(self.class_names)}")
-        labels = np.array([number[name] for name in part.class_names], np.int32)[part.labels]
+        labels = self.labels_of(part)
         with np.errstate(all="ignore"):
             _, loss, correct = score(self.logits(part.images), labels)
         assert correct is not None
         return Evaluation(float(loss), int(correct) / len(part))
+
+    def labels_of(self, part: Dataset) -> np.ndarray:
+        """Return a data set's labels as the network numbers its classes, of which it must know all."""
+        number = {name: k for k, name in enumerate(self.class_names)}
+        unknown = [name for name in part.class_names if name not in number]
+        if unknown:
+            known = ", ".join(self.class_names[:20]) + (", …" if len(self.class_names) > 20 else "")
+            raise DataError(f"{part.provenance}: class {unknown[0]}: the network knows {known}")
+        labels: np.ndarray = np.array([number[name] for name in part.class_names], np.int32)[part.labels]
+        return labels
 
     def predict(self, images: Array, batch_size: int = BATCH_SIZE) -> Array:
         """Return each image's class, an index into `class_names`; see `predict_proba` for the arguments."""
@@ -192,9 +213,11 @@ class Model:
 
         Parameters
         ----------
-        images : array, shape (n, height, width) or (n, height · width)
-            Of uint8: grey values from 0 to `max_value`; of floats: taken as they are. NumPy's, or of the backend's
-            library and on its device.
+        images : array, shape (n, *image_shape) or (n, d), d being their product
+            Of uint8: values from 0 to `max_value`. Of floats: numbers such as the network was trained on, which are
+            scaled as those were (`scaling`); without a scaling, from 0 to 1. A network trained on floats takes bytes
+            for parts of 255 of their range, or, where each value has its own scaling, for numbers. NumPy's, or of the
+            backend's library and on its device.
         batch_size : int
             Images at a time.
 
@@ -224,21 +247,28 @@ class Model:
             raise ArrayError(f"images are on {found}, the model is on {self.backend}: {way_out}")
         is_bytes = images.dtype == xp.uint8
         if not is_bytes and not xp.isdtype(images.dtype, "real floating"):
-            expected = f"expected uint8, grey values from 0 to {self.max_value}, or floats"
+            expected = f"expected uint8, values from 0 to {self.max_value}, or floats"
             raise ArrayError(f"images are {images.dtype}: {expected}")
-        n, n_pixels, (height, width) = images.shape[0], self.layout.sizes[0], self.image_shape
-        if tuple(images.shape[1:]) not in ((height, width), (n_pixels,)):
-            expected = f"expected (n, {height}, {width}) or (n, {n_pixels})"
+        n, n_pixels = images.shape[0], self.layout.sizes[0]
+        if tuple(images.shape[1:]) not in (self.image_shape, (n_pixels,)):
+            shapes = dict.fromkeys((", ".join(map(str, self.image_shape)), str(n_pixels)))
+            expected = f"expected {' or '.join(f'(n, {shape})' for shape in shapes)}"
             raise ShapeError(f"images have shape {tuple(images.shape)}: {expected}")
         rows, parts = xp.reshape(images, (n, n_pixels)), []
         with computing(self.backend, batch_size):
-            layers, share = self.layers, 1 / self.max_value if is_bytes else 1.0
-            dtype = images.dtype if is_bytes else float_name(self.theta.dtype)
+            layers, scaling, share = self.layers, self.scaling, 1.0
+            if is_bytes and not (scaling and scaling.is_of_columns):
+                scaling, share = None, 1 / self.max_value
+            shift, factor = scaling.arrays(float_name(self.theta.dtype)) if scaling else (None, None)
+            dtype = images.dtype if is_bytes and not scaling else float_name(self.theta.dtype)
             for first in range(0, max(1, n), batch_size):
                 batch = rows[first : min(first + batch_size, n), :]
                 if is_host:
-                    batch = self.backend.asarray(batch.astype(dtype, copy=False))
+                    batch = scaling.scaled(batch, dtype) if scaling else batch.astype(dtype, copy=False)
+                    batch = self.backend.asarray(batch)
                 X = array_namespace(theta=self.theta).astype(batch, self.theta.dtype) * share
+                if scaling and not is_host:
+                    X = (X - self.backend.asarray(shift)) * self.backend.asarray(factor)
                 S, _ = forward(layers, X)
                 parts.append(self.backend.to_numpy(S) if is_host else S)
             return xp.concat(parts, axis=0)
@@ -266,19 +296,24 @@ def to_tensors(theta: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
 
 def describe(info: ModelInfo, dtype: np.dtype) -> dict[str, Any]:
     """Return what a file says of its parameters."""
-    others = {name: value for name, value in vars(info).items() if name != "layout"}
-    return {"sizes": info.layout.sizes, "dtype": dtype.name, **others}
+    others = {name: value for name, value in vars(info).items() if name not in ("layout", "scaling")}
+    scaling = {"scaling": asdict(info.scaling)} if info.scaling else {}
+    return {"sizes": info.layout.sizes, "dtype": dtype.name, **others, **scaling}
 
 
 def from_tensors(found: tensors.Contents, path: Path) -> tuple[np.ndarray, ModelInfo]:
     """Return the parameters in a file, and what they are; refuse a file that is not as its description says."""
     described = found.description
     try:
-        (height, width), names, dtype = described["image_shape"], described["class_names"], described["dtype"]
+        shape, names, dtype = map(int, described["image_shape"]), described["class_names"], described["dtype"]
         if dtype not in ("float32", "float64") or not all(isinstance(name, str) for name in names):
             raise ValueError(f"dtype {dtype}, classes {names}")
         layout, most = Layout(tuple(described["sizes"])), int(described["max_value"])
-        info = ModelInfo(layout, (int(height), int(width)), most, tuple(names), str(described["dataset"]))
+        dataset, scaling = str(described["dataset"]), described.get("scaling")
+        scaling = scaling and Scaling(tuple(scaling["shift"]), tuple(scaling["factor"]))
+        # Files of format 1 do not say how pictures were prepared.
+        preparation = described.get("preparation", MNIST if dataset == "mnist" else AS_TRAINED)
+        info = ModelInfo(layout, tuple(shape), most, tuple(names), dataset, scaling, preparation)
     except (KeyError, TypeError, ValueError) as error:
         problem = f"no {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(f"{path} is damaged: its description is no network's ({problem})") from None

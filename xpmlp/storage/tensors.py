@@ -15,7 +15,7 @@ import numpy as np
 from xpmlp.errors import CheckpointError
 from xpmlp.storage.files import StrPath, write_whole
 
-FORMAT_VERSION = 1  # of the files written here; a reader refuses a newer one
+FORMAT_VERSION = 2  # of the files written here; a reader refuses a newer one
 
 
 class Contents(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 
 from xpmlp.backends.base import Backend
 from xpmlp.communication import Communicator, part_of, those_that_differ
-from xpmlp.data.datasets import Dataset
+from xpmlp.data.dataset import Dataset
 from xpmlp.data.loading import Batch, DeviceLoader
 from xpmlp.data.noise import Noise
 from xpmlp.errors import CommunicationError, ConfigError

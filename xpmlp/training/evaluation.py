@@ -7,7 +7,7 @@ import numpy as np
 
 from xpmlp.backends.base import Backend, computing
 from xpmlp.communication import Communicator, SingleRank, part_of
-from xpmlp.data.datasets import Dataset
+from xpmlp.data.dataset import Dataset
 from xpmlp.data.loading import Batch, DeviceLoader, row_dtype
 from xpmlp.errors import BackendError, DataError, TrainingError
 from xpmlp.math.layout import Layout
@@ -27,7 +27,7 @@ def evaluate(
 ) -> Evaluation:
     """Return the mean loss and accuracy of a network over a data set, of whose work all ranks take their parts."""
     require_kinds(dataset, backend)
-    n_pixels = dataset.image_shape[0] * dataset.image_shape[1]
+    n_pixels, dataset = dataset.n_inputs, dataset.as_inputs(float_name(theta.dtype))
     if n_pixels != layout.sizes[0] or len(dataset.class_names) > layout.sizes[-1]:
         raise DataError(
             f"{dataset.provenance}: {n_pixels} pixels and {len(dataset.class_names)} classes: "

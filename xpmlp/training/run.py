@@ -13,7 +13,7 @@ import numpy as np
 from xpmlp.backends import GPUS
 from xpmlp.backends.base import Backend, computing, format_bytes, free_host_memory
 from xpmlp.communication import Communicator, SingleRank, part_of
-from xpmlp.data.datasets import Dataset
+from xpmlp.data.dataset import Dataset
 from xpmlp.data.deformation import Deformation
 from xpmlp.data.dropout import Dropout
 from xpmlp.data.loading import DeviceLoader
@@ -61,8 +61,7 @@ def train_network(
     require_kinds(dataset, backend)
     config, ranks = config.resolve(len(dataset)), communicator or SingleRank()
     plan = _plan(config, dataset, start)
-    if dataset.images.dtype.kind == "f":
-        dataset = dataclasses.replace(dataset, images=dataset.images.astype(config.dtype, copy=False))
+    dataset = dataset.as_inputs(config.dtype)
     with computing(backend, plan.batch_size), kernels(config.kernels, backend.name):
         _require_memory(plan, backend, ranks)
         if ranks.size > 1:
@@ -241,8 +240,8 @@ def is_reached(config: TrainConfig, done: Sequence[EpochMetrics]) -> bool:
 
 def _plan(config: TrainConfig, dataset: Dataset, start: Checkpoint | None) -> Plan:
     """Return what a resolved config makes of a data set, once it is sure that a checkpoint is of the same run."""
-    n_val, n_pixels = int(resolved(config.val_size)), dataset.image_shape[0] * dataset.image_shape[1]
-    layout = Layout((n_pixels, *config.hidden, len(dataset.class_names)))
+    n_val = int(resolved(config.val_size))
+    layout = Layout((dataset.n_inputs, *config.hidden, len(dataset.class_names)))
     if config.deform and dataset.images.dtype.kind == "f":
         raise ConfigError(f"deform {config.deform} is for images of bytes: these samples are floats; leave it out")
     n_train = len(dataset) - n_val

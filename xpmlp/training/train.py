@@ -14,9 +14,9 @@ from threadpoolctl import threadpool_limits
 from xpmlp.backends import get_backend
 from xpmlp.backends.base import Backend
 from xpmlp.communication import Communicator
-from xpmlp.data.datasets import LoadedData, parts_of
+from xpmlp.data.dataset import LoadedData, parts_of
 from xpmlp.errors import ConfigError
-from xpmlp.models.model import Model, ModelInfo
+from xpmlp.models.model import Model, info_of
 from xpmlp.training.config import TrainConfig
 from xpmlp.training.interrupts import first_interrupt
 from xpmlp.training.records import Callback, Checkpoint, EpochMetrics, History
@@ -47,7 +47,7 @@ def train(
     data : LoadedData, Dataset or (X, y)
         What `load_dataset` returns, whose training part is used, and whose test part `Model.evaluate` takes by itself;
         or one part; or samples (n, d) or (n, height, width) and their classes (n,). Bytes are divided by their
-        `max_value`; floats are cast to the parameters' dtype and taken as they are.
+        `max_value`; floats are scaled as the data set says, if it does, and cast to the parameters' dtype.
     config : TrainConfig or None
         What decides the run; None: its defaults.
     backend : str or Backend
@@ -110,7 +110,7 @@ def train(
             done = f"after {len(history.epochs)} of {history.plan.epochs} epochs"
             warnings.warn(f"training was interrupted {done}: the model is as it was then", stacklevel=2)
     name = data.name if isinstance(data, LoadedData) else part.provenance
-    info = ModelInfo(history.plan.layout, part.image_shape, part.max_value, part.class_names, name)
+    info = info_of(history.plan.layout, part, name)
     return Model(device, theta, info, test), history
 
 

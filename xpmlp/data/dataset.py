@@ -1,0 +1,195 @@
+"""A data set in memory: labelled images or other samples, and what a network must know of them."""
+
+import dataclasses
+import hashlib
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from xpmlp.backends import on_host
+from xpmlp.data import idx, preparation
+from xpmlp.data.scaling import Scaling
+from xpmlp.errors import DataError
+
+MOST_CLASSES = 10_000
+"""Of a user's own data: one wrong label would make a network as wide as it is great."""
+
+
+def described(image_shape: tuple[int, ...]) -> str:
+    """Return in words what a data set has: images of a size, or samples of so many numbers."""
+    if len(image_shape) == 1:
+        return f"samples of {image_shape[0]} numbers"
+    return f"images of {image_shape[0]} × {image_shape[1]}{' in colour' if len(image_shape) == 3 else ''}"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled images, or other samples, on the host.
+
+    Parameters
+    ----------
+    images : numpy.ndarray, shape (n, height, width), in colour (n, height, width, 3), or (n, d) of other samples
+        Of uint8: values from 0 to `max_value`. Of float32 or float64: finite numbers.
+    labels : numpy.ndarray of any integer dtype, or of strings, shape (n,)
+        Each image's class, an index into `class_names`, or its name.
+    class_names : tuple of str or None
+        What the classes are called; None: their numbers, up to the greatest label, or the strings in their order.
+    max_value : int or None
+        The value of bytes that counts as 1 (255 in MNIST, 16 in the digits); None: 255, or 1 of floats without a
+        scaling.
+    provenance : str
+        Where it came from, in one line.
+    scaling : Scaling or None
+        What a network takes of floats; None: the floats as they are.
+    preparation : {"mnist", "as-trained"} or None
+        How the pictures were prepared; `xpmlp predict` prepares others in the same way. None: it is measured.
+
+    Raises
+    ------
+    DataError
+        If they are none of these, or do not fit each other.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...] = None  # type: ignore[assignment]  # filled in where it is left out
+    max_value: int = None  # type: ignore[assignment]
+    provenance: str = "a data set in memory"
+    scaling: Scaling | None = None
+    preparation: str = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        is_bytes = images.dtype == np.uint8
+        if self.max_value is None:
+            object.__setattr__(self, "max_value", 255 if is_bytes or self.scaling else 1)
+        if labels.dtype.kind in "US" and labels.ndim == 1 and labels.size:
+            labels = self._with_numbers(labels.astype(str))
+        if self.class_names is None and labels.size and labels.dtype.kind in "iu":
+            greatest = min(max(0, int(labels.max())), MOST_CLASSES - 1)
+            object.__setattr__(self, "class_names", tuple(map(str, range(greatest + 1))))
+        problem, n_classes = "", len(self.class_names or ())
+        has_shape = images.ndim in (2, 3) or (images.ndim == 4 and images.shape[3] == 3)
+        if not has_shape or not (is_bytes or images.dtype in (np.float32, np.float64)):
+            expected = "expected uint8 or floats (n, height, width), (n, height, width, 3) or (n, d)"
+            problem = f"images of {images.dtype}, shape {images.shape}: {expected}"
+        elif labels.ndim != 1 or labels.dtype.kind not in "iu":
+            problem = f"labels of {labels.dtype}, shape {labels.shape}: expected integers or strings, (n,)"
+        elif len(images) != len(labels):
+            problem = f"{len(images)} images and {len(labels)} labels: expected one label an image"
+        elif images.size == 0:
+            problem = f"images of shape {images.shape}: expected at least one, of at least one pixel"
+        elif labels.min() < 0 or labels.max() >= n_classes:
+            found = labels.min() if labels.min() < 0 else labels.max()
+            expected = "classes from 0 to at most" if n_classes == MOST_CLASSES else "0 to"
+            problem = f"a label is {found}: expected {expected} {n_classes - 1}"
+        elif not 0 < self.max_value <= 255:
+            problem = f"max_value {self.max_value}: expected 1 to 255"
+        elif not is_bytes and not np.isfinite(images).all():
+            problem = "some numbers are infinite or NaN: expected finite ones"
+        elif self.scaling and is_bytes:
+            problem = "a scaling of bytes: expected floats, or max_value"
+        elif self.scaling and len(self.scaling.shift) not in (1, images[0].size):
+            problem = f"a scaling of {len(self.scaling.shift)} values: each sample has {images[0].size}"
+        elif self.preparation not in (None, *preparation.PREPARATIONS):
+            problem = f"preparation {self.preparation!r}: expected {' or '.join(preparation.PREPARATIONS)}"
+        if problem:
+            raise DataError(f"{self.provenance}: {problem}")
+        if self.preparation is None:
+            object.__setattr__(self, "preparation", preparation.measure(images, self.max_value))
+
+    def _with_numbers(self, names: np.ndarray) -> np.ndarray:
+        """Take the numbers of the classes for their names, and return them."""
+        found, places = np.unique(names, return_inverse=True)
+        if self.class_names is None:
+            object.__setattr__(self, "class_names", tuple(found.tolist()))
+        number = {name: k for k, name in enumerate(self.class_names)}
+        unknown = [name for name in found.tolist() if name not in number]
+        if unknown:
+            raise DataError(f"{self.provenance}: label {unknown[0]!r}: expected {', '.join(self.class_names[:20])}")
+        labels = np.array([number[name] for name in found.tolist()], np.int32)[places]
+        object.__setattr__(self, "labels", labels)
+        return labels
+
+    @classmethod
+    def of(cls, X: Any, y: Any) -> "Dataset":
+        """Return samples and their classes as a data set on the host.
+
+        Parameters
+        ----------
+        X : array, shape (n, d), (n, height, width) or (n, height, width, 3)
+            Bytes, or numbers that are taken as they are: NumPy's, another library's, or what NumPy makes an array of.
+        y : array, shape (n,)
+            Numbers, booleans or strings; what they are called is the classes' names, in their order.
+        """
+        X, y = (np.asarray(on_host(array)) for array in (X, y))
+        if X.dtype.kind in "iub" and X.dtype != np.uint8:
+            X = X.astype(np.float64)
+        if y.ndim != 1 or y.dtype.kind not in "iubfUS":
+            raise DataError(f"y of {y.dtype}, shape {y.shape}: expected a class for each sample, (n,)")
+        classes, labels = np.unique(y, return_inverse=True)
+        if len(classes) > MOST_CLASSES:
+            raise DataError(f"y has {len(classes)} classes: expected at most {MOST_CLASSES}")
+        return cls(X, labels.astype(np.int32), tuple(str(name) for name in classes.tolist()))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The height and width of an image in pixels, with 3 behind them in colour; (d,) of other samples."""
+        return self.images.shape[1:]
+
+    @property
+    def n_inputs(self) -> int:
+        """How many numbers a sample has."""
+        return math.prod(self.image_shape)
+
+    def as_inputs(self, dtype: str) -> "Dataset":
+        """Return the same with floats as a network of a dtype takes them, scaled; bytes stay, which a step scales."""
+        if self.images.dtype == np.uint8:
+            return self
+        if self.scaling is None:
+            images = self.images.astype(dtype, copy=False)
+        else:
+            images = self.scaling.scaled(self.images, dtype)
+        return dataclasses.replace(self, images=images, scaling=None, max_value=1 if self.scaling else self.max_value)
+
+    @cached_property
+    def images_sum(self) -> str:
+        """The SHA-256 of the images' IDX file, in hexadecimal; it takes reading every image once."""
+        return idx.sum_of_contents(self.images)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The SHA-256 of all that a training run sees of it, in hexadecimal."""
+        labels = idx.sum_of_contents(self.labels.astype(np.int32))
+        scaled = f" {self.scaling}" if self.scaling else ""
+        seen = f"{self.images_sum} {labels} {self.max_value} {self.class_names}{scaled}"
+        return hashlib.sha256(seen.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """A data set as `load_dataset` found it."""
+
+    name: str  # which one it is, as the user would name it
+    train: Dataset
+    test: Dataset
+    note: str = ""  # why it was chosen, where the user left the choice
+    warning: str = ""  # what the user should know about its files
+    about: str = ""  # what was recognised in a user's own file or folder
+
+
+def parts_of(data: Any) -> tuple[Dataset, Dataset | None]:
+    """Return the data set to train on, and the one to test on where there is one, of whatever stands for them."""
+    if isinstance(data, LoadedData):
+        return data.train, data.test
+    if isinstance(data, Dataset):
+        return data, None
+    if isinstance(data, tuple) and len(data) == 2:
+        return Dataset.of(*data), None
+    raise DataError(f"data is a {type(data).__name__}: expected what load_dataset returns, a Dataset, or (X, y)")

@@ -1,0 +1,62 @@
+"""From the numbers in a data set to those that a network takes: X = (values − shift) · factor (derivation.md, F1)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_BLOCK = 1024  # samples that are scaled at once
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What is subtracted from floats, and what the difference is multiplied by.
+
+    Parameters
+    ----------
+    shift, factor : tuple of float
+        One number for all values, as for images, or one for each value of a sample, as for the columns of a table.
+    """
+
+    shift: tuple[float, ...]
+    factor: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.shift) != len(self.factor) or not self.shift:
+            raise ValueError(f"{len(self.shift)} shifts and {len(self.factor)} factors: expected as many, at least one")
+        if not np.isfinite([*self.shift, *self.factor]).all():
+            raise ValueError("a shift or factor is not finite")
+
+    @classmethod
+    def of_range(cls, low: float, high: float) -> "Scaling":
+        """Return what takes values from `low` to `high` to those from 0 to 1."""
+        return cls((float(low),), (1 / (high - low) if high > low else 1.0,))
+
+    @classmethod
+    def of_columns(cls, rows: np.ndarray) -> "Scaling":
+        """Return what gives each column of some rows, (n, d), the mean 0 and the standard deviation 1.
+
+        A column whose values are all the same is only shifted.
+        """
+        mean, deviation = rows.mean(axis=0, dtype=np.float64), rows.std(axis=0, dtype=np.float64)
+        is_constant = deviation <= 1e-12 * np.abs(mean)
+        return cls(tuple(mean.tolist()), tuple((1 / np.where(is_constant, 1, deviation)).tolist()))
+
+    @property
+    def is_of_columns(self) -> bool:
+        """Whether each value of a sample has its own."""
+        return len(self.shift) > 1
+
+    def scaled(self, rows: np.ndarray, dtype: str) -> np.ndarray:
+        """Return rows, (n, d) or (n, …), scaled in float64 and of a dtype; a block of them at a time."""
+        n = len(rows)
+        scaled = np.empty((n, rows[0].size if n else 0), dtype)
+        for first in range(0, n, _BLOCK):
+            block = rows[first : first + _BLOCK].astype(np.float64).reshape(-1, scaled.shape[1])
+            block -= self.shift
+            block *= self.factor
+            scaled[first : first + _BLOCK] = block
+        return scaled.reshape(rows.shape)
+
+    def arrays(self, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return shift and factor as rows, (1, d) or (1, 1)."""
+        return np.array([self.shift], dtype), np.array([self.factor], dtype)
