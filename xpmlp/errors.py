@@ -29,6 +29,10 @@ class CheckpointError(XpmlpError):
     """A model, a checkpoint or a run's folder that is missing, damaged, locked or another program's."""
 
 
+class ExportError(XpmlpError, ValueError):
+    """A network that another program's form cannot hold, or a package that is missing to write it."""
+
+
 class TrainingError(XpmlpError):
     """A training run that cannot go on, such as one whose loss is no longer finite."""
 

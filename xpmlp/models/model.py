@@ -18,6 +18,7 @@ from xpmlp.errors import ArrayError, CheckpointError, ConfigError, DataError, Sh
 from xpmlp.math.activations import softmax
 from xpmlp.math.layout import Layer, Layout
 from xpmlp.math.network import forward, score
+from xpmlp.models.exporting import Exportable
 from xpmlp.namespaces import Array, array_namespace, float_name
 from xpmlp.storage import tensors
 from xpmlp.storage.files import StrPath
@@ -119,7 +120,7 @@ def list_checkpoints(run: Path) -> list[Path]:
     return sorted(found, key=lambda path: (len(path.name), path.name))  # a step of nine digits comes after eight
 
 
-class Model:
+class Model(Exportable):
     """A trained network on a backend's device; `xpmlp.train` and `xpmlp.load` return one.
 
     It can be pickled and copied: it opens on the same library and device where they are there, else on NumPy.
