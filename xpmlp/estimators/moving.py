@@ -2,9 +2,9 @@
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -16,12 +16,17 @@ from xpmlp.estimators.labels import Labels
 from xpmlp.estimators.parameters import for_sklearn
 from xpmlp.estimators.rates import Rates
 from xpmlp.namespaces import float_name
+from xpmlp.storage.files import StrPath
+
+if TYPE_CHECKING:
+    import onnx
 
 
 class Movable(BaseEstimator):  # type: ignore[misc]
     """An estimator that is pickled and copied with its arrays, and moves to other devices and to scikit-learn."""
 
     _sklearn: ClassVar[Any]
+    _between: Callable[[], str | Sequence[str]]
 
     def to(self, backend: str | Backend) -> Self:
         """Return the same fitted estimator on another library or device; X then belongs there.
@@ -96,6 +101,45 @@ class Movable(BaseEstimator):  # type: ignore[misc]
         if hasattr(self, "_label_binarizer"):
             theirs._label_binarizer = self._label_binarizer.to_sklearn()
         return theirs
+
+    def to_onnx(self, path: StrPath | None = None) -> "onnx.ModelProto":
+        """Return the estimator as ONNX (opset 17), and write it where a path is given: whole, or not at all.
+
+        Its input ``X``, (n, features), is of the dtype that the estimator computes in. A classifier's outputs are
+        ``label`` and ``probabilities``: what `predict` and `predict_proba` return, the label of the classes' own dtype.
+        A regressor's is ``prediction``.
+
+        Raises
+        ------
+        NotFittedError, ExportError
+            If the estimator is not fitted; if the package onnx is not installed, the classes are neither numbers nor
+            strings, or the network is greater than such a file can be.
+        """
+        from xpmlp.estimators.exporting import to_onnx
+        from xpmlp.models.onnx_graph import save
+
+        check_is_fitted(self)
+        made = to_onnx(self)
+        if path is not None:
+            save(made, path)
+        return made
+
+    def to_torch(self) -> Any:
+        """Return the estimator as an `nn.Sequential` of PyTorch's layers on the CPU, of its own memory.
+
+        It goes from X, (n, features), of the dtype that the estimator computes in, to the sums S, (n, outputs): of
+        classes the logits, of two the second's; a regressor's predictions, for Poisson's loss their logarithms.
+
+        Raises
+        ------
+        NotFittedError, ExportError
+            If the estimator is not fitted; if PyTorch is not installed.
+        """
+        check_is_fitted(self)
+        from xpmlp.estimators.exporting import layers_of
+        from xpmlp.models.torch_module import of_layers
+
+        return of_layers(layers_of(self), self._between())
 
 
 def _move(estimator: Any, place: Place) -> None:

@@ -61,9 +61,9 @@ class Graph:
         self._constants.append(self.onnx.numpy_helper.from_array(array, name))
         return name
 
-    def cast(self, value: str, dtype: str) -> str:
+    def cast(self, value: str, dtype: str, name: str | None = None) -> str:
         """Add what makes a value one of another type."""
-        return self.add("Cast", value, to=self._type_of(np.dtype(dtype)))
+        return self.add("Cast", value, name=name, to=self._type_of(np.dtype(dtype)))
 
     def input(self, name: str, dtype: str, shape: tuple[int, ...]) -> str:
         """Declare an input of any number of samples, each of a shape."""
