@@ -123,6 +123,34 @@ def test_a_runs_folder_is_its_model_or_else_its_last_checkpoint(tmp_path, theta)
     assert load(tmp_path, "numpy").theta.tobytes() == theta.tobytes()
 
 
+@pytest.mark.parametrize(("dataset", "preparation"), [("mnist", "mnist"), ("made-up", "as-trained")])
+def test_a_file_of_format_1_says_nothing_of_scaling_and_preparation_and_predicts_the_same(
+    tmp_path, theta, images, dataset, preparation, monkeypatch
+):
+    info = ModelInfo(LAYOUT, (5, 4), 255, ("a", "b", "c"), dataset)
+    write_model(tmp_path / "new", theta, info)
+    description = describe(info, theta.dtype)
+    del description["preparation"]
+    assert set(description) == {"sizes", "dtype", "image_shape", "max_value", "class_names", "dataset"}
+    with monkeypatch.context() as patch:
+        patch.setattr(tensors, "FORMAT_VERSION", 1)
+        tensors.write(tmp_path / "old", "model", to_tensors(theta, LAYOUT), description)
+    assert tensors.read(tmp_path / "old", ("model",)).description["format_version"] == 1
+    old, new = load(tmp_path / "old", "numpy"), load(tmp_path / "new", "numpy")
+    assert (old.scaling, old.preparation) == (None, preparation)
+    np.testing.assert_array_equal(old.predict_proba(images), new.predict_proba(images))
+
+
+def test_a_file_of_a_newer_format_is_refused_by_its_name(tmp_path, theta, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(tensors, "FORMAT_VERSION", 99)
+        write_model(tmp_path / "m", theta, INFO)
+    with pytest.raises(CheckpointError) as caught:
+        load(tmp_path / "m", "numpy")
+    known = f"this xpmlp reads up to {tensors.FORMAT_VERSION}; update xpmlp"
+    assert str(caught.value) == f"{tmp_path / 'm'} has format version 99: {known}"
+
+
 class TestAFileThatIsNotWhatItSays:
     """Each with a sum that is right: what another program might write."""
 
