@@ -84,14 +84,10 @@ class Graph:
 
     def finish(self, metadata: Mapping[str, str]) -> "onnx.ModelProto":
         """Return the whole as a model, once onnx's own checker has found it right."""
-        from xpmlp import __version__
-
         helper = self.onnx.helper
         graph = helper.make_graph(self._nodes, "xpmlp", self._inputs, self._outputs, self._constants)
         opsets = [helper.make_opsetid("", OPSET)]
-        model = helper.make_model(
-            graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="xpmlp", producer_version=__version__
-        )
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="xpmlp")
         helper.set_model_props(model, dict(metadata))
         self.onnx.checker.check_model(model, full_check=True)
         return model
