@@ -17,7 +17,7 @@ from xpmlp.models.model import Model, ModelInfo, describe
 
 RNG = np.random.default_rng(0)
 LAYOUT, NAMES = Layout((20, 16, 7, 3)), ("null", "één", "zwei")
-COLUMNS = Scaling(tuple(np.linspace(-900.0, 1000, 20)), tuple(np.linspace(0.1, 2.0, 20)))
+COLUMNS = Scaling(tuple(np.linspace(-1e6, 3e6, 20)), tuple(np.linspace(0.001, 2.0, 20)))  # far from 0, narrow
 DATA = {
     "bytes": (ModelInfo(LAYOUT, (5, 4), 255, NAMES, "made-up"), RNG.integers(0, 256, (50, 5, 4), np.uint8)),
     "bytes to 16": (ModelInfo(LAYOUT, (20,), 16, NAMES, "made-up"), RNG.integers(0, 17, (50, 20), np.uint8)),
@@ -130,9 +130,15 @@ class TestTorch:
         for rows in (X, X.reshape(50, -1)):
             P = module(torch.from_numpy(rows)).softmax(1).detach().numpy()
             assert P.dtype == dtype
-            # The scaling is of the parameters' dtype here: a column far from 0 loses digits in float32.
-            far = 1e3 if model.scaling else 1
-            assert np.abs(P - expected).max() <= far * EXACT[dtype]
+            assert np.abs(P - expected).max() <= EXACT[dtype]
+
+    def test_is_of_another_dtype_where_it_is_asked_to_be(self, trained):
+        import torch
+
+        model, X = trained
+        P = model.to_torch().double()(torch.from_numpy(X)).softmax(1)
+        assert P.dtype == torch.float64
+        assert np.abs(P.detach().numpy() - model.predict_proba(X)).max() <= EXACT["float32"]
 
     def test_draws_no_random_numbers_and_shares_no_memory(self, trained):
         import torch
@@ -162,12 +168,13 @@ class TestTorch:
             losses.append(loss.item())
         assert losses[-1] < losses[0] / 2
 
-    def test_its_tensors_load_where_xpmlp_is_not(self, tmp_path):
+    @pytest.mark.parametrize("data", ["bytes", "floats of a range"])
+    def test_its_tensors_load_where_xpmlp_is_not(self, data, tmp_path):
         """In a process that imports PyTorch and safetensors alone."""
         import torch
         from safetensors.torch import save_file
 
-        info, X = DATA["bytes"]
+        info, X = DATA[data]
         model = Model(get_backend("numpy"), init(LAYOUT, np.random.default_rng(0)), info)
         module = model.to_torch()
         save_file(module.state_dict(), tmp_path / "model.safetensors")
@@ -180,7 +187,7 @@ tensors = load_file("model.safetensors")
 layers = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 7), nn.ReLU(), nn.Linear(7, 3))
 layers.load_state_dict({name[7:]: t for name, t in tensors.items() if name.startswith("layers.")})
 X = torch.from_numpy(numpy.load("X.npy")).flatten(1)
-S = layers((X - tensors["inputs.shift"]) * tensors["inputs.factor"])
+S = layers(((X - tensors["shift"]) * tensors["factor"]).float())
 numpy.save("S.npy", S.detach().numpy())
 assert "xpmlp" not in sys.modules
 """
@@ -196,7 +203,8 @@ class TestScikitLearn:
         assert theirs.classes_.tolist() == list(range(len(model.class_names)))
         P, expected = theirs.predict_proba(rows), model.predict_proba(X)
         assert P.shape == expected.shape
-        assert np.abs(P - expected).max() <= {"float32": 1e-6, "float64": 1e-12}[dtype]  # b1 has the shift in it
+        far = 1e-8 if model.scaling and model.scaling.is_of_columns else 0  # X W1 + b1 of columns in the millions
+        assert np.abs(P - expected).max() <= max(EXACT[dtype], far)
         assert theirs.predict(rows).tolist() == model.predict(X).tolist()
 
     def test_of_two_classes_one_output_is_left(self):

@@ -43,9 +43,9 @@ class Exportable:
     def to_torch(self) -> Any:
         """Return the model as a module of PyTorch's layers on the CPU, of its own memory.
 
-        It goes from the data set's own numbers, (n, *image_shape) or (n, d), to the logits, (n, classes). ``inputs``
-        has the scaling, as the buffers ``shift`` and ``factor``; ``layers`` is an `nn.Sequential` of `nn.Linear` and
-        `nn.ReLU`.
+        It goes from the data set's own numbers, (n, *image_shape) or (n, d), to the logits, (n, classes). ``layers`` is
+        an `nn.Sequential` of `nn.Linear` and `nn.ReLU`. It is given (X − ``shift``) · ``factor``: two buffers, of the
+        parameters' dtype where bytes are taken, of float64 where floats are scaled.
 
         Raises
         ------

@@ -1,6 +1,5 @@
 """A network as a module of PyTorch's own layers."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -29,27 +28,28 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 """Those of `xpmlp.math.activations`, by name."""
 
 
-class Inputs(nn.Module):  # type: ignore[misc]
-    """From samples as the data set has them, (n, *image_shape) or (n, d), to (X − shift) · factor, (n, d)."""
+class Scaled(nn.Module):  # type: ignore[misc]
+    """Layers of samples as the data set has them, (n, *image_shape) or (n, d), which become (X − shift) · factor."""
 
-    def __init__(self, shift: np.ndarray, factor: np.ndarray) -> None:
+    def __init__(self, shift: np.ndarray, factor: np.ndarray, layers: nn.Sequential) -> None:
         super().__init__()
         self.register_buffer("shift", torch.from_numpy(shift))
         self.register_buffer("factor", torch.from_numpy(factor))
+        self.layers = layers
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
-        """Return the rows that the first layer takes, of the buffers' dtype; a wider one is scaled as it comes."""
-        return ((X.flatten(1) - self.shift) * self.factor).to(self.factor.dtype)
+        """Return the logits, (n, classes)."""
+        scaled = (X.flatten(1) - self.shift) * self.factor
+        return self.layers(scaled.to(self.layers[0].weight.dtype))
 
 
 def to_torch(theta: np.ndarray, info: ModelInfo) -> nn.Module:
     """Return a model as a module; see `Model.to_torch`."""
-    if info.scaling:
-        shift, factor = info.scaling.arrays(theta.dtype.name)
+    if info.scaling:  # in float64, as xpmlp scales: of a column far from 0 the difference would lose digits
+        shift, factor = info.scaling.arrays("float64")
     else:
         shift, factor = np.zeros((1, 1), theta.dtype), np.full((1, 1), 1 / info.max_value, theta.dtype)
-    layers = of_layers(info.layout.unflatten(theta), "relu")
-    return nn.Sequential(OrderedDict(inputs=Inputs(shift, factor), layers=layers))
+    return Scaled(shift, factor, of_layers(info.layout.unflatten(theta), "relu"))
 
 
 def of_layers(layers: Sequence[tuple[np.ndarray, np.ndarray]], activation: str | Sequence[str]) -> nn.Sequential:
