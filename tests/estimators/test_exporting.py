@@ -79,7 +79,9 @@ class TestOnnx:
         assert found.dtype == (object if classes.dtype.kind in "UO" else expected.dtype)
 
     def test_computes_in_the_estimators_own_dtype(self):
-        model = MLPClassifier((4,), random_state=0, max_iter=3, dtype="float32").fit(X, TARGETS["two classes"])
+        model = MLPClassifier((4,), random_state=0, max_iter=3).fit(X, TARGETS["two classes"])
+        assert session(model).get_inputs()[0].type == "tensor(double)"
+        model.set_params(dtype="float32")
         assert session(model).get_inputs()[0].type == "tensor(float)"
 
     def test_is_written_whole_and_checked(self, tmp_path):
@@ -122,6 +124,23 @@ def test_pytorchs_module_gives_the_sums(target, form, dtype):
     expected = outputs(ours, rows)
     expected = expected[:, 1:] if ours.out_activation_ == "logistic" else expected.reshape(P.shape)
     assert np.abs(P - expected).max() <= EXACT[dtype] * max(1, np.abs(expected).max())
+
+
+@pytest.mark.needs("torch")
+def test_pytorchs_module_has_its_own_memory_and_all_of_softplus():
+    import torch
+
+    model = MLPRegressor(hidden_layer_sizes=(9,), activation="softplus", random_state=0, max_iter=3)
+    model.fit(X, TARGETS["values"])
+    rows = 20 * X  # some sums are between 20 and 40, where PyTorch's own threshold would be seen
+    sums = rows @ model.coefs_[0] + model.intercepts_[0]
+    assert ((sums > 20) & (sums < 40)).any()
+    module, expected = model.to_torch(), model.predict(rows)
+    assert np.abs(module(torch.from_numpy(rows)).detach().numpy()[:, 0] - expected).max() < 1e-12
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+    np.testing.assert_array_equal(model.predict(rows), expected)
 
 
 @pytest.mark.needs("torch")

@@ -143,7 +143,8 @@ def _softplus(graph: Graph, Z: str) -> str:
 
 
 def _silu(graph: Graph, Z: str) -> str:
-    return graph.add("Mul", Z, graph.add("Sigmoid", Z))
+    # Not Z times its Sigmoid, of which older onnxruntimes make an operator that they have not in float64.
+    return graph.add("Div", Z, graph.add("Add", graph.add("Exp", graph.add("Neg", Z)), graph.constant(1.0)))
 
 
 def _gelu(graph: Graph, Z: str) -> str:
