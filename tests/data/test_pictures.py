@@ -13,10 +13,15 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from xpmlp.data.pictures import normalise, read_picture
+from xpmlp.data.ink import character_in
+from xpmlp.data.pictures import read_picture
 from xpmlp.errors import DataError
 
 MNIST = (28, 28)
+
+
+def normalise(*arguments):
+    return character_in(*arguments).image
 
 
 def save(path, image, **options):

@@ -44,7 +44,7 @@ class Dataset:
         Where it came from, in one line.
     scaling : Scaling or None
         What a network takes of floats; None: the floats as they are.
-    preparation : {"mnist", "as-trained"} or None
+    preparation : {"mnist", "digits", "as-trained"} or None
         How the pictures were prepared; `xpmlp predict` prepares others in the same way. None: it is measured.
 
     Raises

@@ -15,7 +15,7 @@ import numpy as np
 from xpmlp.data.files import require_memory
 from xpmlp.errors import DataError
 
-_LABELS = ("label", "labels", "class", "target", "y")
+LABELS = ("label", "labels", "class", "target", "y")
 _DELIMITERS = ",\t;"
 _BLOCK = 2048  # lines that are parsed at once
 _LONGEST = 1 << 22  # signs of a line
@@ -41,12 +41,12 @@ def read(
     except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     names = [cell for k, cell in enumerate(cells) if k != label]
-    shape = _shape_of(names) if has_header else None
+    shape = shape_of(names) if has_header else None
     kind = "TSV" if delimiter == "\t" else "CSV"
     head = (
         f"with a header: column {cells[label]!r} is the label" if has_header else f"whose column {label} is the label"
     )
-    return [(images, labels)], f"a {kind} file {head}, {len(names)} columns are pixels", shape
+    return [(images, labels)], f"a {kind} file {head}, {len(names)} columns are numbers", shape
 
 
 def _lines(path: Path, file: IO[str]) -> Iterator[str]:
@@ -70,7 +70,7 @@ def _is_header(cells: list[str], label_column: str | None) -> bool:
     return (
         is_named
         or sum(not _is_number(cell) for cell in cells) > len(cells) / 2
-        or any(cell.lower() in _LABELS[:-1] for cell in cells)  # y alone may be a class
+        or any(cell.lower() in LABELS[:-1] for cell in cells)  # y alone may be a class
         or (len(cells) > 2 and cells == [str(k) for k in range(len(cells))])
     )
 
@@ -94,7 +94,7 @@ def _label_column(path: Path, cells: list[str], has_header: bool, wanted: str | 
         return int(wanted)
     if wanted is not None:
         raise DataError(f"{path} has no column {wanted!r}: its {len(cells)} columns are {shown}")
-    found = [k for k, cell in enumerate(cells) if has_header and cell.lower() in _LABELS]
+    found = [k for k, cell in enumerate(cells) if has_header and cell.lower() in LABELS]
     if len(found) != 1:
         what = "several columns that may be" if found else "no column that is called"
         raise DataError(f"{path} has {what} the label ({shown}): name it with --label-column, such as first or last")
@@ -138,11 +138,11 @@ def _parsed(
         found = re.search(r"string (.*?) to float32 at row (\d+), column (\d+)", str(error))
         if found:
             where = f"line {numbers[int(found[2])]}, column {int(found[3])}"
-            raise DataError(f"{path}, {where}: {found[1]} is no number: expected pixels") from None
+            raise DataError(f"{path}, {where}: {found[1]} is no number: expected one") from None
         raise DataError(f"{path}, from line {numbers[0]} on: {error}") from None
     y = np.char.strip(y)
     for problem, is_there in (
-        ("a value is missing, NaN or infinite: expected pixels", np.isfinite(x).all(axis=1)),
+        ("a value is missing, NaN or infinite: expected a number", np.isfinite(x).all(axis=1)),
         ("the label is missing", (y != "") & (np.char.lower(y) != "nan")),
     ):
         if not is_there.all():
@@ -160,7 +160,7 @@ def _numbers_or_words(labels: np.ndarray) -> np.ndarray:
     return np.array([int(value.partition(".")[0]) for value in values.tolist()], np.int64)[places]
 
 
-def _shape_of(names: list[str]) -> tuple[int, int] | None:
+def shape_of(names: list[str]) -> tuple[int, int] | None:
     """Return the shape of square images whose columns are called pixel0, pixel1, … or 1x1, 1x2, …."""
     side = math.isqrt(len(names))
     known = all(re.fullmatch(r"(pixel|px|p)?[_ ]?\d+|\d+x\d+", name.lower()) for name in names)
