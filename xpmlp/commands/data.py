@@ -1,5 +1,6 @@
 """``xpmlp data``: what a data set holds, in figures and in a picture."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,11 +91,8 @@ def _deformed(part: "Dataset", strength: float) -> tuple["np.ndarray", "np.ndarr
 
     labels, first = np.unique(part.labels, return_index=True)
     labels, images = np.repeat(labels, 1 + DEFORMATIONS), np.repeat(part.images[first], 1 + DEFORMATIONS, axis=0)
-    if images.dtype != np.uint8:
-        raise ConfigError(f"--deform {strength:g} is for images of bytes: {part.provenance} has {images.dtype}")
-    n = len(images)
-    deformation = Deformation(lambda step: strength, part.image_shape, part.max_value, n, get_backend("numpy"))
-    X = deformation(images.reshape(n, -1), next(deformation.epoch(0)))
-    drawn = np.rint(X * part.max_value).astype(np.uint8).reshape(images.shape)
-    drawn[:: 1 + DEFORMATIONS] = part.images[first]
+    n, given = len(images), dataclasses.replace(part, images=images, labels=labels).as_inputs("float32")
+    deformation = Deformation(lambda step: strength, given.image_shape, given.max_value, n, get_backend("numpy"))
+    drawn = deformation(given.images.reshape(n, -1), next(deformation.epoch(0))).reshape(images.shape)
+    drawn[:: 1 + DEFORMATIONS] = given.images[:: 1 + DEFORMATIONS] / given.max_value
     return drawn, labels

@@ -144,6 +144,11 @@ class Dataset:
         return self.images.shape[1:]
 
     @property
+    def samples(self) -> str:
+        """What its samples are called: images or samples."""
+        return "samples" if len(self.image_shape) == 1 else "images"
+
+    @property
     def n_inputs(self) -> int:
         """How many numbers a sample has."""
         return math.prod(self.image_shape)

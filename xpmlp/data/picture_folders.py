@@ -9,13 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from xpmlp.data.download import Progress
+from xpmlp.data.download import READING, Progress
 from xpmlp.data.files import require_memory
 from xpmlp.data.pictures import grey_bytes, read_values, resized, size_and_mode
 from xpmlp.errors import DataError
-
-READING = "pictures"
-"""What progress calls the pictures that are read."""
 
 _ENDINGS = {".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".pbm", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 _TRAINING, _VALIDATION, _TEST = ("train", "training"), ("val", "valid", "validation"), ("test", "testing")
