@@ -19,14 +19,14 @@ DEFORMATIONS = 9  # drawn of each image
 @click.command()
 @click.argument("dataset", default="auto")
 @click.option("--data-dir", type=click.Path(), help="The only folder to look in. [XPMLP_DATA, then the user's cache]")
-@click.option("--label-column", metavar="COLUMN", help="Of a CSV file: a column's name or number, first or last.")
-@click.option("--shape", metavar="HxW[xC]|none", help="Of rows of numbers, such as 28x28; none: a table of features.")
+@click.option("--label-column", metavar="COLUMN", help="Of a table: a column's name or number, first or last.")
+@click.option("--shape", metavar="SHAPE", help="HxW or HxWx3 of pictures, or of rows of numbers; none: features.")
 @click.option("--out", type=click.Path(), default="samples.png", show_default=True, help="The picture; overwritten.")
 @click.option("--deform", type=float, default=0.0, help="Also draw deformed.png: images as training deforms them. [0]")
 def data(
     dataset: str, data_dir: str | None, label_column: str | None, shape: str | None, out: str, deform: float
 ) -> None:
-    """Show a data set: mnist, another known one, digits, a path or auto.
+    """Show a data set: a published one such as mnist, digits, a path or auto.
 
     Counts per class, shapes, value range, SHA-256 sums and provenance, and a picture of the first images of each class.
     """

@@ -23,10 +23,10 @@ WORST = 30  # how many mistakes are drawn
 
 @click.command()
 @click.argument("models", metavar="RUN_OR_MODEL...", nargs=-1, required=True)
-@click.option("--dataset", help="mnist, fashion-mnist, digits or a path. [what the model was trained on]")
+@click.option("--dataset", help="A published set, digits or a path. [what the model was trained on]")
 @click.option("--data-dir", type=click.Path(), help="The only folder to look in. [the run's; XPMLP_DATA; the cache]")
-@click.option("--label-column", metavar="COLUMN", help="Of a CSV file: a column's name or number, first or last.")
-@click.option("--shape", metavar="HxW[xC]|none", help="Of rows of numbers, such as 28x28; none: a table of features.")
+@click.option("--label-column", metavar="COLUMN", help="Of a table: a column's name or number, first or last.")
+@click.option("--shape", metavar="SHAPE", help="HxW or HxWx3 of pictures, or of rows of numbers; none: features.")
 @click.option("--part", default="test", show_default=True, help="Of the data set: test or train.")
 @click.option("--backend", default="auto", show_default=True, help="numpy, cupy, torch, jax, … and a device: cupy:1.")
 @click.option("--batch-size", type=click.IntRange(1), default=1024, show_default=True, help="Images at a time.")
