@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits, load_iris
 
-from xpmlp import DataError, Scaling, load_dataset
+from xpmlp import DataError, Scaling, load, load_dataset
 from xpmlp.commands import main
 from xpmlp.data import idx
 from xpmlp.data.sources import FILES
@@ -369,12 +369,57 @@ class TestATableOfFeatures:
         assert json.loads((at_home / "run" / "evaluation.json").read_text())["accuracy"] > 0.5
         assert main(["data", *own]) == 0
         assert "each column is shifted and scaled to mean 0 and standard deviation 1" in capsys.readouterr().out
-        assert main(["predict", "run", "samples.png"]) == 2
-        assert "run takes samples of 64 numbers, no pictures" in capsys.readouterr().err
+        assert main(["predict", "run", "samples.png"]) == 1
+        problem = "samples.png: a picture: the model takes samples of 64 numbers, as in a CSV file"
+        assert problem in capsys.readouterr().err
         for command in (["train", "--dataset", *own, "--out", "other"], ["data", *own]):
             assert main([*command, "--deform", "1"]) == 2
             assert "64 numbers" in capsys.readouterr().err
         assert not (at_home / "other").exists()
+
+
+class TestPredictingATable:
+    """As Kaggle wants it: trained on one table, the classes of another."""
+
+    @pytest.fixture
+    def run(self, at_home, capsys):
+        write_csv(at_home / "train.csv")
+        quick = ["--dataset", "train.csv", "--epochs", "5", "--hidden", "16", "--quiet", "--no-plot"]
+        for name, shape in (("images", []), ("features", ["--shape", "none"])):
+            assert main(["train", *quick, *shape, "--out", name]) == 0
+        capsys.readouterr()
+
+    @pytest.mark.parametrize("name", ["images", "features"])
+    @pytest.mark.parametrize("kind", ["without labels", "with labels", "gzipped", "without a header"])
+    def test_gives_a_line_for_each_row(self, at_home, run, capsys, name, kind):
+        write_csv(at_home / "test.csv", header=kind != "without a header", images=IMAGES[:50], labels=LABELS[:50])
+        lines = (at_home / "test.csv").read_text().splitlines()
+        if kind in ("without labels", "without a header"):
+            lines = [line.partition(",")[2] for line in lines]
+        opener = gzip.open if kind == "gzipped" else open
+        with opener("test.csv", "wt") as file:
+            file.write("\n".join(lines))
+        assert main(["predict", name, "test.csv", "--top", "1"]) == 0
+        found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [(line["file"], line["index"]) for line in found] == [("test.csv", k) for k in range(50)]
+        model = load(name, "numpy")
+        images = IMAGES[:50] if name == "images" else IMAGES[:50].reshape(50, 64).astype(np.float64)
+        assert [line["label"] for line in found] == [model.class_names[k] for k in model.predict(images)]
+
+    def test_of_another_width_is_refused(self, at_home, run, capsys):
+        (at_home / "test.csv").write_text("1,2,3\n4,5,6\n")
+        assert main(["predict", "images", "test.csv"]) == 1
+        problem = "test.csv has 3 columns: the model takes 64, beside which there may be a label"
+        assert problem in capsys.readouterr().err
+        write_csv(at_home / "test.csv", header=False)
+        assert main(["predict", "images", "test.csv"]) == 1
+        assert "name it with --label-column" in capsys.readouterr().err
+        assert main(["predict", "images", "test.csv", "--label-column", "first", "--top", "1"]) == 0
+
+    def test_that_is_damaged_is_refused(self, at_home, run, capsys):
+        (at_home / "test.csv.gz").write_bytes(gzip.compress(b"1,2,3\n" * 9)[:20])
+        assert main(["predict", "images", "test.csv.gz"]) == 1
+        assert "damaged gzip data" in capsys.readouterr().err
 
 
 class TestAFolderOfPictures:

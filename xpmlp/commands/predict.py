@@ -1,6 +1,9 @@
 """``xpmlp predict``: what a model sees in pictures."""
 
+import gzip
 import json
+import math
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +23,9 @@ PICTURES = {".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".pnm", ".bmp", ".gif", ".t
 BATCH = 256  # pictures that are classified together: few, so that their lines come soon
 
 
+_BEGINNING = 512  # bytes of a file that tell what it is
+
+
 class Sample(NamedTuple):
     """An image of the model's form, and what its line says of where it is from."""
 
@@ -33,12 +39,20 @@ class Sample(NamedTuple):
 @click.option("--top", type=click.IntRange(1), help="Give only the K most probable classes. [all]", metavar="K")
 @click.option("--split", is_flag=True, help="Read pages of several characters: a line each, with its box.")
 @click.option("--invert", is_flag=True, help="Exchange light and dark, for models of other than handwriting.")
+@click.option("--label-column", metavar="COLUMN", help="Of a table: the column to leave out. [one called label, …]")
 @click.option("--backend", default="auto", show_default=True, help="numpy, cupy, torch, jax, … and a device: cupy:1.")
 @click.pass_context
 def predict(
-    context: click.Context, model: str, files: Sequence[str], top: int | None, split: bool, invert: bool, backend: str
+    context: click.Context,
+    model: str,
+    files: Sequence[str],
+    top: int | None,
+    split: bool,
+    invert: bool,
+    label_column: str | None,
+    backend: str,
 ) -> None:
-    """Classify pictures (PNG, JPEG, PGM, …), all those in a folder, or the images of an IDX file.
+    """Classify pictures (PNG, JPEG, PGM, …), all those in a folder, the images of an IDX file, or a table's rows.
 
     MODEL is the file of a model, or a run's folder. A line of JSON a picture on standard output: file, label,
     probabilities, and a warning where something is doubtful. Pictures are prepared as the model's were. Those of
@@ -50,11 +64,7 @@ def predict(
 
     own_process(backend, "float64")  # a model may be of it
     network = load(model, backend)
-    if len(network.image_shape) == 1:
-        raise DataError(
-            f"{model} takes samples of {network.image_shape[0]} numbers, no pictures: use xpmlp.load in Python"
-        )
-    way = _Way(network, split, invert)
+    way = _Way(network, split, invert, label_column)
     problems = 0
     waiting: list[Sample] = []
     for found in (found for file in files for found in way.samples(Path(file))):
@@ -70,12 +80,26 @@ def predict(
         context.exit(1)
 
 
+def _beginning(path: Path) -> bytes:
+    """Return the first bytes of a file, or of what it holds in gzip."""
+    with path.open("rb") as file:
+        beginning = file.read(_BEGINNING)
+    if beginning.startswith(b"\x1f\x8b"):
+        try:
+            with gzip.open(path) as inner:
+                return inner.read(_BEGINNING)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(f"{path}: damaged gzip data ({error}): get the file again") from None
+    return beginning
+
+
 class _Way:
     """From a path to images of a model's form."""
 
-    def __init__(self, network: "Model", split: bool, invert: bool) -> None:
+    def __init__(self, network: "Model", split: bool, invert: bool, label_column: str | None) -> None:
         from xpmlp.data.preparation import FORMS
 
+        self._label_column = label_column
         self._network, self._split, self._invert = network, split, invert
         self._shape, self._most = network.image_shape, network.max_value
         self._form = FORMS.get(network.preparation)
@@ -86,7 +110,9 @@ class _Way:
 
     def samples(self, path: Path) -> Iterator[Sample | DataError]:
         """Yield the images that a path stands for, and an error in the place of each that cannot be had."""
+        from xpmlp.data.files import known_kind
         from xpmlp.data.pictures import read_values
+        from xpmlp.data.tables import is_table
 
         if path.is_dir():
             pictures = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
@@ -96,10 +122,11 @@ class _Way:
                 yield from self.samples(file)
             return
         try:
-            with path.open("rb") as opened:
-                beginning = opened.read(2)
-            if beginning in (b"\0\0", b"\x1f\x8b"):  # of an IDX file, plain or in gzip
+            beginning = _beginning(path)
+            if beginning.startswith(b"\0\0") and known_kind(beginning) is None:
                 yield from self._of_idx(path)
+            elif is_table(beginning):
+                yield from self._of_table(path)
             else:
                 yield from self._prepared(read_values(path), str(path), {"file": str(path)})
         except DataError as error:
@@ -120,6 +147,13 @@ class _Way:
             raise DataError(f"{path}: values up to {images.max()}: the model's images go to {self._most}")
         for index, image in enumerate(images):
             yield from self._prepared(image, f"{path}, image {index}", {"file": str(path), "index": index})
+
+    def _of_table(self, path: Path) -> Iterator[Sample | DataError]:
+        from xpmlp.data.tables import read_rows
+
+        rows = read_rows(path, math.prod(self._shape), self._label_column)
+        for index, row in enumerate(rows.reshape(len(rows), *self._shape)):
+            yield from self._prepared(row, f"{path}, row {index}", {"file": str(path), "index": index})
 
     def _prepared(self, values: "np.ndarray", name: str, source: dict[str, Any]) -> Iterator[Sample | DataError]:
         """Yield a picture, or each character on it, as the model's images were prepared."""
@@ -146,6 +180,10 @@ class _Way:
         from xpmlp.data.pictures import grey_bytes, resized, white_of
 
         scaling = self._network.scaling
+        if len(self._shape) == 1:
+            if values.ndim > 1:
+                raise DataError(f"a picture: the model takes samples of {self._shape[0]} numbers, as in a CSV file")
+            return values.astype(np.float64)
         if values.dtype != np.uint8 and not scaling:
             values = grey_bytes(values)
         if self._invert:
