@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import make_dataset
 from xpmlp.commands import main
-from xpmlp.data import idx
+from xpmlp.data import idx, load_dataset
 from xpmlp.models.model import load
 from xpmlp.training.folder import RunFolder
 
@@ -116,14 +116,14 @@ class TestEvaluate:
         assert two["confusion"] == one["confusion"]
 
     def test_refuses_data_that_does_not_fit(self, run, refused, idx_folder, tmp_path):
-        assert "images of 8 × 8: the model takes 5 × 4" in refused("evaluate", "run", "--dataset", "digits")
+        assert "images of 8 × 8: the model takes images of 5 × 4" in refused("evaluate", "run", "--dataset", "digits")
         other = tmp_path / "other"
         other.mkdir()
         for part in ("train", "t10k"):
             data = make_dataset(60, n_classes=4)
             idx.write(other / f"{part}-images-idx3-ubyte", data.images)
             idx.write(other / f"{part}-labels-idx1-ubyte", data.labels)
-        assert refused("evaluate", "run", "--dataset", f"idx:{other}").endswith("4 classes: the model has 3")
+        assert refused("evaluate", "run", "--dataset", f"idx:{other}").endswith("class 3: the network knows 0, 1, 2")
 
     def test_refuses_in_one_line(self, run, refused, at_home):
         (at_home / "empty").mkdir()
@@ -175,7 +175,7 @@ class TestEvaluate:
         found = refused("evaluate", "run", "digits")
         assert found.endswith("and on digits: name one data set with --dataset")
         found = refused("evaluate", "run", "digits", "--dataset", f"idx:{idx_folder}")
-        assert "images of 5 × 4: the model takes 8 × 8" in found
+        assert "images of 5 × 4: the model takes images of 8 × 8" in found
         four = tmp_path / "four"
         four.mkdir()
         for part, n in (("train", 240), ("t10k", 60)):
@@ -210,6 +210,60 @@ class TestPredict:
         for k, image in enumerate(dark):
             Image.fromarray(image).save(folder / f"{k}.png")
         return dark
+
+    @pytest.fixture
+    def digits(self, at_home):
+        """A run on the digits, whose pictures are of handwriting."""
+        assert main([*TRAIN, "--dataset", "digits", "--hidden", "64", "--epochs", "15", "--out", "digits"]) == 0
+
+    def page(self, n):
+        """Draw n digits, the first ones of the digits' test set, large and dark on light."""
+        from PIL import Image
+
+        images = load_dataset("digits").test.images[:n] * np.uint8(15)
+        large = [np.asarray(Image.fromarray(image).resize((96, 96), Image.Resampling.BICUBIC)) for image in images]
+        return Image.fromarray(255 - np.concatenate([np.pad(image, 32) for image in large], axis=1))
+
+    def test_a_page_is_split_into_its_characters(self, digits, at_home, capsys):
+        capsys.readouterr()
+        self.page(4).save(at_home / "page.png")
+        assert main(["predict", "digits", "page.png", "--split", "--top", "1"]) == 0
+        found, _ = self.lines(capsys)
+        assert [list(line) for line in found] == [["file", "box", "label", "probabilities"]] * 4
+        for k, line in enumerate(found):
+            left, top, right, bottom = line["box"]
+            assert 160 * k < left < right < 160 * (k + 1)
+            assert 0 < top < bottom < 160
+        test = load_dataset("digits").test
+        assert sum(line["label"] == str(label) for line, label in zip(found, test.labels[:4], strict=True)) >= 3
+
+    def test_what_is_doubtful_is_said(self, digits, at_home, capsys):
+        capsys.readouterr()
+        self.page(2).save(at_home / "two.png")
+        assert main(["predict", "digits", "two.png"]) == 0
+        ((line,), _) = self.lines(capsys)
+        assert list(line) == ["file", "warning", "label", "probabilities"]
+        assert line["warning"] == "there seem to be 2 characters: expected one; --split reads several"
+
+    def test_pictures_of_other_things_are_brought_to_the_models_size_and_range(self, run, pictures, at_home, capsys):
+        from PIL import Image
+
+        picture = Image.fromarray(pictures[3])
+        picture.resize((40, 50), Image.Resampling.NEAREST).save(at_home / "large.png")
+        Image.fromarray(pictures[3].astype(np.uint16) * 257).save(at_home / "deep.png")
+        Image.fromarray(255 - pictures[3]).save(at_home / "inverted.png")
+        picture.convert("RGB").save(at_home / "colour.png")
+        assert main(["predict", "run", "pictures/3.png", "large.png", "deep.png", "colour.png"]) == 0
+        assert main(["predict", "run", "inverted.png", "--invert"]) == 0
+        first, large, *others = (line["probabilities"] for line in self.lines(capsys)[0])
+        assert large == pytest.approx(first, abs=0.15)
+        assert others == [pytest.approx(first, abs=1e-6)] * 3
+
+    def test_a_way_that_the_model_does_not_take_is_refused(self, run, digits, pictures, refused):
+        found = refused("predict", "run", "pictures", "--split")
+        assert found.startswith("--split is for models of handwriting such as MNIST's: this one is of idx:")
+        found = refused("predict", "digits", "pictures", "--invert")
+        assert found.startswith("--invert: this model's pictures are told light from dark by themselves")
 
     def lines(self, capsys):
         said, errors = capsys.readouterr()
@@ -266,12 +320,13 @@ class TestPredict:
         )
         assert empty.startswith("xpmlp predict: empty has no pictures: expected files that end in")
 
-    def test_a_blank_page_is_an_error_that_names_the_file(self, run, at_home, capsys):
+    def test_a_blank_page_is_an_error_that_names_the_file(self, digits, at_home, capsys):
+        capsys.readouterr()
         from PIL import Image
 
         Image.new("L", (100, 100), 250).save(at_home / "blank.png")
         idx.write(at_home / "images", np.zeros((1, 30, 30), np.uint8))
-        assert main(["predict", "run", "blank.png", "images"]) == 1
+        assert main(["predict", "digits", "blank.png", "images"]) == 1
         found, errors = self.lines(capsys)
         assert found == []
         blank, image = errors.splitlines()
@@ -283,11 +338,10 @@ class TestPredict:
         assert refused("predict", "nowhere").startswith("xpmlp predict: Missing argument 'FILE...'")
         assert "0 is not in the range x>=1" in refused("predict", "nowhere", "pictures", "--top", "0")
 
-    def test_grey_values_beyond_the_models_are_refused(self, at_home, capsys):
-        assert main([*TRAIN, "--dataset", "digits", "--epochs", "1", "--out", "digits"]) == 0
+    def test_values_beyond_the_models_are_refused(self, digits, at_home, capsys):
         idx.write(at_home / "images", np.full((2, 8, 8), 17, np.uint8))
         assert main(["predict", "digits", "images"]) == 1
-        assert "images: grey values up to 17: the model's images go to 16" in capsys.readouterr().err
+        assert "images: values up to 17: the model's images go to 16" in capsys.readouterr().err
 
 
 class TestCompare:

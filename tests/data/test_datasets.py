@@ -25,7 +25,10 @@ class TestDataset:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"images": np.zeros((240, 5, 4, 2), np.uint8)}, r"images of uint8, shape \(240, 5, 4, 2\): expected uint8"),
+            (
+                {"images": np.zeros((240, 5, 4, 2), np.uint8)},
+                r"images of uint8, shape \(240, 5, 4, 2\): expected uint8",
+            ),
             ({"images": np.zeros((240, 5, 4), np.int32)}, "images of int32"),
             ({"images": np.full((240, 5, 4), np.inf)}, "some numbers are infinite or NaN"),
             ({"labels": np.zeros((240, 1), np.uint8)}, r"labels of uint8, shape \(240, 1\): expected integers"),

@@ -17,8 +17,8 @@ import pytest
 import xpmlp.data.download as downloading
 from tests.conftest import environment, make_dataset, run_python
 from xpmlp.data import idx, load_dataset
-from xpmlp.data.idx_folders import missing as _missing
 from xpmlp.data.download import download
+from xpmlp.data.idx_folders import missing as _missing
 from xpmlp.data.sources import FILES, SOURCES, Source
 from xpmlp.errors import DataError
 

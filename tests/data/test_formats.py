@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_iris
 
-from xpmlp import DataError, load_dataset
+from xpmlp import DataError, Scaling, load, load_dataset
 from xpmlp.commands import main
 from xpmlp.data import idx
 from xpmlp.data.sources import FILES
@@ -24,12 +24,7 @@ LABELS = DIGITS.target[:300].astype(np.int64)
 TRAIN, TEST = slice(0, 240), slice(240, 300)
 
 
-@pytest.fixture(autouse=True)
-def at_home(monkeypatch, tmp_path):
-    monkeypatch.delenv("XPMLP_DATA", raising=False)
-    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / "cache" / name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("at_home")
 
 
 def write_csv(path, header=True, delimiter=",", label=0, labels=LABELS, images=IMAGES, opener=open):
@@ -146,14 +141,57 @@ class TestAnArchive:
         require_a_sixth(found)
         assert words in found.about
 
+    @pytest.mark.parametrize(("images", "low", "high"), [
+        (DIGITS.images[:300] / 16 * 0.9, 0, 1), (DIGITS.images[:300].astype(np.uint16) * 250, 0, 4095),
+        (DIGITS.images[:300] * 0.5 - 3.25, -3.25, 4.75), (DIGITS.images[:300] * 1e6, 0, 16e6),
+    ])  # fmt: skip
+    def test_of_numbers_that_no_bytes_hold(self, at_home, images, low, high):
+        found = load_dataset(str(write_npz(at_home / "a.npz", x=images, y=LABELS)))
+        for part in (found.train, found.test):
+            assert part.images.dtype == np.float32
+            assert part.scaling == Scaling.of_range(low, high)
+        assert len(found.train) + len(found.test) == 300
+        kept = np.concatenate([found.train.images, found.test.images])
+        np.testing.assert_allclose(np.sort(kept, axis=None), np.sort(images, axis=None), rtol=1e-6)
+        assert f"of which {low:g} counts as 0 and {high:g} as 1" in found.about
+
+    def test_a_range_is_found_in_the_training_part(self, at_home):
+        x = DIGITS.images[:300] / 16 - 0.5
+        x[TEST] *= 2
+        path = write_npz(
+            at_home / "a.npz", x_train=x[TRAIN], y_train=LABELS[TRAIN], x_test=x[TEST], y_test=LABELS[TEST]
+        )
+        assert load_dataset(str(path)).test.scaling == Scaling.of_range(-0.5, 0.5)
+
+    @pytest.mark.parametrize("is_first", [False, True])
+    def test_in_colour(self, at_home, is_first):
+        colours = np.stack([IMAGES, 255 - IMAGES, IMAGES // 2], axis=1 if is_first else 3)
+        found = load_dataset(str(write_npz(at_home / "a.npz", x=colours, y=LABELS)))
+        assert found.about.startswith("a NumPy archive with x, y, images of 8 × 8 in colour; ")
+        assert found.train.image_shape == (8, 8, 3)
+        assert np.array_equal(found.train.images[..., 0], 255 - found.train.images[..., 1])
+        rows = write_npz(at_home / "b.npz", x=found.train.images.reshape(len(found.train), -1), y=found.train.labels)
+        assert load_dataset(str(rows), shape="8x8x3").train.image_shape == (8, 8, 3)
+
+    def test_of_features(self, at_home):
+        rows = np.random.default_rng(0).normal(3, [1, 10, 100], (300, 3))
+        found = load_dataset(str(write_npz(at_home / "a.npz", x=rows, y=LABELS)), shape="none")
+        assert found.train.image_shape == (3,)
+        assert found.train.scaling == found.test.scaling == Scaling.of_columns(found.train.images)
+        assert "samples of 3 numbers, each column scaled to mean 0 and standard deviation 1; a sixth" in found.about
+        with pytest.raises(DataError, match="images of 8 × 8: leave --shape out"):
+            load_dataset(str(write_npz(at_home / "a.npz", x=IMAGES, y=LABELS)), shape="none")
+
     def test_rows_have_the_shape_that_is_said(self, at_home):
         path = str(write_npz(at_home / "a.npz", x=IMAGES.reshape(-1, 64), y=LABELS))
         require_a_sixth(load_dataset(path, shape="8x8"))
-        with pytest.raises(DataError, match="rows of 64 numbers: give their shape, such as --shape 28x28"):
+        with pytest.raises(DataError, match="give their shape, such as --shape 28x28, or --shape none for a table of"):
             load_dataset(path)
         with pytest.raises(DataError, match="rows of 64 numbers are no images of 8 × 9"):
             load_dataset(path, shape="8x9")
-        for shape in ("8", "8x", "0x3", "axb"):
+        with pytest.raises(DataError, match="shape '8x8x2': expected 1 or 3 channels"):
+            load_dataset(path, shape="8x8x2")
+        for shape in ("8", "8x", "0x3", "axb", "8x8x1x1"):
             with pytest.raises(DataError, match=f"shape '{shape}': expected HEIGHTxWIDTH, such as 28x28"):
                 load_dataset(path, shape=shape)
 
@@ -163,9 +201,8 @@ class TestAnArchive:
         ({"x_test": IMAGES, "y_test": LABELS}, "holds x_test, y_test"),
         ({"x": IMAGES, "y": LABELS[:9]}, "300 images and 9 labels: expected one label an image"),
         ({"x": IMAGES, "y": LABELS + 0.5}, r"labels of float64, shape \(300,\): expected whole numbers or strings"),
-        ({"x": np.stack([IMAGES] * 3, axis=-1), "y": LABELS}, r"images of shape \(8, 8, 3\): expected grey ones"),
-        ({"x": IMAGES - 5.5, "y": LABELS}, "values from -5.5 to 249.5: expected 0 to 1, or whole numbers from 0"),
-        ({"x": np.full((9, 2, 2), np.nan), "y": LABELS[:9]}, "images hold NaN or infinity"),
+        ({"x": np.stack([IMAGES] * 4, axis=-1), "y": LABELS}, r"images of shape \(8, 8, 4\): expected grey ones"),
+        ({"x": np.full((300, 2, 2), np.nan), "y": LABELS}, "images hold NaN or infinity"),
         ({"x": IMAGES[:0], "y": LABELS[:0]}, "not empty"),
         ({"x": IMAGES[:1], "y": LABELS[:1]}, "1 samples are too few"),
         ({"x": IMAGES, "y": np.array([{}] * 300)}, "y.npy holds pickled objects, which are not read"),
@@ -201,7 +238,7 @@ class TestATable:
         require_a_sixth(found)
         kind = "TSV" if delimiter == "\t" else "CSV"
         assert found.about.startswith(
-            f"a {kind} file with a header: column 'label' is the label, 64 columns are pixels"
+            f"a {kind} file with a header: column 'label' is the label, 64 columns are numbers"
         )
 
     @pytest.mark.parametrize("column", ["first", "0"])
@@ -275,7 +312,6 @@ class TestATable:
         (lambda lines: [*lines[:5], lines[5] + ",3", *lines[6:]], "line 6: 66 values: expected 65, as in the first"),
         (lambda lines: [*lines[:5], "1,x" + lines[5][3:], *lines[6:]], "line 6, column 2: 'x' is no number: expected"),
         (lambda lines: [*lines[:5], "1,nan" + lines[5][3:], *lines[6:]], "line 6: a value is missing, NaN or infinite"),
-        (lambda lines: [*lines[:5], "1,-3" + lines[5][3:], *lines[6:]], "values from -3 to 255: expected 0 to 1, or"),
         (lambda lines: lines[:1], "has no line of values: expected at least one"),
         (lambda lines: [line.replace("label", "pixel99") for line in lines], "has no column that is called the label"),
         (lambda lines: [line.replace("pixel7,", "class,") for line in lines], "has several columns that may be the"),
@@ -307,7 +343,143 @@ class TestATable:
             load_dataset(str(path))
 
 
+class TestATableOfFeatures:
+    def test_is_standardised_by_its_training_part(self, at_home):
+        iris = load_iris()
+        with (at_home / "iris.csv").open("w") as file:
+            file.write("sepal length,sepal width,petal length,petal width,species\n")
+            for row, kind in zip(iris.data, iris.target, strict=True):
+                file.write(",".join(map(str, row)) + f",{iris.target_names[kind]}\n")
+        found = load_dataset("iris.csv", label_column="species", shape="none")
+        assert found.train.class_names == ("setosa", "versicolor", "virginica")
+        assert (len(found.train), len(found.test)) == (126, 24)
+        inputs = found.train.as_inputs("float64").images
+        np.testing.assert_allclose(inputs.mean(axis=0), 0, atol=1e-6)
+        np.testing.assert_allclose(inputs.std(axis=0), 1, rtol=1e-6)
+
+    def test_is_trained_on_and_drawn(self, at_home, capsys):
+        write_csv(at_home / "train.csv", header=False)
+        own = ["train.csv", "--label-column", "first", "--shape", "none"]
+        quick = ["--epochs", "3", "--hidden", "8", "--quiet"]
+        assert main(["train", "--dataset", *own, *quick, "--out", "run"]) == 0
+        assert main(["evaluate", "run"]) == 0
+        said = capsys.readouterr().out
+        assert "50 samples" in said
+        assert "written  evaluation.json, confusion.png in " in said
+        assert json.loads((at_home / "run" / "evaluation.json").read_text())["accuracy"] > 0.5
+        assert main(["data", *own]) == 0
+        assert "each column is shifted and scaled to mean 0 and standard deviation 1" in capsys.readouterr().out
+        assert main(["predict", "run", "samples.png"]) == 1
+        problem = "samples.png: a picture: the model takes samples of 64 numbers, as in a CSV file"
+        assert problem in capsys.readouterr().err
+        for command in (["train", "--dataset", *own, "--out", "other"], ["data", *own]):
+            assert main([*command, "--deform", "1"]) == 2
+            assert "64 numbers" in capsys.readouterr().err
+        assert not (at_home / "other").exists()
+
+
+class TestPredictingATable:
+    """As Kaggle wants it: trained on one table, the classes of another."""
+
+    @pytest.fixture
+    def run(self, at_home, capsys):
+        write_csv(at_home / "train.csv")
+        quick = ["--dataset", "train.csv", "--epochs", "5", "--hidden", "16", "--quiet", "--no-plot"]
+        for name, shape in (("images", []), ("features", ["--shape", "none"])):
+            assert main(["train", *quick, *shape, "--out", name]) == 0
+        capsys.readouterr()
+
+    @pytest.mark.parametrize("name", ["images", "features"])
+    @pytest.mark.parametrize("kind", ["without labels", "with labels", "gzipped", "without a header"])
+    def test_gives_a_line_for_each_row(self, at_home, run, capsys, name, kind):
+        write_csv(at_home / "test.csv", header=kind != "without a header", images=IMAGES[:50], labels=LABELS[:50])
+        lines = (at_home / "test.csv").read_text().splitlines()
+        if kind in ("without labels", "without a header"):
+            lines = [line.partition(",")[2] for line in lines]
+        opener = gzip.open if kind == "gzipped" else open
+        with opener("test.csv", "wt") as file:
+            file.write("\n".join(lines))
+        assert main(["predict", name, "test.csv", "--top", "1"]) == 0
+        found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [(line["file"], line["index"]) for line in found] == [("test.csv", k) for k in range(50)]
+        model = load(name, "numpy")
+        images = IMAGES[:50] if name == "images" else IMAGES[:50].reshape(50, 64).astype(np.float64)
+        assert [line["label"] for line in found] == [model.class_names[k] for k in model.predict(images)]
+
+    def test_of_another_width_is_refused(self, at_home, run, capsys):
+        (at_home / "test.csv").write_text("1,2,3\n4,5,6\n")
+        assert main(["predict", "images", "test.csv"]) == 1
+        problem = "test.csv has 3 columns: the model takes 64, beside which there may be a label"
+        assert problem in capsys.readouterr().err
+        write_csv(at_home / "test.csv", header=False)
+        assert main(["predict", "images", "test.csv"]) == 1
+        assert "name it with --label-column" in capsys.readouterr().err
+        assert main(["predict", "images", "test.csv", "--label-column", "first", "--top", "1"]) == 0
+
+    def test_that_is_damaged_is_refused(self, at_home, run, capsys):
+        (at_home / "test.csv.gz").write_bytes(gzip.compress(b"1,2,3\n" * 9)[:20])
+        assert main(["predict", "images", "test.csv.gz"]) == 1
+        assert "damaged gzip data" in capsys.readouterr().err
+
+
 class TestAFolderOfPictures:
+    def test_in_colour(self, at_home):
+        colours = np.stack([IMAGES, 255 - IMAGES, IMAGES // 2], axis=3)
+        write_pictures(at_home / "set", colours[:200], LABELS[:200])
+        write_pictures(at_home / "set" / "more", IMAGES[200:202], LABELS[200:202])  # a folder without pictures
+        write_pictures(at_home / "set", IMAGES[200:], LABELS[200:])
+        found = load_dataset("set")
+        assert "images of 8 × 8 in colour" in found.about
+        assert load_dataset("set", shape="8x8x1").train.image_shape == (8, 8)
+
+    def test_of_which_few_are_in_colour(self, at_home):
+        write_pictures(at_home / "set", np.stack([IMAGES[:20], 255 - IMAGES[:20], IMAGES[:20]], axis=3), LABELS[:20])
+        write_pictures(at_home / "other", IMAGES[20:], LABELS[20:])
+        for k in range(10):
+            for path in (at_home / "other" / str(k)).iterdir():
+                path.rename(at_home / "set" / str(k) / f"grey{path.name}")
+        found = load_dataset("set")
+        assert ", of which 20 in colour were made grey, images of 8 × 8;" in found.about
+        assert load_dataset("set", shape="8x8x3").train.image_shape == (8, 8, 3)
+
+    def test_of_a_given_size(self, at_home):
+        write_pictures(at_home / "set", IMAGES, LABELS)
+        found = load_dataset("set", shape="4x6")
+        assert found.train.image_shape == (4, 6)
+        assert ", 300 of 300 brought to 4 × 6, images of 4 × 6;" in found.about
+
+    def test_of_more_than_8_bits_has_one_range(self, at_home):
+        deep = DIGITS.images[:300].astype(np.uint16) * 250
+        deep[LABELS == 3] //= 4
+        write_pictures(at_home / "set", deep, LABELS)
+        found = load_dataset("set")
+        assert found.train.scaling == Scaling.of_range(0, 4095)
+        assert found.train.images[found.train.labels == 3].max() == 1000
+
+    def test_must_fit_memory(self, at_home, monkeypatch):
+        write_pictures(at_home / "set", IMAGES, LABELS)
+        monkeypatch.setattr("xpmlp.data.files.free_host_memory", lambda: 1000)
+        with pytest.raises(DataError, match=r"set holds 0.0 GB of numbers, 0.0 GB of memory are free"):
+            load_dataset("set")
+
+    def test_says_how_far_it_has_read(self, at_home):
+        write_pictures(at_home / "set", IMAGES, LABELS)
+        said = []
+        load_dataset("set", progress=lambda *words: said.append(words))
+        assert said == [("pictures", k, 300) for k in (1, 101, 201, 300)]
+
+    def test_a_model_of_it_reads_such_pictures(self, at_home, capsys):
+        colours = np.zeros((120, 8, 8, 3), np.uint8)
+        colours[np.arange(120), 2:6, 2:6, np.arange(120) % 3] = 220
+        write_pictures(at_home / "set", colours, np.array(["red", "green", "blue"])[np.arange(120) % 3])
+        quick = ["--epochs", "20", "--hidden", "8", "--quiet", "--deform", "0.5"]
+        assert main(["train", "--dataset", "set", *quick, "--out", "run"]) == 0
+        assert main(["predict", "run", *sorted(map(str, (at_home / "set" / "green").iterdir()))[:5]]) == 0
+        assert [json.loads(line)["label"] for line in capsys.readouterr().out.splitlines()] == ["green"] * 5
+        assert main(["evaluate", "run"]) == 0
+        assert main(["data", "set", "--deform", "1"]) == 0
+        assert (at_home / "deformed.png").exists()
+
     @pytest.mark.parametrize(("train", "test"), [("training", "testing"), ("train", "test"), ("Train", "val")])
     def test_in_two_parts(self, at_home, train, test):
         write_pictures(at_home / "set" / train, IMAGES[TRAIN], LABELS[TRAIN])
@@ -361,8 +533,8 @@ class TestAFolderOfPictures:
         with pytest.raises(DataError, match="set has a: expected a folder of pictures for each class"):
             load_dataset("set")
         write_pictures(at_home / "set", IMAGES, LABELS)
-        with pytest.raises(DataError, match="is a folder of pictures: leave --label-column and --shape out"):
-            load_dataset("set", shape="8x8")
+        with pytest.raises(DataError, match="is a folder of pictures: leave --label-column and --shape none out"):
+            load_dataset("set", label_column="first")
 
 
 def write_idx(folder, names, opener=None):
@@ -470,7 +642,7 @@ class TestOnTheCommandLine:
         assert main(["train", "--dataset", "train.csv", *own, *quick, "--out", "run"]) == 0
         config, summary = (json.loads((at_home / "run" / name).read_text()) for name in ("config.json", "summary.json"))
         assert config["dataset_format"].startswith(
-            "a CSV file whose column 0 is the label, 64 columns are pixels, images of 8 × 8"
+            "a CSV file whose column 0 is the label, 64 columns are numbers, images of 8 × 8"
         )
         assert config["dataset_spec"] == f"file:{at_home / 'train.csv'}"
         assert main(["evaluate", "run", "--no-plot"]) == 0

@@ -12,11 +12,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from scipy import ndimage
+from sklearn.datasets import load_digits
 
-from xpmlp.data.pictures import normalise, read_picture
+from xpmlp.data.ink import character_in
+from xpmlp.data.pages import characters_on
+from xpmlp.data.pictures import grey_bytes, read_picture, read_values, resized, size_and_mode, white_of
+from xpmlp.data.preparation import FORMS, are_placed
 from xpmlp.errors import DataError
 
 MNIST = (28, 28)
+
+
+def normalise(*arguments):
+    return character_in(*arguments).image
 
 
 def save(path, image, **options):
@@ -406,24 +414,171 @@ class TestTheSameCharacter:
         assert difference(normalise(noisy(255 - picture if inverted else picture, deviation), MNIST), seven) < 0.4
 
 
-class TestAnImageThatIsReady:
-    def test_is_taken_as_it_is(self, seven):
-        faint = np.roll(seven // 2, 3, axis=1)  # neither as bright nor where the way above would put it
-        assert np.array_equal(normalise(faint, MNIST), faint)
+class TestAnImageOfTheModelsSize:
+    def test_that_is_ready_is_taken_as_it_is(self, seven):
+        assert np.array_equal(normalise(seven, MNIST), seven)
+        assert np.array_equal(normalise(255 - seven, MNIST), seven), "dark on light"
+
+    @pytest.mark.parametrize("shift", [(1, 0), (0, -2), (-4, 3), (-3, 2)])
+    @pytest.mark.parametrize("inverted", [False, True])
+    def test_that_is_off_centre_is_shifted(self, seven, shift, inverted):
+        moved = np.roll(seven, shift, (0, 1))
+        assert np.array_equal(normalise(255 - moved if inverted else moved, MNIST), seven)
+
+    @pytest.mark.parametrize("side", [10, 14, 24, 28])
+    def test_whose_character_is_smaller_or_larger_is_fitted(self, side):
+        picture = Image.fromarray(255 - page(160, 160, at=(80, 80), paper=255, ink=0)).resize((28, 28))
+        box = box_of(np.asarray(picture))
+        cut = picture.crop((box[2], box[0], box[3], box[1]))
+        field = Image.new("L", MNIST)
+        field.paste(cut.resize((round(side * cut.width / cut.height), side), Image.Resampling.BICUBIC), (0, 0))
+        top, bottom, _, _ = box_of(normalise(np.asarray(field), MNIST) > 20)
+        assert abs(bottom - top - 20) <= 1
+
+    def test_that_is_faint_becomes_bright(self, seven):
+        assert np.abs(normalise(seven // 3, MNIST).astype(int) - seven).max() <= 3
+
+    def test_with_a_speck_is_placed_without_it(self, seven):
+        dirty = np.roll(seven, 2, axis=1)
+        dirty[0, 0] = 255
+        assert np.array_equal(normalise(dirty, MNIST), seven)
 
     def test_counts_to_the_models_value_or_to_255(self):
         image = np.zeros((8, 8), np.uint8)
-        image[2:6, 3:5] = 16
-        assert np.array_equal(normalise(image, (8, 8), 16), image)
-        assert np.array_equal(normalise(image // 16 * 255, (8, 8), 16), image)
-
-    def test_is_not_one_with_a_light_background(self, seven):
-        found = normalise(255 - seven, MNIST)
-        assert difference(found, seven) < ALIKE
+        image[:, 3:5] = 16
+        assert np.array_equal(normalise(image, (8, 8), 16, FORMS["digits"]), image)
+        assert np.array_equal(normalise(image // 16 * 255, (8, 8), 16, FORMS["digits"]), image)
 
     def test_is_refused_where_it_is_blank(self):
+        for level in (0, 255):
+            with pytest.raises(DataError, match="no ink found"):
+                normalise(np.full(MNIST, level, np.uint8), MNIST)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_digits_themselves_are_in_their_form_and_in_no_other(form):
+    images = load_digits().images.astype(np.uint8)
+    assert np.mean(are_placed(images, 16, FORMS[form])) == (form == "digits")
+    if form == "digits":
+        for image in images[:200]:
+            assert np.array_equal(normalise(image, (8, 8), 16, FORMS[form]), image)
+
+
+class TestWhatIsDoubtful:
+    def test_is_nothing_of_one_character(self, seven):
+        assert character_in(page(), MNIST).warning == ""
+        assert character_in(seven, MNIST).warning == ""
+
+    @pytest.mark.parametrize("inverted", [False, True])
+    def test_is_a_second_character(self, inverted):
+        picture = np.concatenate([page(), page()], axis=1)
+        warning = character_in(255 - picture if inverted else picture, MNIST).warning
+        assert warning == "there seem to be 2 characters: expected one; --split reads several"
+
+    def test_is_a_wide_one(self):
+        picture = np.full((100, 400), 240, np.uint8)
+        picture[40:60, 50:350] = 20
+        assert character_in(picture, MNIST).warning.startswith("it is wider than one character is")
+
+    def test_is_ink_all_over(self):
+        picture = np.full((200, 200), 240, np.uint8)
+        picture[60:140, 60:140] = 20
+        assert character_in(picture, MNIST).warning.startswith("ink fills the picture")
+
+
+class TestAPage:
+    def compose(self, rows, inverted, noise=4, tilt=0):
+        """Return a page of sevens (7) and bars (1), and where each is."""
+        sheet, boxes = np.full((60 + 140 * len(rows), 640), 230, np.uint8), []
+        for i, row in enumerate(rows):
+            for j, sign in enumerate(row):
+                y, x = 40 + 140 * i + tilt * j, 40 + 110 * j
+                if sign == "7":
+                    cut = page(90, 80, size=80, at=(45, 40))
+                    sheet[y : y + 90, x : x + 80] = np.minimum(sheet[y : y + 90, x : x + 80], cut)
+                else:
+                    sheet[y + 5 : y + 85, x + 34 : x + 46] = 40
+                boxes.append((sign, y + 45, x + 40))
+        sheet = noisy(sheet, noise)
+        return (255 - sheet if inverted else sheet), boxes
+
+    @pytest.mark.parametrize("inverted", [False, True])
+    @pytest.mark.parametrize(
+        ("rows", "tilt"), [(["7"], 0), (["71717"], 0), (["717", "1", "77177"], 0), (["71717", "17"], 9)]
+    )
+    def test_is_its_characters_in_reading_order(self, seven, rows, inverted, tilt):
+        picture, expected = self.compose(rows, inverted, tilt=tilt)
+        found = characters_on(picture, MNIST, 255)
+        assert len(found) == len(expected)
+        bar = np.zeros(MNIST)
+        bar[4:24, 12:15] = 255
+        for (box, (image, warning)), (sign, y, x) in zip(found, expected, strict=True):
+            assert box.left < x < box.right
+            assert box.top < y < box.bottom
+            assert warning == ""
+            assert (difference(image, seven) < 0.4) == (sign == "7")
+            assert (difference(image, bar) < 0.6) == (sign == "1")
+
+    def test_keeps_the_pieces_of_a_broken_character_together(self):
+        picture, _ = self.compose(["77", "77"], False, noise=0)
+        picture[85:92] = 230  # a white line through the first row
+        found = characters_on(picture, MNIST, 255)
+        assert len(found) == 4
+
+    def test_leaves_specks_out(self):
+        picture, _ = self.compose(["717"], False)
+        picture[150:156, 300:306] = 20
+        assert len(characters_on(picture, MNIST, 255)) == 3
+
+    def test_that_is_blank_is_refused(self):
         with pytest.raises(DataError, match="no ink found"):
-            normalise(np.zeros(MNIST, np.uint8), MNIST)
+            characters_on(np.full((300, 300), 220, np.uint8), MNIST, 255)
+
+
+class TestValues:
+    """What a picture holds before it is made grey."""
+
+    def test_colours_stay(self, tmp_path):
+        colours = np.random.default_rng(0).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+        path = save(tmp_path / "a.png", Image.fromarray(colours))
+        assert np.array_equal(read_values(path), colours)
+        assert size_and_mode(path) == ((5, 6), "RGB")
+
+    def test_grey_colours_are_grey(self, tmp_path):
+        assert np.array_equal(read_values(save(tmp_path / "a.jpg", grey().convert("RGB"), quality=99)).ndim, 2)
+
+    def test_16_bits_stay_numbers(self, tmp_path):
+        values = ramp().astype(np.uint16) * 15
+        found = read_values(save(tmp_path / "a.png", Image.fromarray(values)))
+        assert found.dtype == np.float32
+        assert np.array_equal(found, values)
+
+    def test_a_turned_pictures_size_is_as_it_is_seen(self, tmp_path):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        path = save(tmp_path / "a.png", grey(), exif=exif)
+        assert size_and_mode(path)[0] == read_values(path).shape == (32, 8)
+
+    @pytest.mark.parametrize(("high", "white"), [(1, 1), (2, 255), (255, 255), (256, 511), (1023, 1023), (4000, 4095),
+                                                 (40_000, 65_535)])  # fmt: skip
+    def test_deep_values_are_read_by_the_range_that_they_seem_to_have(self, high, white):
+        values = np.array([[0, high / 2, high]], np.float32)
+        assert white_of(high) == white
+        assert np.abs(grey_bytes(values) - values / white * 255).max() <= 0.5
+
+    def test_0_and_1_are_black_and_white(self):
+        assert grey_bytes(np.eye(3, dtype=np.uint8)).tolist() == (np.eye(3) * 255).tolist()
+
+    def test_camera_values_of_12_bits_are_ink_on_paper(self, seven):
+        deep = np.where(page() < 128, 200, 4000).astype(np.float32)
+        assert difference(normalise(grey_bytes(deep), MNIST), seven) < ALIKE
+
+    @pytest.mark.parametrize("colour", [(8, 6), (8, 6, 3)])
+    def test_another_size_keeps_range_and_kind(self, colour):
+        for values in (ramp(), np.stack([ramp()] * 3, axis=2), ramp().astype(np.float32)):
+            found = resized(values, colour)
+            assert found.shape == colour
+            assert abs(found.mean() - values.mean()) < 5
 
 
 class TestABlankPage:

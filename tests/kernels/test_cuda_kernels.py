@@ -59,7 +59,7 @@ def generated(function, dtype):
 
 def sources(dtype):
     """Return the sources of all kernels, with each one's options."""
-    by_hand = [vars(_cupy)[name][dtype] for name in ("_sampled", "_cross_entropy")]
+    by_hand = [vars(_cupy)[name][dtype] for name in ("_sampled", "_sampled_floats", "_cross_entropy")]
     # In one go: CuPy's headers take longer than all kernels.
     head = "".join(f"#include <{name}>\n" for name in core._cupy_header_list)
     code = "\n".join(code for function in FUNCTIONS.values() for code in generated(function, dtype))
@@ -114,7 +114,7 @@ def test_every_kernel_is_among_those_that_are_compiled():
         for kernel in (value.values() if isinstance(value, dict) else [value])
         if isinstance(kernel, kinds)
     }
-    assert found == {"_sampled", "_cross_entropy"}
+    assert found == {"_sampled", "_sampled_floats", "_cross_entropy"}
     assert len(FUNCTIONS) > 10
 
 

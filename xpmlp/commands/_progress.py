@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import click
 
 from xpmlp.communication import find_launch
-from xpmlp.data.download import Progress
+from xpmlp.data.download import READING, Progress
 from xpmlp.training.records import Callback, EpochMetrics, Plan
 
 _REDRAW = 0.1
@@ -31,7 +31,10 @@ def say_nothing(what: str, text: str) -> None:
 
 
 def make_download_progress() -> Progress:
-    """Return what shows a download: a line a file, and on a terminal the part of it that has come."""
+    """Return what shows a download: a line a file, and on a terminal the part of it that has come.
+
+    Pictures that are read are shown too, on a terminal.
+    """
     last = ""
 
     def progress(file: str, done: int, total: int) -> None:
@@ -39,8 +42,9 @@ def make_download_progress() -> Progress:
         if _is_terminal():
             part = min(1.0, done / total) if total else 0.0
             bar = "━" * round(_BAR * part)
-            click.echo(f"\r{'download':<9}{file}  {bar:─<{_BAR}}  {part:4.0%}  {done:>12,} bytes", nl=part == 1.0)
-        elif file != last:
+            what, unit = ("reading", "") if file == READING else ("download", " bytes")
+            click.echo(f"\r{what:<9}{file}  {bar:─<{_BAR}}  {part:4.0%}  {done:>12,}{unit}", nl=part == 1.0)
+        elif file not in (last, READING):
             say("download", f"{file}")
         last = file
 

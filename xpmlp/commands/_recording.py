@@ -207,7 +207,10 @@ class Recorder(Callback):
         self.folder.write_json("summary.json", content)
         if best:
             self.tell("best", f"validation accuracy {best.val_accuracy:.4f} in epoch {best.epoch}")
-        self.tell("test", f"loss {test.loss:.4f} accuracy {100 * test.accuracy:.2f} % of {len(data.test):,} images")
+        self.tell(
+            "test",
+            f"loss {test.loss:.4f} accuracy {100 * test.accuracy:.2f} % of {len(data.test):,} {data.test.samples}",
+        )
 
     def _say_what_begins(self, plan: Plan, note: str) -> None:
         config, data, device, ranks = plan.config, self.run.data, self.run.device, self.run.ranks

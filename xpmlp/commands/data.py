@@ -1,5 +1,6 @@
 """``xpmlp data``: what a data set holds, in figures and in a picture."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,14 +19,14 @@ DEFORMATIONS = 9  # drawn of each image
 @click.command()
 @click.argument("dataset", default="auto")
 @click.option("--data-dir", type=click.Path(), help="The only folder to look in. [XPMLP_DATA, then the user's cache]")
-@click.option("--label-column", metavar="COLUMN", help="Of a CSV file: a column's name or number, first or last.")
-@click.option("--shape", metavar="HxW[xC]|none", help="Of rows of numbers, such as 28x28; none: a table of features.")
+@click.option("--label-column", metavar="COLUMN", help="Of a table: a column's name or number, first or last.")
+@click.option("--shape", metavar="SHAPE", help="HxW or HxWx3 of pictures, or of rows of numbers; none: features.")
 @click.option("--out", type=click.Path(), default="samples.png", show_default=True, help="The picture; overwritten.")
 @click.option("--deform", type=float, default=0.0, help="Also draw deformed.png: images as training deforms them. [0]")
 def data(
     dataset: str, data_dir: str | None, label_column: str | None, shape: str | None, out: str, deform: float
 ) -> None:
-    """Show a data set: mnist, another known one, digits, a path or auto.
+    """Show a data set: a published one such as mnist, digits, a path or auto.
 
     Counts per class, shapes, value range, SHA-256 sums and provenance, and a picture of the first images of each class.
     """
@@ -90,11 +91,8 @@ def _deformed(part: "Dataset", strength: float) -> tuple["np.ndarray", "np.ndarr
 
     labels, first = np.unique(part.labels, return_index=True)
     labels, images = np.repeat(labels, 1 + DEFORMATIONS), np.repeat(part.images[first], 1 + DEFORMATIONS, axis=0)
-    if images.dtype != np.uint8:
-        raise ConfigError(f"--deform {strength:g} is for images of bytes: {part.provenance} has {images.dtype}")
-    n = len(images)
-    deformation = Deformation(lambda step: strength, part.image_shape, part.max_value, n, get_backend("numpy"))
-    X = deformation(images.reshape(n, -1), next(deformation.epoch(0)))
-    drawn = np.rint(X * part.max_value).astype(np.uint8).reshape(images.shape)
-    drawn[:: 1 + DEFORMATIONS] = part.images[first]
+    n, given = len(images), dataclasses.replace(part, images=images, labels=labels).as_inputs("float32")
+    deformation = Deformation(lambda step: strength, given.image_shape, given.max_value, n, get_backend("numpy"))
+    drawn = deformation(given.images.reshape(n, -1), next(deformation.epoch(0))).reshape(images.shape)
+    drawn[:: 1 + DEFORMATIONS] = given.images[:: 1 + DEFORMATIONS] / given.max_value
     return drawn, labels

@@ -23,10 +23,10 @@ WORST = 30  # how many mistakes are drawn
 
 @click.command()
 @click.argument("models", metavar="RUN_OR_MODEL...", nargs=-1, required=True)
-@click.option("--dataset", help="mnist, fashion-mnist, digits or a path. [what the model was trained on]")
+@click.option("--dataset", help="A published set, digits or a path. [what the model was trained on]")
 @click.option("--data-dir", type=click.Path(), help="The only folder to look in. [the run's; XPMLP_DATA; the cache]")
-@click.option("--label-column", metavar="COLUMN", help="Of a CSV file: a column's name or number, first or last.")
-@click.option("--shape", metavar="HxW[xC]|none", help="Of rows of numbers, such as 28x28; none: a table of features.")
+@click.option("--label-column", metavar="COLUMN", help="Of a table: a column's name or number, first or last.")
+@click.option("--shape", metavar="SHAPE", help="HxW or HxWx3 of pictures, or of rows of numbers; none: features.")
 @click.option("--part", default="test", show_default=True, help="Of the data set: test or train.")
 @click.option("--backend", default="auto", show_default=True, help="numpy, cupy, torch, jax, … and a device: cupy:1.")
 @click.option("--batch-size", type=click.IntRange(1), default=1024, show_default=True, help="Images at a time.")
@@ -77,12 +77,12 @@ def evaluate(
         if network.class_names != names:
             raise DataError(f"{', '.join(map(str, paths))}: models of different classes have no vote; give them singly")
 
-    say("data", f"{data.provenance}, {len(data):,} images")
+    say("data", f"{data.provenance}, {len(data):,} {data.samples}")
     say("backend", f"{device}{', since ' if device.note else ''}{device.note}")
     S, record = _outputs(paths, networks, data, batch_size)
     labels = networks[0].labels_of(data)
     figures, mistakes = score(S, labels, names), worst_mistakes(S, labels, len(data))
-    _tell(figures, len(mistakes))
+    _tell(figures, len(mistakes), data.samples)
     if folder is None:
         return
     record |= {"dataset": loaded.name, "part": part, "provenance": data.provenance, "backend": str(device), **figures}
@@ -94,7 +94,7 @@ def evaluate(
     write_whole(folder / "evaluation.json", f"{text}\n".encode())
     if plot:
         who = f"{len(paths)} models' vote" if is_vote else _widths(networks[0])
-        most = networks[0].max_value if data.images.dtype == np.uint8 else float(data.images.max())
+        most = float(networks[0].max_value if data.scaling is None else data.images.max())
         _draw(folder, who, record, len(mistakes), data.images, most)
     pictures = ", confusion.png" + (", mistakes.png" if len(data.image_shape) > 1 else "") if plot else ""
     say("written", f"evaluation.json{pictures} in {folder}")
@@ -188,7 +188,7 @@ def _widths(network: "Model") -> str:
     return "-".join(map(str, network.layout.sizes))
 
 
-def _tell(figures: dict[str, Any], n_wrong: int) -> None:
+def _tell(figures: dict[str, Any], n_wrong: int, what: str) -> None:
     """Print the figures."""
     import numpy as np
 
@@ -196,7 +196,7 @@ def _tell(figures: dict[str, Any], n_wrong: int) -> None:
 
     classes, confusion = figures["classes"], np.array(figures["confusion"])
     say("loss", f"{figures['loss']:.4f}, expected calibration error {100 * figures['calibration_error']:.2f} %")
-    say("accuracy", f"{100 * figures['accuracy']:.2f} %, {n_wrong:,} mistakes in {figures['images']:,} images")
+    say("accuracy", f"{100 * figures['accuracy']:.2f} %, {n_wrong:,} mistakes in {figures['images']:,} {what}")
     wide = max(len("class"), *(len(line["class"]) for line in classes))
     click.echo(f"{'class':<{wide}}  {'images':>7}  {'precision':>9}  {'recall':>9}  {'F1':>9}")
     for line in classes:

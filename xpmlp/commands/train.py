@@ -92,9 +92,11 @@ class _Seeds(click.ParamType):  # type: ignore[type-arg]
 
 @click.command()
 @click.option("--backend", default="auto", show_default=True, help="numpy, cupy, torch, jax, … and a device: cupy:1.")
-@click.option("--dataset", default="auto", show_default=True, help="mnist, fashion-mnist, digits, a path or auto.")
-@click.option("--label-column", metavar="COLUMN", help="Of a CSV file: a column's name or number, first or last.")
-@click.option("--shape", metavar="HxW", help="Of images that are rows of numbers, such as 28x28.")
+@click.option(
+    "--dataset", default="auto", show_default=True, help="A published set, digits, a path or auto: docs/data.md."
+)
+@click.option("--label-column", metavar="COLUMN", help="Of a table: a column's name or number, first or last.")
+@click.option("--shape", metavar="SHAPE", help="HxW or HxWx3 of pictures, or of rows of numbers; none: features.")
 @click.option("--data-dir", type=click.Path(), help="The only folder to look in. [XPMLP_DATA, then the user's cache]")
 @click.option(
     "--recipe",

@@ -44,7 +44,7 @@ class Dataset:
         Where it came from, in one line.
     scaling : Scaling or None
         What a network takes of floats; None: the floats as they are.
-    preparation : {"mnist", "as-trained"} or None
+    preparation : {"mnist", "digits", "as-trained"} or None
         How the pictures were prepared; `xpmlp predict` prepares others in the same way. None: it is measured.
 
     Raises
@@ -142,6 +142,11 @@ class Dataset:
     def image_shape(self) -> tuple[int, ...]:
         """The height and width of an image in pixels, with 3 behind them in colour; (d,) of other samples."""
         return self.images.shape[1:]
+
+    @property
+    def samples(self) -> str:
+        """What its samples are called: images or samples."""
+        return "samples" if len(self.image_shape) == 1 else "images"
 
     @property
     def n_inputs(self) -> int:

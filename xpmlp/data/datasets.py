@@ -10,6 +10,7 @@ import numpy as np
 from xpmlp.data import idx_folders
 from xpmlp.data.dataset import MOST_CLASSES, Dataset, LoadedData
 from xpmlp.data.download import Progress, download
+from xpmlp.data.preparation import DIGITS
 from xpmlp.data.sources import SOURCES
 from xpmlp.errors import DataError
 
@@ -37,18 +38,22 @@ def load_dataset(
     Parameters
     ----------
     name : str
-        ``mnist``, ``fashion-mnist``, ``digits`` (1,797 images of 8 × 8 that ship with scikit-learn), ``auto`` (MNIST
-        where it is on disk or can be downloaded, else the digits), or a path: a folder with MNIST's four files (also
-        ``idx:FOLDER``), an ``.npz`` archive, a CSV or TSV file, or a folder with a folder of pictures for each class.
+        ``mnist``, ``fashion-mnist``, ``kmnist``, ``qmnist``, ``emnist-letters``, ``emnist-balanced``,
+        ``emnist-digits``, ``emnist-mnist``, ``digits`` (1,797 images of 8 × 8 that ship with scikit-learn), ``auto``
+        (MNIST where it is on disk or can be downloaded, else the digits), or a path: a folder with MNIST's four files
+        (also ``idx:FOLDER``), an ``.npz`` archive, a CSV, TSV or Parquet file, or a folder with a folder of pictures
+        for each class.
     data_dir : path or None
         The only folder to look in: the files are in it, or in a folder of the data set's name in it. None: the
         folder that the environment variable XPMLP_DATA names, then the user's cache, and then a download to there.
     progress : callable or None
-        Is told a file's name, the bytes that have come and the bytes in all, where something is downloaded.
+        Is told a file's name, the bytes that have come and the bytes in all, where something is downloaded; and
+        ``pictures``, how many were read and how many there are, where they are read.
     label_column : str or None
         Of a table: a column's name or number, ``first`` or ``last``, where its header does not say which one it is.
     shape : str or None
-        ``HEIGHTxWIDTH`` of images that are rows of numbers, where the file does not say it.
+        ``HEIGHTxWIDTH``, or ``HEIGHTxWIDTHx3`` in colour, of images that are rows of numbers, where the file does not
+        say it, or to which pictures are brought; ``none``: rows of numbers are no images, but a table of features.
     seed : int
         What decides which sixth of a set in one part is for the test.
 
@@ -66,7 +71,7 @@ def load_dataset(
     if path is not None:
         if data_dir is not None:
             raise DataError(f"{name} is a path: leave out the data folder {data_dir}")
-        return _read_own(path, label_column, shape, seed)
+        return _read_own(path, label_column, shape, seed, progress)
     if is_digits or name.startswith("idx:"):
         if data_dir is not None:
             where = "ship with scikit-learn" if is_digits else "name their folder themselves"
@@ -97,7 +102,9 @@ def _own_path(name: str) -> Path | None:
     return path if not is_name and name and os.path.lexists(path) else None
 
 
-def _read_own(path: Path, label_column: str | None, shape: str | None, seed: int) -> LoadedData:
+def _read_own(
+    path: Path, label_column: str | None, shape: str | None, seed: int, progress: Progress | None
+) -> LoadedData:
     """Return the data set at a path, whatever its format."""
     from xpmlp.data import formats
 
@@ -105,16 +112,19 @@ def _read_own(path: Path, label_column: str | None, shape: str | None, seed: int
         if label_column is not None or shape is not None:
             raise DataError(f"{path} has MNIST's files, which say it: leave --label-column and --shape out")
         return idx_folders.read(f"idx:{path}", path)
-    found = formats.read_path(path, label_column, shape, seed)
+    found = formats.read_path(path, label_column, shape, seed, progress)
     names, labels = formats.named_classes([found.train[1], found.test[1]])
     if len(names) > MOST_CLASSES:
         raise DataError(f"{path} has {len(names)} classes: expected at most {MOST_CLASSES}")
     kind = "pictures" if path.is_dir() else "file"
 
     def part(title: str, images: np.ndarray, classes: np.ndarray) -> Dataset:
-        return Dataset(images, classes, names, found.max_value, f"{title} set in {path}")
+        where = f"{title} set in {path}"
+        return Dataset(images, classes, names, found.max_value, where, found.scaling)  # type: ignore[arg-type]
 
-    train, test = part("training", found.train[0], labels[0]), part("test", found.test[0], labels[1])
+    train = part("training", found.train[0], labels[0])
+    # A test set may be too small to measure, or of one class.
+    test = dataclasses.replace(part("test", found.test[0], labels[1]), preparation=train.preparation)
     n_empty = len(names) - len(np.unique(train.labels))
     warning = f"{n_empty} of the {len(names)} classes have no training image" if n_empty else ""
     if len(names) == 1:
@@ -165,6 +175,6 @@ def _digits() -> LoadedData:
 
     def part(name: str, rows: np.ndarray) -> Dataset:
         provenance = f"digits {name} set of scikit-learn {sklearn.__version__}"
-        return Dataset(images[rows], labels[rows], tuple("0123456789"), 16, provenance)
+        return Dataset(images[rows], labels[rows], tuple("0123456789"), 16, provenance, preparation=DIGITS)
 
     return LoadedData("digits", part("training", ~is_test), part("test", is_test))

@@ -67,7 +67,7 @@ def draw(rng: np.random.Generator, n: int, strength: Any, image_shape: tuple[int
 
 
 def deformed(images: Array, numbers: Array, basis: Array, image_shape: tuple[int, ...], max_value: int) -> Array:
-    """Return bytes as X, deformed: numbers from 0 to 1 of the dtype that `draw`'s numbers and the basis have."""
+    """Return images as X, deformed, of the dtype that `draw`'s numbers and the basis have: of bytes from 0 to 1."""
     xp = array_namespace(images=images, numbers=numbers, basis=basis)
     n, size, (height, width) = images.shape[0], math.prod(image_shape), image_shape[:2]
     if images.ndim != 2 or images.shape[1] != size:
@@ -83,7 +83,7 @@ def deformed(images: Array, numbers: Array, basis: Array, image_shape: tuple[int
 
 @operation()
 def sampled(images: Array, displacements: Array, max_value: int) -> Array:
-    """Return bytes as X, of the displacements' dtype, each pixel taken from another place of its image.
+    """Return bytes, or floats of the displacements' dtype, as X of that, each pixel taken from another place.
 
     The displacements, (n, 2, height, width), say how far down and how far to the right that is, in pixels. Between
     pixels a value is interpolated linearly in both directions; around an image all is 0.

@@ -18,7 +18,10 @@ ANSWER_WITHIN = 10.0  # seconds of the clock in which some mirror must answer, t
 STALLED_AFTER = 10.0  # seconds without a byte after which a download that has begun is given up
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Is told a file's name, the bytes that have come and the bytes in all (0: unknown)."""
+"""Is told a file's name, the bytes that have come and the bytes in all (0: unknown); or `READING`, and pictures."""
+
+READING = "pictures"
+"""What stands for the pictures of a set that are read from the disk."""
 
 
 def download(name: str, source: Source, folder: Path, progress: Progress | None = None) -> None:

@@ -4,31 +4,45 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from xpmlp.data import archives, picture_folders, tables
+from xpmlp.data import archives, parquet, picture_folders, tables
+from xpmlp.data.dataset import described
+from xpmlp.data.download import Progress
 from xpmlp.data.files import known_kind
+from xpmlp.data.pictures import white_of
+from xpmlp.data.scaling import Scaling
 from xpmlp.errors import DataError
 
 TEST_SHARE = 6
 """Of a set in one part, one in so many samples of each class is for the test."""
 
+_ROUNDING = 0.01  # how far a byte that was divided by 255, in float16 or text, may be from a whole number
+
+Shape: TypeAlias = tuple[int, ...]
+"""The height and width of images, with 3 or 1 behind them; nothing: no images."""
+
+Read: TypeAlias = tuple[list[tuple[np.ndarray, np.ndarray]], str, Shape | None]
+"""The training part and, if it is there, the test part; what was recognised; the shape that the file says."""
+
 
 class Found(NamedTuple):
-    """What was read: images, uint8 (n, height, width), and labels, numbers or strings (n,), of both parts."""
+    """What was read: images (or rows of numbers) and labels, numbers or strings (n,), of both parts."""
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
     about: str
     """What was recognised, in one line."""
-    max_value: int
-    """The grey value that counts as 1."""
+    max_value: int | None
+    """The value of bytes that counts as 1; None of floats."""
+    scaling: Scaling | None
+    """What a network takes of floats."""
 
 
-def read_path(path: Path, label_column: str | None, shape: str | None, seed: int) -> Found:
-    """Return the data set at a path: an ``.npz``, a CSV or TSV file, or a folder of a folder for each class.
+def read_path(path: Path, label_column: str | None, shape: str | None, seed: int, progress: Progress | None) -> Found:
+    """Return the data set at a path: a table, an archive, Parquet, or a folder of a folder for each class.
 
     Parameters
     ----------
@@ -38,9 +52,12 @@ def read_path(path: Path, label_column: str | None, shape: str | None, seed: int
         Of a table: a column's name or number (from 0), ``first`` or ``last``; None: the one that is called label,
         class, target or y.
     shape : str or None
-        ``HEIGHTxWIDTH`` of images that come as rows of numbers; None: where the file says it.
+        ``HEIGHTxWIDTH``, with ``x3`` behind it in colour, of images that come as rows of numbers, or to which pictures
+        are brought; ``none``: rows of numbers are no images. None: what the file says.
     seed : int
         What decides which samples of a set in one part are for the test.
+    progress : callable or None
+        Is told how many pictures were read, and of how many.
 
     Raises
     ------
@@ -48,82 +65,132 @@ def read_path(path: Path, label_column: str | None, shape: str | None, seed: int
         If the format is unknown, the file damaged, or something of it not certain.
     """
     size = None if shape is None else parsed_shape(shape)
-    if path.is_dir():
-        if label_column is not None or shape is not None:
-            raise DataError(f"{path} is a folder of pictures: leave --label-column and --shape out")
-        parts, about = picture_folders.read(path)
+    if path.is_dir() and not parquet.files_in(path):
+        if label_column is not None or size == ():
+            raise DataError(f"{path} is a folder of pictures: leave --label-column and --shape none out")
+        parts, about = picture_folders.read(path, size, progress)
+        size = None
+    elif path.is_dir():
+        parts, about, found = parquet.read(path, label_column, size, progress)
+        size = found if size is None else size
     else:
-        try:
-            with path.open("rb") as file:
-                beginning = file.read(512)
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror or error}") from None
-        if beginning.startswith(b"PK\x03\x04") and archives.is_npz(path):
-            if label_column is not None:
-                raise DataError(f"{path} is a NumPy archive, whose arrays have names: leave --label-column out")
-            parts, about = archives.read(path)
-        elif (kind := known_kind(beginning)) and not beginning.startswith(b"\x1f\x8b"):
-            raise DataError(f"{path}: {kind}; expected an .npz, a CSV file, or a folder")
-        elif beginning.startswith(b"\0\0"):
-            raise DataError(f"{path} is one file, perhaps of an IDX set: name the folder that holds all four")
-        else:
-            parts, about, found = tables.read(path, label_column)
-            size = size or found
-    images, how, most = as_images([images for images, _ in parts], str(path), size)
-    labels = [_labels(y, str(path), len(x)) for x, (_, y) in zip(images, parts, strict=True)]
+        parts, about, found = _read_file(path, label_column, size, progress)
+        size = found if size is None else size
+    arrays, how = shaped([images for images, _ in parts], str(path), size)
     about += how
-    if len(images) == 1:
+    labels = [_labels(y, str(path), len(x)) for x, (_, y) in zip(arrays, parts, strict=True)]
+    if len(arrays) == 1:
         is_test = held_out(labels[0], seed, str(path))
-        about += f"; a sixth of each class is the test set, by seed {seed}"
-        images = [images[0][~is_test], images[0][is_test]]
+        arrays = [arrays[0][~is_test], arrays[0][is_test]]
         labels = [labels[0][~is_test], labels[0][is_test]]
-    return Found((images[0], labels[0]), (images[1], labels[1]), about, most)
+    arrays, how, most, scaling = valued(arrays, str(path))
+    about += how
+    if len(parts) == 1:
+        about += f"; a sixth of each class is the test set, by seed {seed}"
+    return Found((arrays[0], labels[0]), (arrays[1], labels[1]), about, most, scaling)
 
 
-def parsed_shape(text: str) -> tuple[int, int]:
-    """Return a height and a width."""
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) * int(width)):
-        raise DataError(f"shape {text!r}: expected HEIGHTxWIDTH, such as 28x28")
-    return int(height), int(width)
+def _read_file(path: Path, label_column: str | None, size: Shape | None, progress: Progress | None) -> Read:
+    """Return the parts of a set in one file, what was recognised, and the shape that the file says."""
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(512)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+    if beginning.startswith(b"PK\x03\x04") and archives.is_npz(path):
+        if label_column is not None:
+            raise DataError(f"{path} is a NumPy archive, whose arrays have names: leave --label-column out")
+        return *archives.read(path), None
+    if beginning.startswith(parquet.BEGINNING):
+        return parquet.read(path, label_column, size, progress)
+    if (kind := known_kind(beginning)) and not beginning.startswith(b"\x1f\x8b"):
+        raise DataError(f"{path}: {kind}; expected an .npz, a CSV or Parquet file, or a folder")
+    if beginning.startswith(b"\0\0"):
+        raise DataError(f"{path} is one file, perhaps of an IDX set: name the folder that holds all four")
+    return tables.read(path, label_column)
 
 
-def as_images(
-    arrays: Sequence[np.ndarray], name: str, size: tuple[int, int] | None
-) -> tuple[list[np.ndarray], str, int]:
-    """Return arrays of images as bytes, (n, height, width), in words how they were taken, and what counts as 1."""
-    arrays = [array[..., 0] if array.ndim == 4 and array.shape[-1] == 1 else array for array in arrays]
+def parsed_shape(text: str) -> Shape:
+    """Return a height and a width, and in colour 3; nothing of ``none``."""
+    if text.lower() == "none":
+        return ()
+    sides = text.lower().split("x")
+    if not all(side.isdecimal() and int(side) for side in sides) or not 2 <= len(sides) <= 3:
+        raise DataError(f"shape {text!r}: expected HEIGHTxWIDTH, such as 28x28, HEIGHTxWIDTHx3 in colour, or none")
+    shape = tuple(map(int, sides))
+    if len(shape) == 3 and shape[2] not in (1, 3):
+        raise DataError(f"shape {text!r}: expected 1 or 3 channels")
+    return shape
+
+
+def shaped(arrays: Sequence[np.ndarray], name: str, size: Shape | None) -> tuple[list[np.ndarray], str]:
+    """Return arrays as images, (n, height, width) or (n, height, width, 3), or as rows (n, d), and that in words."""
+    shape = None if size is None else size[:2] if size[2:] == (1,) else size
+    found = []
     for array in arrays:
-        if array.ndim == 4:
-            raise DataError(f"{name}: images of shape {array.shape[1:]}: expected grey ones, (height, width)")
-        if array.ndim not in (2, 3) or array.size == 0:
+        if array.ndim == 4 and array.shape[3] == 1:
+            array = array[..., 0]
+        elif array.ndim == 4 and array.shape[1] == 3 and array.shape[3] != 3:  # as PyTorch has them
+            array = np.ascontiguousarray(array.transpose(0, 2, 3, 1))
+        if array.ndim == 4 and array.shape[3] != 3:
+            expected = "expected grey ones, (height, width), or colours, (height, width, 3)"
+            raise DataError(f"{name}: images of shape {array.shape[1:]}: {expected}")
+        if array.ndim not in (2, 3, 4) or array.size == 0:
             raise DataError(f"{name}: images of shape {array.shape}: expected (n, height, width), not empty")
-        if array.ndim == 2 and size is None:
-            raise DataError(f"{name}: rows of {array.shape[1]} numbers: give their shape, such as --shape 28x28")
-        if array.ndim == 2 and size is not None and math.prod(size) != array.shape[1]:
-            raise DataError(f"{name}: rows of {array.shape[1]} numbers are no images of {size[0]} × {size[1]}")
-        if array.ndim == 3 and size not in (None, array.shape[1:]):
-            raise DataError(f"{name}: images of {array.shape[1]} × {array.shape[2]}: leave --shape out")
-    arrays = [array.reshape(len(array), *size) if array.ndim == 2 and size else array for array in arrays]
-    if any(array.shape[1:] != arrays[0].shape[1:] for array in arrays):
-        shapes = " and ".join(str(array.shape[1:]) for array in arrays)
+        if array.ndim == 2 and shape is None:
+            ways = "give their shape, such as --shape 28x28, or --shape none for a table of features"
+            raise DataError(f"{name}: rows of {array.shape[1]} numbers: {ways}")
+        if array.ndim == 2 and shape and math.prod(shape) != array.shape[1]:
+            raise DataError(f"{name}: rows of {array.shape[1]} numbers are no images of {' × '.join(map(str, shape))}")
+        if array.ndim > 2 and shape not in (None, array.shape[1:]):
+            raise DataError(f"{name}: images of {' × '.join(map(str, array.shape[1:]))}: leave --shape out")
+        found.append(array.reshape(len(array), *shape) if array.ndim == 2 and shape else array)
+    if any(array.shape[1:] != found[0].shape[1:] for array in found):
+        shapes = " and ".join(str(array.shape[1:]) for array in found)
         raise DataError(f"{name}: images of {shapes} pixels: expected one size")
-    how = f", images of {arrays[0].shape[1]} × {arrays[0].shape[2]}"
+    return found, f", {described(found[0].shape[1:])}"
+
+
+def valued(arrays: list[np.ndarray], name: str) -> tuple[list[np.ndarray], str, int | None, Scaling | None]:
+    """Return images as bytes or floats, and rows as floats; in words how; what counts as 1; the floats' scaling.
+
+    The first array is the training part, of which a scaling is made.
+    """
+    what = "rows" if arrays[0].ndim == 2 else "images"
     if any(array.dtype.kind not in "biuf" for array in arrays):
-        raise DataError(f"{name}: images of {arrays[0].dtype}: expected numbers")
+        raise DataError(f"{name}: {what} of {arrays[0].dtype}: expected numbers")
     if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in arrays):
-        raise DataError(f"{name}: images hold NaN or infinity: expected finite numbers")
+        raise DataError(f"{name}: {what} hold NaN or infinity: expected finite numbers")
+    if arrays[0].ndim == 2:
+        rows = [array.astype(np.float64 if array.dtype.itemsize > 4 else np.float32) for array in arrays]
+        how = ", each column scaled to mean 0 and standard deviation 1"
+        return rows, how, None, Scaling.of_columns(rows[0])
     low, high = min(float(array.min()) for array in arrays), max(float(array.max()) for array in arrays)
     is_whole = all(array.dtype.kind != "f" or np.array_equal(array, np.rint(array)) for array in arrays)
-    if low < 0 or high > 65_535 or not (high <= 1 or is_whole):
-        raise DataError(f"{name}: values from {low:g} to {high:g}: expected 0 to 1, or whole numbers from 0 to 65,535")
-    if high <= 255 and is_whole:
+    if is_whole and low >= 0 and high <= 255:
         most = 255 if high > 127 or high == 0 else int(high)
-        how += f", values to {most}, which counts as 1" if most != 255 else ""
-        return [array.astype(np.uint8) for array in arrays], how, most
-    how += f", values from {low:g} to {high:g} taken as 256 grey levels"
-    factor = 255.0 if high <= 1 else 255 / 65_535
-    return [np.rint(array * factor).astype(np.uint8) for array in arrays], how, 255
+        how = f", values to {most}, which counts as 1" if most != 255 else ""
+        return [array.astype(np.uint8) for array in arrays], how, most, None
+    for factor, is_meant in ((255.0, high <= 1), (1 / 257, is_whole and high <= 65_535)):
+        if is_meant and low >= 0 and all(_is_lossless(array, factor) for array in arrays):
+            how = f", values from {low:g} to {high:g} taken as 256 grey levels"
+            return [np.rint(array * factor).astype(np.uint8) for array in arrays], how, 255, None
+    if low >= 0 and high <= 1:
+        least, most_ = 0.0, 1.0
+    elif is_whole and low >= 0 and high <= 65_535:
+        least, most_ = 0.0, float(white_of(high))
+    else:
+        least, most_ = float(arrays[0].min()), float(arrays[0].max())
+    how = f", values from {low:g} to {high:g}, of which {least:g} counts as 0 and {most_:g} as 1"
+    return [array.astype(np.float32) for array in arrays], how, None, Scaling.of_range(least, most_)
+
+
+def _is_lossless(array: np.ndarray, factor: float) -> bool:
+    """Return whether values are those of bytes, multiplied."""
+    return all(
+        bool(np.all(np.abs(np.rint(block * factor) - block * factor) <= _ROUNDING))
+        for block in np.array_split(array, max(1, len(array) // 1024))
+    )
 
 
 def _labels(y: np.ndarray, name: str, n: int) -> np.ndarray:

@@ -1,20 +1,34 @@
 """A folder that has a folder of pictures for each class, or two such: training and test."""
 
+import math
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from xpmlp.data.pictures import read_picture
+from xpmlp.data.download import READING, Progress
+from xpmlp.data.files import require_memory
+from xpmlp.data.pictures import grey_bytes, read_values, resized, size_and_mode
 from xpmlp.errors import DataError
 
 _ENDINGS = {".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".pbm", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 _TRAINING, _VALIDATION, _TEST = ("train", "training"), ("val", "valid", "validation"), ("test", "testing")
+_GREY = ("1", "L", "F")  # Pillow's modes that have no colour, beside those of 16 bits, which begin with I
+_DEEP = ("F", "I")  # what the modes of more than 8 bits begin with
+_AHEAD = 64  # pictures that are read ahead of their places
 
 
-def read(path: Path) -> tuple[list[tuple[np.ndarray, np.ndarray]], str]:
-    """Return images and labels of the training part and, if it is there, the test part, and what was recognised."""
+def read(
+    path: Path, size: tuple[int, ...] | None, progress: Progress | None
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], str]:
+    """Return images and labels of the training part and, if it is there, the test part, and what was recognised.
+
+    Pictures are brought to `size`, (height, width) with 1 or 3 behind it for grey or colour; None: to the most frequent
+    size, in colour if half of them are.
+    """
     folders = {folder.name.lower(): folder for folder in _visible(path) if folder.is_dir()}
     train, validation, test = (
         next((folders[name] for name in names if name in folders), None) for names in (_TRAINING, _VALIDATION, _TEST)
@@ -27,18 +41,52 @@ def read(path: Path) -> tuple[list[tuple[np.ndarray, np.ndarray]], str]:
         found = ", ".join(sorted(folders)[:6]) or "no folder"
         expected = "a folder of pictures for each class (in train and test, or without), or MNIST's four IDX files"
         raise DataError(f"{path} has {found}: expected {expected}; perhaps the path goes on")
-    read_ = [(_all(each), each) for each in files]
-    sizes = Counter(image.shape for images, _ in read_ for image in images)
-    size = sizes.most_common(1)[0][0]
-    arrays = []
-    for images, classes in read_:
-        labels = [name for name, paths in classes.items() for _ in paths]
-        arrays.append((np.stack([_resized(image, size) for image in images]), np.array(labels)))
+    labels = [np.array([name for name, paths in classes.items() for _ in paths]) for classes in files]
+    paths = [file for classes in files for those in classes.values() for file in those]
+    images, how = read_all(paths, size, str(path), progress)
     about = f"a folder with {len(files[0])} classes of pictures" + (", training and test" if len(files) == 2 else "")
-    if len(sizes) > 1:
-        others = sum(n for shape, n in sizes.items() if shape != size)
-        about += f", {others} of {sizes.total()} brought to the most frequent size"
-    return arrays, about
+    ends = np.cumsum([len(each) for each in labels])[:-1]
+    return list(zip(np.split(images, ends), labels, strict=True)), about + how
+
+
+def read_all(
+    pictures: Sequence[Any], size: tuple[int, ...] | None, name: str, progress: Progress | None
+) -> tuple[np.ndarray, str]:
+    """Return pictures (paths, or opened files) as one array, and in words what was done to them.
+
+    It has uint8, (n, height, width), in colour (n, height, width, 3), or, if all are of more than 8 bits, float32.
+    """
+    heads = _each(size_and_mode, pictures)
+    sizes = Counter(found for found, _ in heads)
+    height, width = (size or sizes.most_common(1)[0][0])[:2]
+    may_be_coloured = any(not mode.startswith((*_GREY, *_DEEP)) for _, mode in heads)
+    is_deep = all(mode.startswith(_DEEP) for _, mode in heads)
+    has_colour = size[2] == 3 if size and len(size) == 3 else may_be_coloured
+    shape = (height, width, 3) if has_colour else (height, width)
+    dtype = np.dtype(np.float32 if is_deep else np.uint8)
+    require_memory(len(pictures) * math.prod(shape) * dtype.itemsize, name)
+    images, n_coloured = np.empty((len(pictures), *shape), dtype), 0
+
+    def image_of(picture: Any) -> tuple[np.ndarray, bool]:
+        values = read_values(picture)
+        if values.dtype != np.uint8 and not is_deep:
+            values = grey_bytes(values)
+        return resized(values, shape), values.ndim == 3
+
+    for k, (image, is_coloured) in enumerate(_each_in_turn(image_of, pictures)):
+        images[k] = image
+        n_coloured += is_coloured
+        if progress and (k % 100 == 0 or k + 1 == len(pictures)):
+            progress(READING, k + 1, len(pictures))
+    how = ""
+    if has_colour and not (size and len(size) == 3) and 2 * n_coloured < len(pictures):
+        images = np.stack([resized(image, shape[:2]) for image in images])
+        how = f", of which {n_coloured} in colour were made grey" if n_coloured else ""
+    others = sum(n for found, n in sizes.items() if found != (height, width))
+    if others:
+        which = f"{height} × {width}" if size else "the most frequent size"
+        how += f", {others} of {len(pictures)} brought to {which}"
+    return images, how
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -58,31 +106,26 @@ def _by_class(folders: list[Path]) -> dict[str, list[Path]]:
     return {name: files for name, files in sorted(classes.items()) if files}
 
 
-def _all(classes: dict[str, list[Path]]) -> list[np.ndarray]:
-    """Return the pictures, all of which must be readable."""
-    paths = [path for files in classes.values() for path in files]
+def _each(function: Callable[[Any], Any], pictures: Sequence[Any], of: int | None = None) -> list[Any]:
+    """Return what a function makes of each picture, all of which must be readable; `of`: of so many in all."""
     problems: list[str] = []
 
-    def image_at(path: Path) -> np.ndarray | None:
+    def found(picture: Any) -> Any:
         try:
-            return read_picture(path)
+            return function(picture)
         except DataError as error:
             problems.append(str(error))
             return None
 
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(image_at, paths))
-    images = [image for image in found if image is not None]
+        results = list(pool.map(found, pictures))
     if problems:
-        more = f" (and {len(problems) - 1} more of {len(paths)})" if len(problems) > 1 else ""
+        more = f" (and {len(problems) - 1} more of {of or len(pictures)})" if len(problems) > 1 else ""
         raise DataError(f"{sorted(problems)[0]}{more}")
-    return images
+    return results
 
 
-def _resized(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    if image.shape == size:
-        return image
-    from PIL import Image
-
-    height, width = size
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+def _each_in_turn(function: Callable[[Any], Any], pictures: Sequence[Any]) -> Iterable[Any]:
+    """Yield the same in order, some of them computed ahead: what a large picture takes is soon given back."""
+    for first in range(0, len(pictures), _AHEAD):
+        yield from _each(function, pictures[first : first + _AHEAD], len(pictures))

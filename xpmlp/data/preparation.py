@@ -1,19 +1,30 @@
 """How the pictures of a data set were prepared, as others must be before a network trained on those reads them."""
 
+from typing import NamedTuple
+
 import numpy as np
 
-MNIST = "mnist"
-"""Light ink on 0, scaled into a box of 20 of 28 pixels, the centre of its mass in the middle (LeCun et al. 1998)."""
-AS_TRAINED = "as-trained"
-"""Only of the size and range of the training images."""
-PREPARATIONS = (MNIST, AS_TRAINED)
 
-BOX = 20 / 28
-"""How much of an image's height or width, whichever it fills first, a character has in MNIST."""
+class Form(NamedTuple):
+    """Where a character is in an image, light ink on 0."""
+
+    box: float  # how much of the image's height or width, whichever it fills first
+    by_mass: bool  # whether the centre of its mass is in the middle, or that of the box
+
+
+MNIST, DIGITS, AS_TRAINED = "mnist", "digits", "as-trained"
+FORMS = {MNIST: Form(20 / 28, by_mass=True), DIGITS: Form(1.0, by_mass=False)}
+"""Those of MNIST (LeCun et al. 1998) and of scikit-learn's digits."""
+PREPARATIONS = (*FORMS, AS_TRAINED)
+"""The forms, and that of which only size and range are known."""
+
 FAINTEST = 0.1
 """Of the greatest value: what is darker counts as background."""
 _SAMPLE = 1000  # images that are measured
 _ENOUGH = 0.95  # of them
+_OFF = (
+    0.6 / 28
+)  # of the side: how far from the middle the centre of mass may be; rounding to pixels makes it half a pixel
 
 
 def measure(images: np.ndarray, max_value: int) -> str:
@@ -21,20 +32,20 @@ def measure(images: np.ndarray, max_value: int) -> str:
     if images.ndim != 3 or images.dtype != np.uint8 or min(images.shape[1:]) < 14:
         return AS_TRAINED
     some = images[:: max(1, len(images) // _SAMPLE)][:_SAMPLE]
-    return MNIST if np.mean(are_placed(some, max_value)) >= _ENOUGH else AS_TRAINED
+    return MNIST if np.mean(are_placed(some, max_value, FORMS[MNIST])) >= _ENOUGH else AS_TRAINED
 
 
-def are_placed(images: np.ndarray, max_value: int) -> np.ndarray:
-    """Return of which images, (n, height, width), light ink on a dark background has MNIST's size and place."""
+def are_placed(images: np.ndarray, max_value: int, form: Form) -> np.ndarray:
+    """Return of which images, (n, height, width), light ink on a dark background has a form's size and place."""
     ok, parts = np.ones(len(images), bool), []
     for axis in (1, 2):
         length = images.shape[axis]
         profiles = images.sum(axis=3 - axis, dtype=np.float64)
         mass = profiles.sum(axis=1)
         centres = profiles @ np.arange(length) / np.maximum(mass, 1)
-        ok &= (mass > 0) & (np.abs(centres - length / 2) <= length / 28)
+        ok &= (mass > 0) & ((np.abs(centres - length / 2) <= _OFF * length) | (not form.by_mass))
         has_ink: np.ndarray = np.any(np.greater(images, FAINTEST * max_value), axis=3 - axis)
         first, last = has_ink.argmax(axis=1), length - 1 - has_ink[:, ::-1].argmax(axis=1)
         parts.append((last - first + 1) * has_ink.any(axis=1) / length)
-    placed: np.ndarray = ok & (np.abs(np.maximum(*parts) - BOX) <= 1 / min(images.shape[1:]) + 1e-9)
+    placed: np.ndarray = ok & (np.abs(np.maximum(*parts) - form.box) <= 1 / min(images.shape[1:]) + 1e-9)
     return placed

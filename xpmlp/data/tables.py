@@ -6,25 +6,71 @@ import itertools
 import math
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 
-from xpmlp.data.files import require_memory
+from xpmlp.data.files import known_kind, require_memory
 from xpmlp.errors import DataError
 
-_LABELS = ("label", "labels", "class", "target", "y")
+LABELS = ("label", "labels", "class", "target", "y")
 _DELIMITERS = ",\t;"
 _BLOCK = 2048  # lines that are parsed at once
 _LONGEST = 1 << 22  # signs of a line
 
 
+class _Table(NamedTuple):
+    """What a table holds."""
+
+    rows: np.ndarray  # (n, d)
+    labels: np.ndarray  # (n,); empty where no column is the label
+    cells: list[str]  # of the first line
+    label: int | None
+    has_header: bool
+    delimiter: str
+
+
 def read(
     path: Path, label_column: str | None
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], str, tuple[int, int] | None]:
-    """Return the pixels, (n, d), and labels of a table as its one part, what was recognised, and the images' shape."""
+    """Return the numbers, (n, d), and labels of a table as its one part, what was recognised, and the images' shape."""
+    table = _read(path, label_column, lambda cells, has_header: _label_column(path, cells, has_header, label_column))
+    label = table.label
+    assert label is not None
+    names = [cell for k, cell in enumerate(table.cells) if k != label]
+    shape = shape_of(names) if table.has_header else None
+    head = f"with a header: column {table.cells[label]!r}" if table.has_header else f"whose column {label}"
+    kind = "TSV" if table.delimiter == "\t" else "CSV"
+    about = f"a {kind} file {head} is the label, {len(names)} columns are numbers"
+    return [(table.rows, table.labels)], about, shape
+
+
+def read_rows(path: Path, n_numbers: int, label_column: str | None = None) -> np.ndarray:
+    """Return the rows of a table, (n, n_numbers), without its labels where it has some."""
+
+    def label_of(cells: list[str], has_header: bool) -> int | None:
+        if len(cells) == n_numbers and label_column is None:
+            return None
+        if len(cells) != n_numbers + 1:
+            expected = f"the model takes {n_numbers}, beside which there may be a label"
+            raise DataError(f"{path} has {len(cells)} columns: {expected}")
+        return _label_column(path, cells, has_header, label_column)
+
+    return _read(path, label_column, label_of).rows
+
+
+def is_table(beginning: bytes) -> bool:
+    """Return whether a file that begins so may be a table: text, with values between commas or tabs."""
+    first = beginning.partition(b"\n")[0]
+    is_picture = beginning[:1] == b"P" and beginning[1:2].isdigit()  # of Netpbm's, some of which are text
+    is_text = not any(byte < 32 and byte not in b"\t\r\n" for byte in beginning)
+    has_values = any(first.count(sign.encode()) for sign in _DELIMITERS)
+    return is_text and has_values and not is_picture and known_kind(beginning) is None
+
+
+def _read(path: Path, label_column: str | None, label_of: Callable[[list[str], bool], int | None]) -> _Table:
     try:
         with _opened(path) as file:
             first = file.readline(_LONGEST)
@@ -33,20 +79,14 @@ def read(
             if "\0" in first or len(cells) < 2 or len(first) == _LONGEST:
                 raise DataError(f"{path} is no table: expected lines of values with commas or tabs between them")
             has_header = _is_header(cells, label_column)
-            label = _label_column(path, cells, has_header, label_column)
+            label = label_of(cells, has_header)
             lines = _lines(path, file) if has_header else itertools.chain([first], _lines(path, file))
-            images, labels = _values(path, lines, delimiter, len(cells), label, 2 if has_header else 1)
+            rows, labels = _values(path, lines, delimiter, len(cells), label, 2 if has_header else 1)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no UTF-8 text ({error.reason}): save it as UTF-8") from None
     except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    names = [cell for k, cell in enumerate(cells) if k != label]
-    shape = _shape_of(names) if has_header else None
-    kind = "TSV" if delimiter == "\t" else "CSV"
-    head = (
-        f"with a header: column {cells[label]!r} is the label" if has_header else f"whose column {label} is the label"
-    )
-    return [(images, labels)], f"a {kind} file {head}, {len(names)} columns are pixels", shape
+    return _Table(rows, labels, cells, label, has_header, delimiter)
 
 
 def _lines(path: Path, file: IO[str]) -> Iterator[str]:
@@ -70,7 +110,7 @@ def _is_header(cells: list[str], label_column: str | None) -> bool:
     return (
         is_named
         or sum(not _is_number(cell) for cell in cells) > len(cells) / 2
-        or any(cell.lower() in _LABELS[:-1] for cell in cells)  # y alone may be a class
+        or any(cell.lower() in LABELS[:-1] for cell in cells)  # y alone may be a class
         or (len(cells) > 2 and cells == [str(k) for k in range(len(cells))])
     )
 
@@ -94,7 +134,7 @@ def _label_column(path: Path, cells: list[str], has_header: bool, wanted: str | 
         return int(wanted)
     if wanted is not None:
         raise DataError(f"{path} has no column {wanted!r}: its {len(cells)} columns are {shown}")
-    found = [k for k, cell in enumerate(cells) if has_header and cell.lower() in _LABELS]
+    found = [k for k, cell in enumerate(cells) if has_header and cell.lower() in LABELS]
     if len(found) != 1:
         what = "several columns that may be" if found else "no column that is called"
         raise DataError(f"{path} has {what} the label ({shown}): name it with --label-column, such as first or last")
@@ -102,7 +142,7 @@ def _label_column(path: Path, cells: list[str], has_header: bool, wanted: str | 
 
 
 def _values(
-    path: Path, lines: Iterator[str], delimiter: str, n_columns: int, label: int, line: int
+    path: Path, lines: Iterator[str], delimiter: str, n_columns: int, label: int | None, line: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return all pixels and labels, read in blocks; `line` is the number of the first line."""
     pixels, labels, n_bytes = list[np.ndarray](), list[np.ndarray](), 0
@@ -122,27 +162,29 @@ def _values(
         line += len(block)
     if not pixels:
         raise DataError(f"{path} has no line of values: expected at least one")
-    return np.concatenate(pixels), _numbers_or_words(np.concatenate(labels))
+    return np.concatenate(pixels), np.empty(0) if label is None else _numbers_or_words(np.concatenate(labels))
 
 
 def _parsed(
-    path: Path, lines: list[tuple[int, str]], delimiter: str, columns: list[int], label: int
+    path: Path, lines: list[tuple[int, str]], delimiter: str, columns: list[int], label: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the pixels and labels, as words, of numbered lines."""
     numbers, texts = zip(*lines, strict=True)
     options = {"delimiter": delimiter, "comments": None, "quotechar": '"'}
     try:
         x = np.loadtxt(texts, np.float32, usecols=columns, ndmin=2, **options)  # type: ignore[call-overload]
-        y = np.loadtxt(texts, str, usecols=[label], ndmin=1, **options)  # type: ignore[call-overload]
+        y = np.full(len(x), "0")
+        if label is not None:
+            y = np.loadtxt(texts, str, usecols=[label], ndmin=1, **options)  # type: ignore[call-overload]
     except ValueError as error:
         found = re.search(r"string (.*?) to float32 at row (\d+), column (\d+)", str(error))
         if found:
             where = f"line {numbers[int(found[2])]}, column {int(found[3])}"
-            raise DataError(f"{path}, {where}: {found[1]} is no number: expected pixels") from None
+            raise DataError(f"{path}, {where}: {found[1]} is no number: expected one") from None
         raise DataError(f"{path}, from line {numbers[0]} on: {error}") from None
     y = np.char.strip(y)
     for problem, is_there in (
-        ("a value is missing, NaN or infinite: expected pixels", np.isfinite(x).all(axis=1)),
+        ("a value is missing, NaN or infinite: expected a number", np.isfinite(x).all(axis=1)),
         ("the label is missing", (y != "") & (np.char.lower(y) != "nan")),
     ):
         if not is_there.all():
@@ -160,7 +202,7 @@ def _numbers_or_words(labels: np.ndarray) -> np.ndarray:
     return np.array([int(value.partition(".")[0]) for value in values.tolist()], np.int64)[places]
 
 
-def _shape_of(names: list[str]) -> tuple[int, int] | None:
+def shape_of(names: list[str]) -> tuple[int, int] | None:
     """Return the shape of square images whose columns are called pixel0, pixel1, … or 1x1, 1x2, …."""
     side = math.isqrt(len(names))
     known = all(re.fullmatch(r"(pixel|px|p)?[_ ]?\d+|\d+x\d+", name.lower()) for name in names)

@@ -107,7 +107,7 @@ typedef REAL real;
 
 // A thread takes a pixel of X at a time. Places count from the corner of the zeros that lie around an image.
 extern "C" __global__ void xpmlp_sampled(
-    const unsigned char* __restrict__ images, const real* __restrict__ displacements, real* __restrict__ X,
+    const PIXEL* __restrict__ images, const real* __restrict__ displacements, real* __restrict__ X,
     int n, int height, int width, real share
 ) {
     const int pixels = height * width;
@@ -116,7 +116,7 @@ extern "C" __global__ void xpmlp_sampled(
     for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += stride) {
         const long long k = i / pixels;
         const int pixel = (int)(i - k * pixels), row = pixel / width, column = pixel - row * width;
-        const unsigned char* image = images + k * pixels;
+        const PIXEL* image = images + k * pixels;
         const real* displacement = displacements + 2 * k * pixels + pixel;
         real y = displacement[0] + real(row + 1), x = displacement[pixels] + real(column + 1);
         y = y > real(0) ? (y < bottom ? y : bottom) : real(0);
@@ -125,7 +125,7 @@ extern "C" __global__ void xpmlp_sampled(
         top = top < height ? top : height, left = left < width ? left : width;
         y -= real(top), x -= real(left);
         const bool above = top > 0, below = top < height, before = left > 0, behind = left < width;
-        const unsigned char* at = image + (top - 1) * width + left - 1;
+        const PIXEL* at = image + (top - 1) * width + left - 1;
         const real a = above && before ? real(at[0]) : real(0), b = above && behind ? real(at[1]) : real(0);
         const real c = below && before ? real(at[width]) : real(0), d = below && behind ? real(at[width + 1]) : real(0);
         const real upper = a + x * (b - a), lower = c + x * (d - c);
@@ -134,7 +134,13 @@ extern "C" __global__ void xpmlp_sampled(
 }
 """
 
-_sampled = {dtype: cupy.RawKernel(_SAMPLED, "xpmlp_sampled", options) for dtype, options in _OPTIONS.items()}
+_sampled, _sampled_floats = (
+    {
+        dtype: cupy.RawKernel(_SAMPLED, "xpmlp_sampled", (*options, f"-DPIXEL={pixel or TYPES[dtype]}"))
+        for dtype, options in _OPTIONS.items()
+    }
+    for pixel in ("unsigned char", "")
+)
 
 _CROSS_ENTROPY = r"""
 typedef REAL real;
@@ -227,13 +233,14 @@ def new_gradient(theta: Any) -> Any:
 
 
 def sampled(images: Any, displacements: Any, max_value: int) -> Any:
-    """Return bytes as X, each pixel taken from another place of its image, in one launch."""
+    """Return images as X, each pixel taken from another place of its image, in one launch."""
     images, displacements = cupy.ascontiguousarray(images), cupy.ascontiguousarray(displacements)
     n, _, height, width = displacements.shape
     X = cupy.empty(images.shape, displacements.dtype)
     numbers = np.int32(n), np.int32(height), np.int32(width), X.dtype.type(1 / max_value)
     n_blocks = max(1, min(-(-X.size // _THREADS), 2**20))  # of none too: CUDA refuses a launch of no blocks
-    _sampled[X.dtype.name]((n_blocks,), (_THREADS,), (images, displacements, X, *numbers))
+    kernels = _sampled if images.dtype == np.uint8 else _sampled_floats
+    kernels[X.dtype.name]((n_blocks,), (_THREADS,), (images, displacements, X, *numbers))
     return X
 
 

@@ -105,7 +105,7 @@ def _loop(name: str, source: str) -> Any:
 
 
 def sampled(images: np.ndarray, displacements: np.ndarray, max_value: int) -> np.ndarray:
-    """Return bytes as X, each pixel taken from another place of its image: one image after the other, in the cache."""
+    """Return images as X, each pixel taken from another place of its image: one image after the other, in the cache."""
     n, _, height, width = displacements.shape
     X = np.empty((n, height * width), displacements.dtype)
     shape = n, height, width

@@ -49,6 +49,7 @@ def _plot_rows(classes: Sequence[np.ndarray], class_names: Sequence[str], path: 
         axes.axhline(end - 0.5, color="black", linewidth=0.8)
     axes.set_yticks([end - len(each) / 2 - 0.5 for end, each in zip(ends, classes, strict=True)], class_names)
     axes.tick_params(left=False)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(title=title, xlabel="column")
     save(figure, path)
 
@@ -65,7 +66,7 @@ def plot_confusion(confusion: np.ndarray, class_names: Sequence[str], path: StrP
     """Draw a confusion matrix: how often each class (a row) was taken for each (a column)."""
     n_classes = len(class_names)
     is_small = n_classes <= 30  # beyond, figures and names would cover each other
-    side = min(16.0, 3 + 0.45 * n_classes)
+    side = min(16.0, max(6.0, 3 + 0.45 * n_classes))
     figure = new_figure(side, side)
     axes = figure.subplots()
     mistakes = confusion.astype(float)  # the colours are theirs alone, so that the greatest stands out

@@ -12,7 +12,7 @@ import numpy as np
 from xpmlp.backends import backend_of, get_backend, reopened
 from xpmlp.backends.base import Backend, computing
 from xpmlp.data.dataset import Dataset, parts_of
-from xpmlp.data.preparation import AS_TRAINED, MNIST, PREPARATIONS
+from xpmlp.data.preparation import AS_TRAINED, FORMS, PREPARATIONS
 from xpmlp.data.scaling import Scaling
 from xpmlp.errors import ArrayError, CheckpointError, ConfigError, DataError, ShapeError
 from xpmlp.math.activations import softmax
@@ -313,7 +313,7 @@ def from_tensors(found: tensors.Contents, path: Path) -> tuple[np.ndarray, Model
         dataset, scaling = str(described["dataset"]), described.get("scaling")
         scaling = scaling and Scaling(tuple(scaling["shift"]), tuple(scaling["factor"]))
         # Files of format 1 do not say how pictures were prepared.
-        preparation = described.get("preparation", MNIST if dataset == "mnist" else AS_TRAINED)
+        preparation = described.get("preparation", dataset if dataset in FORMS else AS_TRAINED)
         info = ModelInfo(layout, tuple(shape), most, tuple(names), dataset, scaling, preparation)
     except (KeyError, TypeError, ValueError) as error:
         problem = f"no {error}" if isinstance(error, KeyError) else error

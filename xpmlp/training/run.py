@@ -13,7 +13,7 @@ import numpy as np
 from xpmlp.backends import GPUS
 from xpmlp.backends.base import Backend, computing, format_bytes, free_host_memory
 from xpmlp.communication import Communicator, SingleRank, part_of
-from xpmlp.data.dataset import Dataset
+from xpmlp.data.dataset import Dataset, described
 from xpmlp.data.deformation import Deformation
 from xpmlp.data.dropout import Dropout
 from xpmlp.data.loading import DeviceLoader
@@ -242,8 +242,9 @@ def _plan(config: TrainConfig, dataset: Dataset, start: Checkpoint | None) -> Pl
     """Return what a resolved config makes of a data set, once it is sure that a checkpoint is of the same run."""
     n_val = int(resolved(config.val_size))
     layout = Layout((dataset.n_inputs, *config.hidden, len(dataset.class_names)))
-    if config.deform and dataset.images.dtype.kind == "f":
-        raise ConfigError(f"deform {config.deform} is for images of bytes: these samples are floats; leave it out")
+    if config.deform and len(dataset.image_shape) == 1:
+        what = described(dataset.image_shape)
+        raise ConfigError(f"deform {config.deform} is for images: these are {what}; leave it out")
     n_train = len(dataset) - n_val
     steps_per_epoch = math.ceil(n_train / resolved(config.batch_size))
     if start and start.layout != layout:

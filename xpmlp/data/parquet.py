@@ -1,0 +1,208 @@
+"""Parquet files, as Hugging Face distributes data sets: a column of labels, and one of pictures or many of numbers."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xpmlp.data import picture_folders, tables
+from xpmlp.data.download import Progress
+from xpmlp.data.files import require_memory
+from xpmlp.data.pictures import Encoded
+from xpmlp.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+BEGINNING = b"PAR1"
+"""What such a file begins with."""
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return the Parquet files in a folder, in its folder ``data`` or in its only folder."""
+    try:
+        inner = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        for place in (folder, folder / "data", *(inner if len(inner) == 1 else [])):
+            found = sorted(path for path in place.glob("*.parquet") if path.is_file())
+            if found:
+                return found
+    except OSError:
+        pass
+    return []
+
+
+def read(
+    path: Path, label_column: str | None, size: tuple[int, ...] | None, progress: Progress | None
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], str, tuple[int, ...] | None]:
+    """Return images and labels of each part, what was recognised, and the shape of images that come as columns.
+
+    Of a folder, files that begin with train, validation and test are the parts, the first two being one.
+    """
+    files = files_in(path) if path.is_dir() else [path]
+    tests = [file for file in files if re.match("test", file.name.lower())]
+    trains = [file for file in files if file not in tests]
+    if path.is_dir() and not trains:
+        raise DataError(f"{path} has only {', '.join(file.name for file in tests)}: expected a training part too")
+    contents = [[_table(file) for file in group] for group in (trains, tests) if group]
+    schemas = [table.schema for group in contents for table in group]
+    if any(schema.names != schemas[0].names for schema in schemas):
+        raise DataError(f"{path}: its files have other columns: {', '.join(sorted(set(schemas[-1].names)))}")
+    first = contents[0][0]
+    label = _label(path, first, label_column)
+    picture = _picture_column(path, first, label)
+    labels = [np.concatenate([_labels(path, table, label) for table in group]) for group in contents]
+    about = f"a Parquet {'set' if path.is_dir() else 'file'}: column {label!r} is the label"
+    if picture is None:
+        names = [name for name in first.column_names if name != label]
+        arrays = [np.concatenate([_numbers(path, table, names) for table in group]) for group in contents]
+        shape = tables.shape_of(names)
+        return list(zip(arrays, labels, strict=True)), f"{about}, {len(names)} columns are numbers", shape
+    images: list[np.ndarray] = []
+    how = ""
+    if _is_encoded(first.schema.field(picture).type):
+        counts = [len(each) for each in labels]
+        pictures = [each for group in contents for table in group for each in _encoded(path, table, picture)]
+        whole, how = picture_folders.read_all(pictures, size, str(path), progress)
+        images = np.split(whole, np.cumsum(counts)[:-1])
+    else:
+        images = [np.concatenate([_lists(path, table, picture) for table in group]) for group in contents]
+    return list(zip(images, labels, strict=True)), f"{about}, {picture!r} the picture{how}", None
+
+
+def _table(path: Path) -> "pyarrow.Table":
+    """Return a file's columns, if they fit memory."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise DataError(
+            f"{path}: pyarrow is not installed, which reads Parquet: pip install 'xpmlp[parquet]'"
+        ) from None
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            groups = (file.metadata.row_group(k) for k in range(file.metadata.num_row_groups))
+            require_memory(sum(group.total_byte_size for group in groups), path)
+            table = file.read(use_threads=False)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: damaged Parquet file ({reason}): get the file again") from None
+    if not table.num_rows:
+        raise DataError(f"{path} has no rows: expected at least one")
+    return table
+
+
+def _label(path: Path, table: "pyarrow.Table", wanted: str | None) -> str:
+    """Return the name of the column with the labels; refuse to guess."""
+    names = table.column_names
+    shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
+    if len(set(names)) < len(names):
+        raise DataError(f"{path} has two columns of one name ({shown}): rename one")
+    if wanted in ("first", "last"):
+        return str(names[0 if wanted == "first" else -1])
+    if wanted is not None and wanted in names:
+        return wanted
+    if wanted is not None and wanted.isdecimal() and int(wanted) < len(names):
+        return str(names[int(wanted)])
+    if wanted is not None:
+        raise DataError(f"{path} has no column {wanted!r}: its {len(names)} columns are {shown}")
+    found = [name for name in names if name.lower() in tables.LABELS]
+    if len(names) == 2 and not found:
+        found = [name for name in names if not _is_picture(table.schema.field(name).type)]
+    if len(found) != 1:
+        what = "several columns that may be" if found else "no column that is called"
+        raise DataError(f"{path} has {what} the label ({shown}): name it with --label-column, such as first or last")
+    return str(found[0])
+
+
+def _is_encoded(kind: Any) -> bool:
+    """Return whether a column holds pictures as files: bytes, or bytes with a path."""
+    import pyarrow.types as types
+
+    if types.is_struct(kind):
+        return any(field.name == "bytes" for field in kind)
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _is_picture(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return bool(_is_encoded(kind) or is_list)
+
+
+def _picture_column(path: Path, table: "pyarrow.Table", label: str) -> str | None:
+    """Return the column with the pictures, None where there are columns of numbers."""
+    found = [name for name in table.column_names if name != label and _is_picture(table.schema.field(name).type)]
+    if len(found) > 1:
+        raise DataError(
+            f"{path} has several columns of pictures ({', '.join(found)}): expected one; leave the others out"
+        )
+    return str(found[0]) if found else None
+
+
+def _encoded(path: Path, table: "pyarrow.Table", name: str) -> list[Encoded]:
+    pictures = []
+    for row, value in enumerate(table.column(name).to_pylist()):
+        content = value.get("bytes") if isinstance(value, dict) else value
+        if content is None:
+            raise DataError(f"{path}, row {row}: {name} holds no picture: expected its bytes in the file")
+        pictures.append(Encoded(f"{path}, row {row}", content))
+    return pictures
+
+
+def _lists(path: Path, table: "pyarrow.Table", name: str) -> np.ndarray:
+    """Return pictures that are lists of numbers, all of one length."""
+    try:
+        return np.array(table.column(name).to_pylist(), np.float32)
+    except (TypeError, ValueError):
+        raise DataError(f"{path}: {name} holds lists of several lengths, or no numbers: expected one size") from None
+
+
+def _numbers(path: Path, table: "pyarrow.Table", names: Sequence[str]) -> np.ndarray:
+    """Return columns of numbers as rows."""
+    import pyarrow.types as types
+
+    columns = []
+    for name in names:
+        column = table.column(name)
+        kind = column.type
+        if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
+            raise DataError(f"{path}: column {name!r} holds {kind}: expected numbers; leave it out, or make them of it")
+        if column.null_count:
+            raise DataError(f"{path}: column {name!r} has {column.null_count} missing values: expected numbers")
+        columns.append(column.to_numpy())
+    if not columns:
+        raise DataError(f"{path} has only its label: expected columns of numbers or pictures")
+    is_bytes = all(column.dtype.kind in "iub" and column.min() >= 0 and column.max() <= 255 for column in columns)
+    dtype = np.uint8 if is_bytes else np.float32
+    return np.stack([column.astype(dtype) for column in columns], axis=1)
+
+
+def _labels(path: Path, table: "pyarrow.Table", name: str) -> np.ndarray:
+    """Return labels as numbers, or as the names that the file gives them."""
+    column = table.column(name)
+    if column.null_count:
+        raise DataError(f"{path}: {column.null_count} labels are missing")
+    labels = np.array(column.to_pylist())
+    names = _class_names(table, name)
+    if names is None or labels.dtype.kind not in "iu":
+        return labels
+    if labels.min() < 0 or labels.max() >= len(names):
+        wrong = labels.min() if labels.min() < 0 else labels.max()
+        raise DataError(f"{path}: a label is {wrong}: expected 0 to {len(names) - 1}; perhaps this part has no labels")
+    named: np.ndarray = np.array(names)[labels]
+    return named
+
+
+def _class_names(table: "pyarrow.Table", name: str) -> list[str] | None:
+    """Return the classes' names, which Hugging Face's library keeps with the schema."""
+    try:
+        about = json.loads((table.schema.metadata or {})[b"huggingface"])
+        names = about["info"]["features"][name]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    is_list = isinstance(names, list) and names and all(isinstance(each, str) for each in names)
+    return names if is_list else None
