@@ -112,6 +112,14 @@ class TestAModel:
         assert model.evaluate(data).accuracy == np.mean(expected.argmax(axis=1) == data.labels)
 
 
+def test_columns_far_from_0_keep_their_digits_on_the_device(backend):
+    rows = np.random.default_rng(0).normal(0, 1, (240, 4)).astype(np.float32) * 2 + np.float32(1.234567e6)
+    data = Dataset(rows, make_dataset(240).labels, scaling=Scaling.of_columns(rows))
+    model, _ = train(data, QUICK, backend=backend, threads=1)
+    there = backend.to_numpy(model.predict_proba(backend.asarray(rows)))
+    np.testing.assert_allclose(there, model.predict_proba(rows), rtol=0, atol=2e-6)
+
+
 def test_a_model_of_a_range_takes_bytes_for_parts_of_it(tmp_path):
     data, tiny = made("range", "float64"), make_dataset(240)
     model, _ = train(data, QUICK, backend="numpy", threads=1)

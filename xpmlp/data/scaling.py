@@ -60,3 +60,9 @@ class Scaling:
     def arrays(self, dtype: str) -> tuple[np.ndarray, np.ndarray]:
         """Return shift and factor as rows, (1, d) or (1, 1)."""
         return np.array([self.shift], dtype), np.array([self.factor], dtype)
+
+    def rest_of_shift(self, dtype: str) -> np.ndarray:
+        """Return by how much the shift is greater than in a dtype, in that dtype, (1, d) or (1, 1)."""
+        shift = np.array([self.shift])
+        rest: np.ndarray = (shift - shift.astype(dtype)).astype(dtype)
+        return rest

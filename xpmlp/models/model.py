@@ -193,6 +193,18 @@ class Model(Exportable):
         assert correct is not None
         return Evaluation(float(loss), int(correct) / len(part))
 
+    def _scaled(self, rows: Array) -> Array:
+        """Return rows on the device, scaled in their own dtype, or bytes in the parameters'."""
+        assert self.scaling is not None
+        xp = array_namespace(rows=rows)
+        if rows.dtype == xp.uint8:
+            rows = xp.astype(rows, self.theta.dtype)
+        dtype = float_name(rows.dtype)
+        shift, factor = (self.backend.asarray(array) for array in self.scaling.arrays(dtype))
+        # What rounding took from the shift: of a column far from 0 the difference would lose digits.
+        rest = self.backend.asarray(self.scaling.rest_of_shift(dtype))
+        return (rows - shift - rest) * factor
+
     def labels_of(self, part: Dataset) -> np.ndarray:
         """Return a data set's labels as the network numbers its classes, of which it must know all."""
         number = {name: k for k, name in enumerate(self.class_names)}
@@ -260,16 +272,15 @@ class Model(Exportable):
             layers, scaling, share = self.layers, self.scaling, 1.0
             if is_bytes and not (scaling and scaling.is_of_columns):
                 scaling, share = None, 1 / self.max_value
-            shift, factor = scaling.arrays(float_name(self.theta.dtype)) if scaling else (None, None)
             dtype = images.dtype if is_bytes and not scaling else float_name(self.theta.dtype)
             for first in range(0, max(1, n), batch_size):
                 batch = rows[first : min(first + batch_size, n), :]
                 if is_host:
                     batch = scaling.scaled(batch, dtype) if scaling else batch.astype(dtype, copy=False)
                     batch = self.backend.asarray(batch)
-                X = array_namespace(theta=self.theta).astype(batch, self.theta.dtype) * share
                 if scaling and not is_host:
-                    X = (X - self.backend.asarray(shift)) * self.backend.asarray(factor)
+                    batch = self._scaled(batch)
+                X = array_namespace(theta=self.theta).astype(batch, self.theta.dtype) * share
                 S, _ = forward(layers, X)
                 parts.append(self.backend.to_numpy(S) if is_host else S)
             return xp.concat(parts, axis=0)
