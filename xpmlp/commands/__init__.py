@@ -15,6 +15,7 @@ from xpmlp.commands.check import check
 from xpmlp.commands.compare import compare
 from xpmlp.commands.data import data
 from xpmlp.commands.evaluate import evaluate
+from xpmlp.commands.export import export
 from xpmlp.commands.predict import predict
 from xpmlp.commands.train import as_flags, train
 from xpmlp.communication import abort, find_launch, is_first_of_host, wait_for_rank_0
@@ -30,7 +31,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (train, evaluate, predict, compare, data, backends, check, bench):
+for _command in (train, evaluate, predict, export, compare, data, backends, check, bench):
     cli.add_command(_command)
 
 
