@@ -8,35 +8,48 @@ function roundHalfEven(value) {
   return rounded - value === 0.5 && rounded % 2 !== 0 ? rounded - 1 : rounded;
 }
 
+/** Return the median of a Float32Array. */
 function median(numbers) {
-  const sorted = Float32Array.from(numbers).sort();
+  let zeros = 0;
+  for (const number of numbers) zeros += number === 0;
+  if (2 * zeros > numbers.length && numbers.every((number) => number >= 0)) return 0; // no need to sort
+  const sorted = numbers.slice().sort();
   const middle = sorted.length >> 1;
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
-/** Return whether a condition holds for one of the pixels that are at most `reach` rows and columns away. */
-function near(row, column, height, width, reach, condition) {
+/** Call a function with each pixel at most `reach` rows and columns away from one, itself included. */
+function eachNear(i, reach, height, width, work) {
+  const row = Math.floor(i / width);
+  const column = i - row * width;
+  const [first, last] = [Math.max(0, column - reach), Math.min(width - 1, column + reach)];
   for (let y = Math.max(0, row - reach); y <= Math.min(height - 1, row + reach); y++) {
-    for (let x = Math.max(0, column - reach); x <= Math.min(width - 1, column + reach); x++) {
-      if (condition(y * width + x)) return true;
-    }
+    for (let j = y * width + first; j <= y * width + last; j++) work(j);
   }
-  return false;
 }
 
-/** Return the smallest box around the pixels for which a condition holds, or null. */
-function boxAround(height, width, condition) {
+/** Return the smallest box around the values that are no background, or null. */
+function boxAround({ height, width, values }, background) {
   let [top, bottom, left, right] = [height, -1, width, -1];
-  for (let row = 0; row < height; row++) {
-    for (let column = 0; column < width; column++) {
-      if (!condition(row * width + column)) continue;
-      top = Math.min(top, row);
+  for (let row = 0, i = 0; row < height; row++) {
+    for (let column = 0; column < width; column++, i++) {
+      if (values[i] === background) continue;
+      if (bottom < 0) top = row;
       bottom = row;
-      left = Math.min(left, column);
-      right = Math.max(right, column);
+      if (column < left) left = column;
+      if (column > right) right = column;
     }
   }
   return bottom < 0 ? null : { top, left, height: bottom - top + 1, width: right - left + 1 };
+}
+
+/** Return a box with a margin around it, as far as a grid reaches. */
+function widened(box, margin, grid) {
+  const top = Math.max(0, box.top - margin);
+  const left = Math.max(0, box.left - margin);
+  const bottom = Math.min(grid.height, box.top + box.height + margin);
+  const right = Math.min(grid.width, box.left + box.width + margin);
+  return { top, left, height: bottom - top, width: right - left };
 }
 
 function cut(grid, { top, left, height, width }) {
@@ -89,23 +102,31 @@ function gaussianSlope(sigma) {
 }
 
 /** Return a grid filtered down its columns and along its rows; beyond its border it goes on as in a mirror. */
-function filtered({ height, width, values }, down, across) {
+function filtered({ height, width, values }, weights) {
   const result = Float32Array.from(values);
-  for (const [isDown, weights, length] of [[true, down, height], [false, across, width]]) {
-    const reach = weights.length >> 1;
-    const mirrored = Int32Array.from({ length: length + 2 * reach }, (_, i) => {
-      const place = (((i - reach) % (2 * length)) + 2 * length) % (2 * length);
-      return place < length ? place : 2 * length - 1 - place;
-    });
+  const reach = weights.length >> 1;
+  for (const [isDown, length] of [[true, height], [false, width]]) {
+    const mirrored = new Float64Array(length + 2 * reach);
     alongEach(result, height, width, isDown, length, (line, out) => {
+      mirrored.set(line, reach);
+      for (let i = 0; i < reach; i++) {
+        mirrored[i] = line[reflection(i - reach, length)];
+        mirrored[reach + length + i] = line[reflection(length + i, length)];
+      }
       for (let i = 0; i < length; i++) {
         let sum = 0;
-        for (let j = 0; j < weights.length; j++) sum += weights[j] * line[mirrored[i + j]];
+        for (let j = 0; j < weights.length; j++) sum += weights[j] * mirrored[i + j];
         out[i] = sum;
       }
     });
   }
   return { height, width, values: result };
+}
+
+/** Return which place of a line is seen at a place outside of it, as in a mirror at either end. */
+function reflection(place, length) {
+  while (place < 0 || place >= length) place = place < 0 ? -1 - place : 2 * length - 1 - place;
+  return place;
 }
 
 /** Return a grid's values with dark things filled up that are narrower than 2 · reach + 1, as if it went on beyond. */
@@ -114,14 +135,15 @@ function closed(grid, reach) {
   const width = grid.width + 2 * reach;
   const values = new Float32Array(height * width);
   for (let row = 0; row < height; row++) {
-    for (let column = 0; column < width; column++) {
-      const y = Math.min(Math.max(row - reach, 0), grid.height - 1);
-      const x = Math.min(Math.max(column - reach, 0), grid.width - 1);
-      values[row * width + column] = grid.values[y * grid.width + x];
-    }
+    const start = Math.min(Math.max(row - reach, 0), grid.height - 1) * grid.width;
+    const line = grid.values.subarray(start, start + grid.width);
+    values.fill(line[0], row * width, row * width + reach);
+    values.set(line, row * width + reach);
+    values.fill(line[grid.width - 1], (row + 1) * width - reach, (row + 1) * width);
   }
   const queue = new Int32Array(Math.max(height, width));
-  for (const sign of [1, -1]) { // the greatest around each pixel, then of those the least
+  for (const sign of [1, -1]) {
+    // The greatest around each pixel, then of those the least.
     alongEach(values, height, width, true, height, (line, out) => greatestAround(line, out, reach, sign, queue));
     alongEach(values, height, width, false, width, (line, out) => greatestAround(line, out, reach, sign, queue));
   }

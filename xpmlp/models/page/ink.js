@@ -1,14 +1,16 @@
 // From a drawing to the model's form: the steps by which `xpmlp predict` brings a picture of one character to that of
-// MNIST's images (xpmlp/data/pictures.py), which are meant for scans. Here the ink is known to be dark; all that
-// follows is the same, with the same numbers, so that both make the same bytes of the same picture.
+// MNIST's images (xpmlp/data/pictures.py), which are meant for scans. Here it is known that the ink is dark, and how
+// large the picture is; all else is the same, with the same numbers, so that both make the same bytes of a picture.
 //
 // A grid is {height, width, values}, its values row by row.
 
+const WHITE = 255;
+const MARGIN = 8; // pixels around the ink that the filters reach
 const BOX = 20 / 28; // how much of an image's height or width, whichever it fills first, a character has in MNIST
 const FAINTEST = 0.1; // what is darker than the paper by less than this part of it is no ink
 const THINNEST = 2.1 / 20; // of the character's size: the width to which strokes are thickened
 
-/** Return the bytes that the model takes for a square picture of grey values (0 black, 255 white), or null: no ink. */
+/** Return the bytes that the model takes for a picture of 256 × 256 grey values (0 black), or null: there is no ink. */
 function normalise(picture, shape, maxValue) {
   const ink = inkOf(picture);
   if (!ink) return null;
@@ -16,66 +18,77 @@ function normalise(picture, shape, maxValue) {
 }
 
 /** Return how much of each pixel is ink, from 0 to 1, cut out along the character's edges, or null. */
-function inkOf({ height, width, values: greys }) {
-  const n = height * width;
-  const values = Float32Array.from(greys, (grey) => grey / 255);
-  const smooth = filtered({ height, width, values }, gaussian(1), gaussian(1));
+function inkOf(picture) {
+  const n = picture.values.length;
+  const size = Math.max(picture.height, picture.width);
+  const box = boxAround(picture, WHITE);
+  if (!box) return null;
+  const { height, width, values } = cut(picture, widened(box, MARGIN, picture)); // the rest is white, and stays so
+  for (let i = 0; i < values.length; i++) values[i] /= WHITE;
+  const smooth = filtered({ height, width, values }, gaussian(1));
   // What the filter changes is noise. A drawing has none, unless half of its pixels lie at an edge.
-  const changes = values.map((value, i) => Math.abs(value - smooth.values[i]));
-  let noise = changes.reduce((count, change) => count + (change < 1e-6), 0) * 2 > n ? 0 : 1.48 * median(changes) * 0.28;
-  const paper = closed(smooth, Math.max(1, Math.floor(Math.max(height, width) / 6)));
-  const contrast = smooth.values.map((value, i) => 1 - (value + 3 * noise) / paper[i]);
-  if (noise > 0) noise /= median(paper);
+  const changes = new Float32Array(n);
+  for (let i = 0; i < values.length; i++) changes[i] = Math.abs(values[i] - smooth.values[i]);
+  let noise = 1.48 * median(changes) * 0.28;
+  const paper = closed(smooth, Math.max(1, Math.floor(size / 6)));
+  const contrast = new Float32Array(values.length);
+  for (let i = 0; i < values.length; i++) contrast[i] = 1 - (smooth.values[i] + 3 * noise) / paper[i];
+  if (noise > 0) {
+    const everywhere = new Float32Array(n).fill(1);
+    everywhere.set(paper);
+    noise /= median(everywhere);
+  }
 
   let squares = 0;
   let cubes = 0;
   const faintest = Math.max(5 * noise, FAINTEST);
   for (const value of contrast) {
-    if (value > faintest) {
-      squares += value ** 2;
-      cubes += value ** 3;
-    }
+    if (value <= faintest) continue;
+    squares += value * value;
+    cubes += value * value * value;
   }
   const level = squares > 0 ? cubes / squares : 0; // a mean in which the darkest count most
   if (level < Math.max(8 * noise, FAINTEST)) return null;
-  const ink = contrast.map((value) => clip((value / level - 0.3) / 0.4));
-  return withoutSpecks({ height, width, values: ink });
+  for (let i = 0; i < contrast.length; i++) contrast[i] = clip((contrast[i] / level - 0.3) / 0.4);
+  return withoutSpecks({ height, width, values: contrast }, size);
 }
 
 /** Return the character without the pieces that are no part of it, cut out along its edges, or null. */
-function withoutSpecks(ink) {
+function withoutSpecks(ink, size) {
   const { height, width, values } = ink;
   const { pieces, count } = piecesOf(ink);
   const mass = new Float64Array(count + 1);
   const atBorder = new Uint8Array(count + 1);
-  for (let i = 0; i < pieces.length; i++) {
-    const row = Math.floor(i / width);
-    const column = i % width;
-    mass[pieces[i]] += values[i];
-    if (row === 0 || column === 0 || row === height - 1 || column === width - 1) atBorder[pieces[i]] = 1;
+  for (let row = 0, i = 0; row < height; row++) {
+    for (let column = 0; column < width; column++, i++) {
+      if (!pieces[i]) continue;
+      mass[pieces[i]] += values[i];
+      if (row === 0 || column === 0 || row === height - 1 || column === width - 1) atBorder[pieces[i]] = 1;
+    }
   }
-  mass[0] = 0;
-  const greatest = (numbers) => numbers.reduce((most, value) => Math.max(most, value), 0);
-  if (greatest(mass.filter((_, k) => !atBorder[k])) > 0.3 * greatest(mass)) {
+  const inside = mass.filter((_, k) => !atBorder[k]);
+  if (Math.max(...inside) > 0.3 * Math.max(...mass)) {
     for (let k = 1; k <= count; k++) if (atBorder[k]) mass[k] = 0; // cut through by the border
   }
   slopesBeside(ink, pieces, count).forEach((slope, k) => {
     if (slope < 0.1) mass[k] = 0; // it ends more softly than ink
   });
 
-  const least = 0.05 * greatest(mass);
-  const kept = (i) => mass[pieces[i]] > least;
-  const extent = boxAround(height, width, kept);
-  if (!extent || Math.max(extent.height, extent.width) < Math.max(3, 0.02 * Math.max(height, width))) return null;
+  const least = 0.05 * Math.max(...mass);
+  const kept = pieces.map((piece) => (mass[piece] > least ? piece : 0));
+  const extent = boxAround({ height, width, values: kept }, 0);
+  if (!extent || Math.max(extent.height, extent.width) < Math.max(3, 0.02 * size)) return null;
   const cleaned = new Float32Array(values.length); // the pieces that are kept, and their edges
-  for (let row = extent.top - 2; row < extent.top + extent.height + 2; row++) {
-    for (let column = extent.left - 2; column < extent.left + extent.width + 2; column++) {
-      if (row < 0 || column < 0 || row >= height || column >= width) continue;
-      const i = row * width + column;
-      if (kept(i) || (pieces[i] === 0 && values[i] > 0 && near(row, column, height, width, 2, kept))) cleaned[i] = values[i];
+  for (let i = 0; i < kept.length; i++) {
+    if (kept[i]) cleaned[i] = values[i];
+    else if (!pieces[i] && values[i] > 0) {
+      eachNear(i, 2, height, width, (j) => {
+        if (kept[j]) cleaned[i] = values[i];
+      });
     }
   }
-  return cut({ height, width, values: cleaned }, boxAround(height, width, (i) => cleaned[i] > 0));
+  const result = { height, width, values: cleaned };
+  return cut(result, boxAround(result, 0));
 }
 
 /** Return each pixel's piece, a number from 1 to count, or 0 where there is no ink; pieces may touch at corners. */
@@ -83,63 +96,66 @@ function piecesOf({ height, width, values }) {
   const pieces = new Int32Array(values.length);
   const waiting = [];
   let count = 0;
+  const take = (i) => {
+    if (values[i] < 0.5 || pieces[i]) return;
+    pieces[i] = count;
+    waiting.push(i);
+  };
   for (let start = 0; start < values.length; start++) {
     if (values[start] < 0.5 || pieces[start]) continue;
-    pieces[start] = ++count;
-    waiting.push(start);
-    while (waiting.length) {
-      const i = waiting.pop();
-      near(Math.floor(i / width), i % width, height, width, 1, (j) => {
-        if (values[j] >= 0.5 && !pieces[j]) {
-          pieces[j] = count;
-          waiting.push(j);
-        }
-        return false;
-      });
-    }
+    count++;
+    take(start);
+    while (waiting.length) eachNear(waiting.pop(), 1, height, width, take);
   }
   return { pieces, count };
 }
 
 /** Return, for each piece, the median steepness of the ink at the pixels that touch it from outside. */
 function slopesBeside(ink, pieces, count) {
-  const { height, width } = ink;
-  // The filter reaches 6 pixels far: what is further from all ink need not be looked at.
-  const box = boxAround(height, width, (i) => ink.values[i] > 0);
-  const top = Math.max(0, box.top - 8);
-  const left = Math.max(0, box.left - 8);
-  const bottom = Math.min(height, box.top + box.height + 8);
-  const right = Math.min(width, box.left + box.width + 8);
-  const part = cut(ink, { top, left, height: bottom - top, width: right - left });
-  const down = filtered(part, gaussianSlope(1.5), gaussian(1.5)).values;
-  const across = filtered(part, gaussian(1.5), gaussianSlope(1.5)).values;
-  const slopes = Array.from({ length: count + 1 }, () => []);
-  for (let i = 0; i < part.values.length; i++) {
-    const row = top + Math.floor(i / part.width);
-    const column = left + (i % part.width);
-    if (pieces[row * width + column]) continue;
-    let beside = 0;
-    near(row, column, height, width, 1, (j) => {
-      beside = Math.max(beside, pieces[j]);
-      return false;
+  const beside = new Int32Array(pieces.length);
+  for (let i = 0; i < pieces.length; i++) {
+    if (!pieces[i]) continue;
+    eachNear(i, 1, ink.height, ink.width, (j) => {
+      if (!pieces[j]) beside[j] = Math.max(beside[j], pieces[i]);
     });
-    if (beside) slopes[beside].push(Math.hypot(down[i], across[i]));
   }
-  return slopes.map((values) => (values.length ? median(values) : Infinity));
+  const slopes = Array.from({ length: count + 1 }, () => []);
+  for (let i = 0; i < beside.length; i++) {
+    if (beside[i]) slopes[beside[i]].push(slopeAt(ink, i));
+  }
+  return slopes.map((values) => (values.length ? median(Float32Array.from(values)) : Infinity));
+}
+
+const SMOOTH = gaussian(1.5);
+const STEEP = gaussianSlope(1.5);
+
+/** Return how steep the ink is at a pixel: the length of its gradient, smoothed. */
+function slopeAt({ height, width, values }, i) {
+  const reach = SMOOTH.length >> 1;
+  const row = Math.floor(i / width);
+  const column = i - row * width;
+  let down = 0;
+  let across = 0;
+  for (let y = 0; y <= 2 * reach; y++) {
+    const start = reflection(row + y - reach, height) * width;
+    for (let x = 0; x <= 2 * reach; x++) {
+      const value = values[start + reflection(column + x - reach, width)];
+      down += STEEP[y] * SMOOTH[x] * value;
+      across += SMOOTH[y] * STEEP[x] * value;
+    }
+  }
+  return Math.hypot(down, across);
 }
 
 /** Return the ink with strokes of at least MNIST's width: a thin pen's would be faint or broken once scaled down. */
 function thickened(ink) {
   const size = Math.max(ink.height, ink.width);
   const framed = padded(ink, 1);
-  const inside = distances(framed, (value) => value >= 0.5, Infinity);
   let sum = 0;
   let count = 0;
-  for (const distance of inside) {
-    if (distance > 0) {
-      sum += distance;
-      count++;
-    }
+  for (const distance of distances(framed, (value) => value >= 0.5, Infinity)) {
+    sum += distance;
+    count += distance > 0;
   }
   const width = (4 * sum) / count; // in a stroke the mean distance to its edge is a quarter of its width
   const more = (THINNEST * size - width) / 2;
