@@ -131,15 +131,16 @@ function reflection(place, length) {
 
 /** Return a grid's values with dark things filled up that are narrower than 2 · reach + 1, as if it went on beyond. */
 function closed(grid, reach) {
-  const height = grid.height + 2 * reach;
-  const width = grid.width + 2 * reach;
+  const frame = isLightAround(grid) ? 0 : reach; // what lies beyond a light border fills nothing
+  const height = grid.height + 2 * frame;
+  const width = grid.width + 2 * frame;
   const values = new Float32Array(height * width);
   for (let row = 0; row < height; row++) {
-    const start = Math.min(Math.max(row - reach, 0), grid.height - 1) * grid.width;
+    const start = Math.min(Math.max(row - frame, 0), grid.height - 1) * grid.width;
     const line = grid.values.subarray(start, start + grid.width);
-    values.fill(line[0], row * width, row * width + reach);
-    values.set(line, row * width + reach);
-    values.fill(line[grid.width - 1], (row + 1) * width - reach, (row + 1) * width);
+    values.fill(line[0], row * width, row * width + frame);
+    values.set(line, row * width + frame);
+    values.fill(line[grid.width - 1], (row + 1) * width - frame, (row + 1) * width);
   }
   const queue = new Int32Array(Math.max(height, width));
   for (const sign of [1, -1]) {
@@ -147,12 +148,25 @@ function closed(grid, reach) {
     alongEach(values, height, width, true, height, (line, out) => greatestAround(line, out, reach, sign, queue));
     alongEach(values, height, width, false, width, (line, out) => greatestAround(line, out, reach, sign, queue));
   }
-  const middle = cut({ height, width, values }, { top: reach, left: reach, height: grid.height, width: grid.width });
+  const middle = cut({ height, width, values }, { top: frame, left: frame, height: grid.height, width: grid.width });
   return middle.values.map((value) => Math.max(value, 0.1));
+}
+
+function isLightAround({ height, width, values }) {
+  for (let i = 0; i < values.length; i++) {
+    const column = i % width;
+    const isBorder = i < width || i >= (height - 1) * width || column === 0 || column === width - 1;
+    if (isBorder && values[i] < 1 - 1e-6) return false;
+  }
+  return true;
 }
 
 /** Write the greatest value at most `reach` away from each place; with the sign −1 the least. */
 function greatestAround(line, out, reach, sign, queue) {
+  if (line.every((value) => value === line[0])) { // as on most of a paper
+    out.set(line);
+    return;
+  }
   let first = 0;
   let end = 0; // in the queue are the places that may yet be the greatest, from the greatest down
   for (let i = 0; i < line.length + reach; i++) {

@@ -10,9 +10,9 @@ let palettes = null;
 /** Read the colours anew: [negative … zero … positive], [zero … greatest], [paper … ink], as 32-bit pixels. */
 function readColours() {
   const style = getComputedStyle(document.documentElement);
-  const colours = (name) => style.getPropertyValue(name).trim().split(/\s+/).map((hex) => hex.match(/\w\w/g).map((x) => parseInt(x, 16)));
-  const signed = colours("--signed");
-  palettes = { signed: blend(signed), positive: blend(colours("--positive")), picture: blend(colours("--picture")) };
+  const numbers = (hex) => hex.match(/\w\w/g).map((digits) => parseInt(digits, 16));
+  const colours = (name) => style.getPropertyValue(name).split(",").map(numbers);
+  palettes = Object.fromEntries(["signed", "positive", "picture"].map((kind) => [kind, blend(colours(`--${kind}`))]));
   palettes.mosaic = palettes.signed;
 }
 
@@ -36,7 +36,7 @@ function planOf({ name, rows, columns, kind }, shape) {
   if (rows === 1) {
     const width = columns <= FEW ? columns : Math.min(columns, columns > 1024 ? 64 : 32);
     const at = (y, x) => (y * width + x < columns ? y * width + x : -1);
-    return { height: Math.ceil(columns / width), width, at, note: columns > width ? `${width} a line` : "" };
+    return { height: Math.ceil(columns / width), width, at, note: columns > width ? `${width} to a line` : "" };
   }
   // A tall matrix lies on its side, which a page has more room for.
   const turned = rows > columns;
@@ -80,22 +80,37 @@ function makeMap(row, shape, classNames) {
   const cells = isFew ? makeCells(classNames) : null;
   const figure = element("figure", { className: `map ${row.kind} ${isFew ? "few" : ""}` }, canvas);
   figure.style.setProperty("--columns", width);
-  figure.append(...(cells ? [cells.list] : []), element("figcaption", {}, scale.bar, ...(plan.note ? [element("span", {}, plan.note)] : [])));
+  const pointed = element("span", { className: "pointed", "aria-hidden": "true" });
+  figure.append(...(cells ? [cells.list] : []), element("figcaption", {}, scale.bar, plan.note ?? "", pointed));
+  let shown = null;
+  canvas.addEventListener("pointermove", point);
+  canvas.addEventListener("pointerleave", () => (pointed.textContent = ""));
+
+  /** Say which element is under the pointer, and its value. */
+  function point(event) {
+    const x = Math.floor((event.offsetX / canvas.clientWidth) * plan.width);
+    const y = Math.floor((event.offsetY / canvas.clientHeight) * plan.height);
+    const i = places[Math.min(y, plan.height - 1) * plan.width + Math.min(x, plan.width - 1)];
+    const place = `${row.name}[${Math.floor(i / row.columns) + 1}, ${(i % row.columns) + 1}]`;
+    pointed.textContent = shown && i >= 0 ? `${place} = ${shortly(shown[i])}` : "";
+  }
 
   function show(values) {
     figure.classList.toggle("empty", !values);
-    canvas.setAttribute("aria-label", describe(row, values));
-    scale.show(values);
+    shown = values;
+    const range = values && rangeOf(values);
+    canvas.setAttribute("aria-label", describe(row, range));
+    scale.show(range);
     cells?.show(values);
     pixels.fill(0);
-    if (values) colour(values);
+    if (values) colour(values, range.size);
     context.putImageData(image, 0, 0);
   }
 
-  function colour(values) {
+  function colour(values, size) {
     const palette = palettes[row.kind];
     const signed = row.kind === "signed" || row.kind === "mosaic";
-    const most = row.kind === "picture" ? 1 : greatestSize(values) || 1;
+    const most = row.kind === "picture" ? 1 : size || 1;
     const [middle, factor] = signed ? [255, 255 / most] : [0, 510 / most];
     if (down * across === 1) {
       for (let i = 0; i < places.length; i++) {
@@ -117,17 +132,21 @@ function makeMap(row, shape, classNames) {
   return { figure, show };
 }
 
-function greatestSize(values) {
-  let most = 0;
-  for (const value of values) most = Math.max(most, Math.abs(value));
-  return most;
+/** Return the least and the greatest of some values, and the greatest size. */
+function rangeOf(values) {
+  let least = Infinity;
+  let most = -Infinity;
+  for (let i = 0; i < values.length; i++) {
+    if (values[i] < least) least = values[i];
+    if (values[i] > most) most = values[i];
+  }
+  return { least, most, size: Math.max(-least, most) };
 }
 
 /** Return what a screen reader says of an array. */
-function describe({ name, shapes, kind }, values) {
-  if (!values) return `${name}: nothing yet`;
-  const [least, most] = [values, values].map((v, i) => v.reduce((a, b) => (i ? Math.max(a, b) : Math.min(a, b))));
-  return `${name}, ${shapes.split(" = ")[0]}, from ${shortly(least)} to ${shortly(most)}`;
+function describe({ name, rows, columns }, range) {
+  if (!range) return `${name}: nothing yet`;
+  return `${name}, ${rows} × ${columns}, from ${shortly(range.least)} to ${shortly(range.most)}`;
 }
 
 /** Return a bar of the colours with the values at its ends: from −m to m for signed ones, else from 0 to m. */
@@ -136,10 +155,10 @@ function makeScale(kind) {
   const [low, high] = [element("span"), element("span")];
   const bar = element("span", { className: `scale ${signed ? "signed" : kind}`, "aria-hidden": "true" });
   bar.append(low, element("span", { className: "colours" }), high);
-  const show = (values) => {
-    const most = shortly(values ? (kind === "picture" ? 1 : greatestSize(values)) : 0);
-    low.textContent = values ? (signed && most !== "0" ? `−${most}` : "0") : "";
-    high.textContent = values ? most : "";
+  const show = (range) => {
+    const most = range ? shortly(kind === "picture" ? 1 : range.size) : "";
+    low.textContent = signed && range?.size ? `−${most}` : "0";
+    high.textContent = most;
   };
   return { bar, show };
 }
@@ -149,7 +168,7 @@ function makeCells(classNames) {
   const numbers = classNames.map(() => element("span"));
   const items = classNames.map((name, k) => element("li", {}, element("b", {}, name), numbers[k]));
   const list = element("ol", { className: "cells" }, ...items);
-  const show = (values) => numbers.forEach((number, k) => (number.textContent = values ? shortly(values[k]) : ""));
+  const show = (values) => numbers.forEach((number, k) => (number.textContent = values ? shortly(values[k], 1) : ""));
   return { list, show };
 }
 

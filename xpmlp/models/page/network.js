@@ -59,8 +59,8 @@ function backward(layers, arrays, label) {
 /** Return the layers after a step of gradient descent: each parameter less its gradient times the rate. */
 function stepped(layers, gradients, rate) {
   const less = (values, gradient) => {
-    const result = Float64Array.from(values);
-    for (let i = 0; i < result.length; i++) result[i] -= rate * gradient[i];
+    const result = new Float64Array(values.length);
+    for (let i = 0; i < result.length; i++) result[i] = values[i] - rate * gradient[i];
     return result;
   };
   return layers.map((layer, k) => ({

@@ -1,49 +1,55 @@
 // What is written beside each array: its equation with its number, the shapes that meet in it, and how it is drawn.
 
 /**
- * Return the rows of the derivation, forward and backward: {number, name, equation, shapes, rows, columns, kind}.
+ * Return the rows of the derivation, forward and backward: {number, name, equation, note, rows, columns, kind}.
  *
- * The kind is how the values are drawn: signed or positive, or as a picture. A first layer has the numbers that the
+ * The note is the shapes that meet, as the notes drew them, or what there is to say. The kind is how the values are drawn: signed or positive, or as a picture. A first layer has the numbers that the
  * notes' first has, a last one those of their last, and all between those of their second.
  */
-function derivationOf(sizes) {
+function derivationOf({ sizes, shape, maxValue }) {
   const K = sizes.length - 1;
   const { A, Z, delta } = namesOf(K);
   const c = sizes[K];
-  const row = (number, name, right, shapes, rows, columns, kind = "signed") => ({
+  const row = (number, name, right, note, rows, columns, kind = "signed") => ({
     ...{ number, name, equation: right ? `${name} = ${right}` : name, rows, columns, kind },
-    shapes: shapes ? `${rows} × ${columns} = ${shapes}` : `${rows} × ${columns}`,
+    note: unbroken(note ? `${rows} × ${columns} ${note}` : `${rows} × ${columns}`),
   });
-  const forwards = [row("", "X", "", "", 1, sizes[0], "picture")];
+  const bytes = `of ${shape.join(" × ")} bytes, divided by ${maxValue}`;
+  const forwards = [row("", "X", "", bytes, 1, sizes[0], "picture")];
   for (let k = 1; k <= K; k++) {
     const [inputs, outputs] = [sizes[k - 1], sizes[k]];
     const first = k === K ? 5 : k === 1 ? 1 : 3;
-    const shapes = `(1 × ${inputs})(${inputs} × ${outputs}) + (1 × ${outputs})`;
+    const shapes = `= (1 × ${inputs})(${inputs} × ${outputs}) + (1 × ${outputs})`;
     forwards.push(row(`F${first}`, Z[k - 1], `${A[k - 1]} W${k} + b${k}`, shapes, 1, outputs));
     if (k < K) forwards.push(row(`F${first + 1}`, A[k], `ReLU(${Z[k - 1]})`, "", 1, outputs, "positive"));
   }
   forwards.push(row("F6", "P", "softmax(S)", "", 1, c, "positive"));
 
   const backwards = [
-    row("", "T", "", "", 1, c, "positive"),
-    { number: "F7", name: "L", equation: "L = −log P[label]", shapes: "1 × 1", kind: "number" },
+    row("", "T", "", "with 1 at the label", 1, c, "positive"),
+    { number: "F7", name: "L", equation: "L = −log P[label]", note: "1 × 1", kind: "number" },
     row("B1", "δS", "∂L/∂S = P − T", "", 1, c),
   ];
   for (let k = K; k >= 1; k--) {
     const [inputs, outputs] = [sizes[k - 1], sizes[k]];
     const first = k === K ? 2 : k === 1 ? 10 : 6;
     const d = delta[k - 1];
-    const shapes = `(${inputs} × 1)(1 × ${outputs})`;
+    const shapes = `= (${inputs} × 1)(1 × ${outputs})`;
     const kind = k === 1 ? "mosaic" : "signed";
     backwards.push(row(`B${first}`, `∂L/∂W${k}`, `${A[k - 1]}ᵀ ${d}`, shapes, inputs, outputs, kind));
-    backwards.push(row(`B${first + 1}`, `∂L/∂b${k}`, `1ᵀ ${d}`, `(1 × 1)(1 × ${outputs})`, 1, outputs));
+    backwards.push(row(`B${first + 1}`, `∂L/∂b${k}`, `1ᵀ ${d}`, `= (1 × 1)(1 × ${outputs})`, 1, outputs));
     if (k === 1) break;
     const below = k - 1 === 1 ? 8 : 4;
     const [dA, z] = [`∂L/∂${A[k - 1]}`, Z[k - 2]];
-    backwards.push(row(`B${below}`, dA, `${d} W${k}ᵀ`, `(1 × ${outputs})(${outputs} × ${inputs})`, 1, inputs));
-    backwards.push(row(`B${below + 1}`, delta[k - 2], `ReLU′(${z}) ⊙ ${dA}`, `(1 × ${inputs}) ⊙ (1 × ${inputs})`, 1, inputs));
+    backwards.push(row(`B${below}`, dA, `${d} W${k}ᵀ`, `= (1 × ${outputs})(${outputs} × ${inputs})`, 1, inputs));
+    backwards.push(row(`B${below + 1}`, delta[k - 2], `ReLU′(${z}) ⊙ ${dA}`, `= (1 × ${inputs}) ⊙ (1 × ${inputs})`, 1, inputs));
   }
   return { forwards, backwards };
+}
+
+/** Return shapes as a text that breaks only between them. */
+function unbroken(shapes) {
+  return shapes.replace(/ × /g, "\u00a0×\u00a0").replace(/\)\(/g, ")\u200b(").replace(/([+⊙]) \(/g, "$1\u00a0(");
 }
 
 const UPRIGHT = new Set(["ReLU", "softmax", "log", "label"]);
@@ -70,15 +76,15 @@ function element(tag, properties = {}, ...contents) {
   return made;
 }
 
-/** Return a number in few signs. */
-function shortly(value) {
+/** Return a number in few signs: small and large ones as a power of ten, of so many digits. */
+function shortly(value, digits = 2) {
   const size = Math.abs(value);
+  const sign = value < 0 ? "−" : "";
   if (size === 0) return "0";
-  if (size < 1e-3 || size >= 1e4) {
-    const [digits, exponent] = value.toExponential(1).split("e");
-    return `${digits}·10${exponent.replace(/[+\d-]/g, (sign) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[sign] ?? (sign === "-" ? "⁻" : ""))}`.replace("-", "−");
-  }
-  return value.toFixed(size < 0.1 ? 4 : size < 10 ? 2 : 1).replace("-", "−");
+  if (size >= 1e-3 && size < 1e4) return sign + size.toFixed(size < 0.1 ? 4 : size < 10 ? 2 : 1);
+  const [factor, exponent] = size.toExponential(digits - 1).split("e");
+  const raised = exponent.replace("+", "").replace(/./g, (digit) => (digit === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]));
+  return `${sign}${factor}·10${raised}`;
 }
 
 /** Return a probability in per cent, such that only what is certain is 100. */

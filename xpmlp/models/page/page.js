@@ -2,7 +2,7 @@
 
 const model = JSON.parse(document.getElementById("model").textContent);
 const layers = layersOf(readParameters(document.getElementById("parameters").textContent), model.sizes);
-const derivation = derivationOf(model.sizes);
+const derivation = derivationOf(model);
 const state = { bytes: null, arrays: {}, after: {}, label: -1, rate: 0.1, milliseconds: 0 };
 const find = (id) => document.getElementById(id);
 
@@ -33,9 +33,9 @@ const rows = []; // functions that show an array each
 function lay(list, lines) {
   for (const line of lines) {
     const equation = typeset(element("div", { className: "equation" }), line.equation);
-    const shapes = element("div", { className: "shapes" }, line.shapes);
+    const note = element("div", { className: "note" }, line.note);
     const number = element("div", { className: "number" }, line.number);
-    const text = element("div", { className: "text" }, equation, shapes);
+    const text = element("div", { className: "text" }, equation, note);
     const item = element("li", { className: "row" }, number, text);
     if (line.kind === "number") {
       const output = element("output", { className: "value" });
