@@ -237,9 +237,9 @@ def expected(model, image, label, rate):
     """Return all arrays by their names, by `xpmlp.math` in float64."""
     layers = [(W.astype(np.float64), b.astype(np.float64)) for W, b in model.layers]
     X, K = image.reshape(1, -1) / np.float64(255), len(layers)
-    inner = "A q".split() if K == 3 else [f"A{k}" for k in range(1, K)]
-    sums = "H O S".split() if K == 3 else [*(f"Z{k}" for k in range(1, K)), "S"]
-    deltas = "δH δO".split() if K == 3 else [f"δ{k}" for k in range(1, K)]
+    inner = ["A", "q"] if K == 3 else [f"A{k}" for k in range(1, K)]
+    sums = ["H", "O", "S"] if K == 3 else [*(f"Z{k}" for k in range(1, K)), "S"]
+    deltas = ["δH", "δO"] if K == 3 else [f"δ{k}" for k in range(1, K)]
     S, trail = forward(layers, X)
     delta, loss, _ = score(S, np.array([label]))
     found = {"X": X, "S": S, "P": np.exp(S) / np.exp(S).sum(), "T": np.eye(S.shape[1])[label], "L": loss, "δS": delta}
@@ -408,5 +408,5 @@ class TestThePage:
                 break
             seen.append(found)
         reached = [what for what, *_ in seen]
-        assert {"paper", "undo", "clear", "rate", "slide", "7", *(f"Write a {k}" for k in DIGITS)} <= set(reached)
+        assert {"paper", "undo", "clear", "rate", "slide", "0", *(f"Write a {k}" for k in DIGITS)} <= set(reached)
         assert all(style not in ("none", "hidden") and width >= 2 for _, _, style, width in seen), "the focus is seen"

@@ -1,7 +1,7 @@
 """A page that shows the derivation at work: one file with a network in it, which any browser opens by itself.
 
-`page.html` is its frame, `page.css` its looks; of the scripts, `grids.js` and `ink.js` bring a drawing to the model's form,
-`network.js` has the equations, and the others show them. They are put into one file as they are.
+`page.html` is its frame, `page.css` its looks. Of the scripts, `grids.js` and `ink.js` bring a drawing to the model's
+form, `network.js` has the equations, and the others show them. They are put into one file as they are.
 """
 
 import base64
