@@ -8,11 +8,11 @@ function roundHalfEven(value) {
   return rounded - value === 0.5 && rounded % 2 !== 0 ? rounded - 1 : rounded;
 }
 
-/** Return the median of a Float32Array. */
+/** Return the median of a Float32Array of no negative numbers. */
 function median(numbers) {
   let zeros = 0;
   for (const number of numbers) zeros += number === 0;
-  if (2 * zeros > numbers.length && numbers.every((number) => number >= 0)) return 0; // no need to sort
+  if (2 * zeros > numbers.length) return 0; // there is no need to sort
   const sorted = numbers.slice().sort();
   const middle = sorted.length >> 1;
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
@@ -163,10 +163,9 @@ function isLightAround({ height, width, values }) {
 
 /** Write the greatest value at most `reach` away from each place; with the sign −1 the least. */
 function greatestAround(line, out, reach, sign, queue) {
-  if (line.every((value) => value === line[0])) { // as on most of a paper
-    out.set(line);
-    return;
-  }
+  let same = 1;
+  while (same < line.length && line[same] === line[0]) same++;
+  if (same === line.length) return out.set(line); // as on most of a paper
   let first = 0;
   let end = 0; // in the queue are the places that may yet be the greatest, from the greatest down
   for (let i = 0; i < line.length + reach; i++) {
