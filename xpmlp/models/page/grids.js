@@ -89,7 +89,8 @@ function alongEach(values, height, width, isDown, length, work) {
 /** Return a normal distribution's weights, out to four standard deviations. */
 function gaussian(sigma) {
   const reach = Math.floor(4 * sigma + 0.5);
-  const weights = Float64Array.from({ length: 2 * reach + 1 }, (_, i) => Math.exp((-0.5 * (i - reach) ** 2) / sigma ** 2));
+  const weight = (_, i) => Math.exp((-0.5 * (i - reach) ** 2) / sigma ** 2);
+  const weights = Float64Array.from({ length: 2 * reach + 1 }, weight);
   const sum = weights.reduce((a, b) => a + b);
   return weights.map((weight) => weight / sum);
 }

@@ -29,7 +29,7 @@ function blend(colours) {
   return pixels;
 }
 
-/** Return where each element of an array is drawn: {height, width, indexOf(row, column)}, and −1 where there is none. */
+/** Return how an array is drawn: {height, width, at}; at(y, x) is the element there, or −1 where there is none. */
 function planOf({ name, rows, columns, kind }, shape) {
   if (kind === "picture") return { height: shape[0], width: shape[1], at: (y, x) => y * shape[1] + x };
   if (kind === "mosaic") return mosaicOf(columns, shape);
@@ -74,14 +74,21 @@ function makeMap(row, shape, classNames) {
   const image = context.createImageData(width, height);
   const pixels = new Uint32Array(image.data.buffer);
   const places = new Int32Array(plan.height * plan.width);
-  for (let y = 0; y < plan.height; y++) for (let x = 0; x < plan.width; x++) places[y * plan.width + x] = plan.at(y, x);
+  places.forEach((_, i) => (places[i] = plan.at(Math.floor(i / plan.width), i % plan.width)));
   const scale = makeScale(row.kind);
   const isFew = row.rows === 1 && row.columns <= FEW && row.columns === classNames.length;
   const cells = isFew ? makeCells(classNames) : null;
-  const figure = element("figure", { className: `map ${row.kind} ${isFew ? "few" : ""}` }, canvas);
+  const form = isFew ? "few" : row.rows > 1 ? "matrix" : "";
+  const figure = element("figure", { className: `map ${row.kind} ${form}` }, canvas);
   figure.style.setProperty("--columns", width);
+  if (row.kind === "mosaic") figure.style.setProperty("--cell", `${Math.min(3, Math.max(1.15, 480 / width))}px`);
   const pointed = element("span", { className: "pointed", "aria-hidden": "true" });
-  figure.append(...(cells ? [cells.list] : []), element("figcaption", {}, scale.bar, plan.note ?? "", pointed));
+  const caption = element("figcaption", {}, scale.bar, plan.note ?? "", pointed);
+  if (cells) {
+    figure.append(cells.list);
+    pointed.before(cells.unit);
+  }
+  figure.append(caption);
   let shown = null;
   canvas.addEventListener("pointermove", point);
   canvas.addEventListener("pointerleave", () => (pointed.textContent = ""));
@@ -101,7 +108,7 @@ function makeMap(row, shape, classNames) {
     const range = values && rangeOf(values);
     canvas.setAttribute("aria-label", describe(row, range));
     scale.show(range);
-    cells?.show(values);
+    cells?.show(values, range);
     pixels.fill(0);
     if (values) colour(values, range.size);
     context.putImageData(image, 0, 0);
@@ -163,13 +170,18 @@ function makeScale(kind) {
   return { bar, show };
 }
 
-/** Return the list of a row's few numbers, one for each class, below their cells. */
+/** Return the list of a row's few numbers, one for each class, below their cells, and the unit that they are in. */
 function makeCells(classNames) {
   const numbers = classNames.map(() => element("span"));
   const items = classNames.map((name, k) => element("li", {}, element("b", {}, name), numbers[k]));
   const list = element("ol", { className: "cells" }, ...items);
-  const show = (values) => numbers.forEach((number, k) => (number.textContent = values ? shortly(values[k], 1) : ""));
-  return { list, show };
+  const unit = element("span", { className: "unit" });
+  const show = (values, range) => {
+    const [texts, power] = values ? alike(values, range.size) : [[], ""];
+    numbers.forEach((number, k) => (number.textContent = texts[k] ?? ""));
+    unit.textContent = power ? `numbers in ${power}` : "";
+  };
+  return { list, unit, show };
 }
 
 /** Return bars of probabilities, of several kinds (before, after) for each class; of many classes the most probable. */
@@ -178,9 +190,11 @@ function makeBars(classNames, kinds) {
   const rows = classNames.map((name) => {
     const lines = kinds.map((kind) => {
       const [bar, number] = [element("span", { className: "bar" }), element("span", { className: "number" })];
-      return { bar, number, line: element("span", { className: `line ${kind}` }, element("span", { className: "track" }, bar), number) };
+      const track = element("span", { className: "track" }, bar);
+      return { bar, number, line: element("span", { className: `line ${kind}` }, track, number) };
     });
-    const item = element("li", {}, element("b", {}, name), element("span", { className: "lines" }, ...lines.map(({ line }) => line)));
+    const item = element("li", {}, element("b", {}, name), element("span"));
+    item.lastChild.append(...lines.map(({ line }) => line));
     list.append(item);
     return { item, lines };
   });

@@ -3,8 +3,9 @@
 /**
  * Return the rows of the derivation, forward and backward: {number, name, equation, note, rows, columns, kind}.
  *
- * The note is the shapes that meet, as the notes drew them, or what there is to say. The kind is how the values are drawn: signed or positive, or as a picture. A first layer has the numbers that the
- * notes' first has, a last one those of their last, and all between those of their second.
+ * The note is the shapes that meet, as the notes drew them, or what else there is to say. The kind is how values are
+ * drawn: signed, positive, a picture, a mosaic of such, or a number. A first layer has the numbers that the notes'
+ * first has, a last one those of their last, and all between those of their second.
  */
 function derivationOf({ sizes, shape, maxValue }) {
   const K = sizes.length - 1;
@@ -42,7 +43,8 @@ function derivationOf({ sizes, shape, maxValue }) {
     const below = k - 1 === 1 ? 8 : 4;
     const [dA, z] = [`∂L/∂${A[k - 1]}`, Z[k - 2]];
     backwards.push(row(`B${below}`, dA, `${d} W${k}ᵀ`, `= (1 × ${outputs})(${outputs} × ${inputs})`, 1, inputs));
-    backwards.push(row(`B${below + 1}`, delta[k - 2], `ReLU′(${z}) ⊙ ${dA}`, `= (1 × ${inputs}) ⊙ (1 × ${inputs})`, 1, inputs));
+    const both = `= (1 × ${inputs}) ⊙ (1 × ${inputs})`;
+    backwards.push(row(`B${below + 1}`, delta[k - 2], `ReLU′(${z}) ⊙ ${dA}`, both, 1, inputs));
   }
   return { forwards, backwards };
 }
@@ -56,7 +58,7 @@ const UPRIGHT = new Set(["ReLU", "softmax", "log", "label"]);
 
 /** Append an equation, set as one: letters in italics, their numbers below the line. */
 function typeset(parent, equation) {
-  for (const [part, letters, digits] of equation.matchAll(/([A-Za-zη]+)(\d*)|[^A-Za-zη]+/g)) {
+  for (const [part, letters, digits] of equation.matchAll(/([A-Za-z]+|[δη])(\d*)|[^A-Za-zδη]+/g)) {
     if (!letters) parent.append(part);
     else if (UPRIGHT.has(letters)) parent.append(element("span", { className: "upright" }, part));
     else parent.append(element("i", {}, letters));
@@ -76,19 +78,33 @@ function element(tag, properties = {}, ...contents) {
   return made;
 }
 
-/** Return a number in few signs: small and large ones as a power of ten, of so many digits. */
-function shortly(value, digits = 2) {
+/** Return a number in few signs: small and large ones with a power of ten. */
+function shortly(value) {
   const size = Math.abs(value);
   const sign = value < 0 ? "−" : "";
   if (size === 0) return "0";
   if (size >= 1e-3 && size < 1e4) return sign + size.toFixed(size < 0.1 ? 4 : size < 10 ? 2 : 1);
-  const [factor, exponent] = size.toExponential(digits - 1).split("e");
-  const raised = exponent.replace("+", "").replace(/./g, (digit) => (digit === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]));
-  return `${sign}${factor}·10${raised}`;
+  const [factor, exponent] = size.toExponential(1).split("e");
+  return `${sign}${factor}·${powerOfTen(exponent)}`;
+}
+
+function powerOfTen(exponent) {
+  const raised = String(Number(exponent)).replace(/./g, (digit) => (digit === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]));
+  return `10${raised}`;
+}
+
+/** Return numbers with as many places each, and the power of ten that they are counted in, "" for 1. */
+function alike(values, size) {
+  const exponent = size === 0 || (size >= 1e-2 && size < 1e3) ? 0 : Math.floor(Math.log10(size));
+  const places = size / 10 ** exponent < 100 ? 2 : 1;
+  const texts = Array.from(values, (value) => (value === 0 ? "0" : (value / 10 ** exponent).toFixed(places)));
+  const signed = texts.map((text) => text.replace("-", Number(text) < 0 ? "−" : ""));
+  return [signed, exponent ? powerOfTen(exponent) : ""];
 }
 
 /** Return a probability in per cent, such that only what is certain is 100. */
 function percent(p) {
+  if (Number.isNaN(p)) return "–"; // after a step so far that nothing is finite
   if (p > 0 && p < 0.001) return "< 0.1 %";
   if (p < 1 && p > 0.999) return "> 99.9 %";
   return `${(100 * p).toFixed(1)} %`;

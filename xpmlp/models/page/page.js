@@ -38,9 +38,9 @@ function lay(list, lines) {
     const text = element("div", { className: "text" }, equation, note);
     const item = element("li", { className: "row" }, number, text);
     if (line.kind === "number") {
-      const output = element("output", { className: "value" });
-      item.append(output);
-      rows.push((arrays) => (output.textContent = arrays.L ? shortly(arrays.L[0]) : ""));
+      const value = element("div", { className: "value" });
+      item.append(value);
+      rows.push((arrays) => (value.textContent = arrays.L ? shortly(arrays.L[0]) : ""));
     } else {
       const map = makeMap(line, model.shape, model.classNames);
       item.append(map.figure);
@@ -77,7 +77,13 @@ function redraw() {
   show();
   state.milliseconds = performance.now() - start;
   clearTimeout(redraw.waiting);
-  redraw.waiting = setTimeout(() => say(state.arrays.P ? `Reads ${find("read").textContent}, ${find("certainty").textContent}` : "Nothing is written"), 700);
+  redraw.waiting = setTimeout(tell, 700);
+}
+
+/** Say what is read, once nothing has changed for a while, to those who do not see it. */
+function tell() {
+  const read = `Reads ${find("read").textContent}, ${find("certainty").textContent}. ${find("moved").textContent}`;
+  say(state.arrays.P ? read : "Nothing is written");
 }
 
 /** Redraw before the browser shows its next picture, once for all that has changed until then. */
