@@ -115,6 +115,7 @@ STROKES = {
     "a line from top to bottom": [[(128, 40), (128, 80), (128, 200)]],
     "a line from left to right": [[(40, 128), (200, 128)]],
     "with a speck": [[(60, 60), (90, 200), (180, 220), (190, 100)], [(20, 240)]],
+    "nearly all black": [[(x, y) for y in range(14, 250, 22) for x in ((12, 244), (244, 12))[y // 22 % 2]]],
     "a scribble": [[(x % 230 + 12, (x * 7) % 210 + 20) for x in range(0, 900, 60)]],
 }
 
