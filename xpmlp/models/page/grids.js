@@ -8,6 +8,20 @@ function roundHalfEven(value) {
   return rounded - value === 0.5 && rounded % 2 !== 0 ? rounded - 1 : rounded;
 }
 
+function mean(numbers) {
+  let sum = 0;
+  for (let i = 0; i < numbers.length; i++) sum += numbers[i];
+  return sum / numbers.length;
+}
+
+/** Return the values at a grid's border, those at its corners twice. */
+function borderOf({ height, width, values }) {
+  const border = [];
+  for (let x = 0; x < width; x++) border.push(values[x], values[(height - 1) * width + x]);
+  for (let y = 0; y < height; y++) border.push(values[y * width], values[(y + 1) * width - 1]);
+  return border;
+}
+
 /** Return the median of a Float32Array of no negative numbers. */
 function median(numbers) {
   let zeros = 0;
@@ -132,7 +146,8 @@ function reflection(place, length) {
 
 /** Return a grid's values with dark things filled up that are narrower than 2 · reach + 1, as if it went on beyond. */
 function closed(grid, reach) {
-  const frame = isLightAround(grid) ? 0 : reach; // what lies beyond a light border fills nothing
+  const isLight = borderOf(grid).every((value) => value > 1 - 1e-6);
+  const frame = isLight ? 0 : reach; // what lies beyond a light border fills nothing
   const height = grid.height + 2 * frame;
   const width = grid.width + 2 * frame;
   const values = new Float32Array(height * width);
@@ -151,15 +166,6 @@ function closed(grid, reach) {
   }
   const middle = cut({ height, width, values }, { top: frame, left: frame, height: grid.height, width: grid.width });
   return middle.values.map((value) => Math.max(value, 0.1));
-}
-
-function isLightAround({ height, width, values }) {
-  for (let i = 0; i < values.length; i++) {
-    const column = i % width;
-    const isBorder = i < width || i >= (height - 1) * width || column === 0 || column === width - 1;
-    if (isBorder && values[i] < 1 - 1e-6) return false;
-  }
-  return true;
 }
 
 /** Write the greatest value at most `reach` away from each place; with the sign −1 the least. */

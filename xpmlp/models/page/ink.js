@@ -2,7 +2,7 @@
 // MNIST's images (xpmlp/data/pictures.py), which are meant for scans. Here it is known how large the picture is;
 // all else is the same, with the same numbers, so that both make the same bytes of a picture.
 //
-// A grid is {height, width, values}, its values row by row.
+// A grid is {height, width, values}, its values a Float32Array, row by row.
 
 const WHITE = 255;
 const MARGIN = 8; // pixels around the ink that the filters reach
@@ -23,25 +23,16 @@ function normalise(picture, shape, maxValue) {
  *
  * Ink is what departs further from the mean around it; the border, most of which is paper, counts too.
  */
-function isLightOnDark({ height, width, values }) {
-  let [dark, darkBorder, border] = [0, 0, 0];
-  const isBorder = (i) => i < width || i >= width * (height - 1) || i % width === 0 || i % width === width - 1;
-  for (let i = 0; i < values.length; i++) {
-    dark += WHITE - values[i];
-    if (isBorder(i)) darkBorder += WHITE - values[i];
-    border += isBorder(i);
-  }
+function isLightOnDark(picture) {
+  const { height, width, values } = picture;
   // The mean around a pixel is dear, and with so little ink the answer is known.
-  if (dark < 0.25 * WHITE * values.length && darkBorder < 0.25 * WHITE * border) return false;
-  const around = filtered({ height, width, values }, gaussian(Math.max(height, width) / 8)).values;
+  const darkness = (greys) => 1 - mean(greys) / WHITE;
+  if (darkness(values) < 0.25 && darkness(borderOf(picture)) < 0.25) return false;
+  const around = filtered(picture, gaussian(Math.max(height, width) / 8)).values;
   const detail = values.map((grey, i) => grey - around[i]);
-  const deviation = Math.max(Math.sqrt(detail.reduce((sum, d) => sum + d ** 2, 0) / detail.length), 1e-6);
-  const skew = detail.reduce((sum, d) => sum + (d / deviation) ** 3, 0) / detail.length;
-  let sum = 0;
-  for (const row of [0, height - 1]) for (let x = 0; x < width; x++) sum += detail[row * width + x];
-  for (const column of [0, width - 1]) for (let y = 0; y < height; y++) sum += detail[y * width + column];
-  const mean = sum / (2 * (height + width)) / deviation; // corners twice
-  return skew > 0.55 * Math.min(Math.max(mean, -1), 1);
+  const deviation = Math.max(Math.sqrt(mean(detail.map((d) => d ** 2))), 1e-6);
+  const border = mean(borderOf({ height, width, values: detail })) / deviation;
+  return mean(detail.map((d) => (d / deviation) ** 3)) > 0.55 * Math.min(Math.max(border, -1), 1);
 }
 
 /** Return how much of each pixel is ink, from 0 to 1, cut out along the character's edges, or null. */

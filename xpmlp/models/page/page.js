@@ -3,7 +3,7 @@
 const model = JSON.parse(document.getElementById("model").textContent);
 const layers = layersOf(readParameters(document.getElementById("parameters").textContent), model.sizes);
 const derivation = derivationOf(model);
-const state = { bytes: null, arrays: {}, after: {}, label: -1, rate: 0.1, milliseconds: 0 };
+const state = { bytes: null, arrays: {}, after: {}, label: -1, rate: 0.001, milliseconds: 0 };
 const find = (id) => document.getElementById(id);
 
 /** Return numbers from base64 of float32, little endian. */
@@ -121,7 +121,7 @@ find("examples").hidden = !find("examples").querySelector("button");
 find("rate").addEventListener("input", ({ target }) => {
   if (!(target.valueAsNumber >= 0)) return; // not yet a number
   state.rate = target.valueAsNumber;
-  find("slide").value = Math.log10(Math.max(state.rate, 1e-3));
+  find("slide").value = Math.log10(Math.max(state.rate, 1e-5));
   change();
 });
 find("slide").addEventListener("input", ({ target }) => {
