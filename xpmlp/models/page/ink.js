@@ -138,8 +138,9 @@ function slopesBeside(ink, pieces, count) {
     });
   }
   const slopes = Array.from({ length: count + 1 }, () => []);
+  const slopeAt = makeSlope(ink);
   for (let i = 0; i < beside.length; i++) {
-    if (beside[i]) slopes[beside[i]].push(slopeAt(ink, i));
+    if (beside[i]) slopes[beside[i]].push(slopeAt(i));
   }
   return slopes.map((values) => (values.length ? median(Float32Array.from(values)) : Infinity));
 }
@@ -147,22 +148,25 @@ function slopesBeside(ink, pieces, count) {
 const SMOOTH = gaussian(1.5);
 const STEEP = gaussianSlope(1.5);
 
-/** Return how steep the ink is at a pixel: the length of its gradient, smoothed. */
-function slopeAt({ height, width, values }, i) {
+/** Return the function that says how steep the ink is at a pixel: the length of its gradient, smoothed. */
+function makeSlope({ height, width, values }) {
   const reach = SMOOTH.length >> 1;
-  const row = Math.floor(i / width);
-  const column = i - row * width;
-  let down = 0;
-  let across = 0;
-  for (let y = 0; y <= 2 * reach; y++) {
-    const start = reflection(row + y - reach, height) * width;
-    for (let x = 0; x <= 2 * reach; x++) {
-      const value = values[start + reflection(column + x - reach, width)];
-      down += STEEP[y] * SMOOTH[x] * value;
-      across += SMOOTH[y] * STEEP[x] * value;
+  const mirrored = (length) => Int32Array.from({ length: length + 2 * reach }, (_, i) => reflection(i - reach, length));
+  const [rows, columns] = [mirrored(height), mirrored(width)];
+  return (i) => {
+    const row = Math.floor(i / width);
+    const column = i - row * width;
+    let down = 0;
+    let across = 0;
+    for (let y = 0; y <= 2 * reach; y++) {
+      for (let x = 0; x <= 2 * reach; x++) {
+        const value = values[rows[row + y] * width + columns[column + x]];
+        down += STEEP[y] * SMOOTH[x] * value;
+        across += SMOOTH[y] * STEEP[x] * value;
+      }
     }
-  }
-  return Math.hypot(down, across);
+    return Math.hypot(down, across);
+  };
 }
 
 /** Return the ink with strokes of at least MNIST's width: a thin pen's would be faint or broken once scaled down. */
