@@ -10,7 +10,9 @@ import pytest
 
 from xpmlp.backends import get_backend
 from xpmlp.commands import main
-from xpmlp.data.pictures import normalise, read_picture
+from xpmlp.data.ink import character_in
+from xpmlp.data.pictures import read_picture
+from xpmlp.data.preparation import FORMS
 from xpmlp.data.scaling import Scaling
 from xpmlp.errors import ConfigError
 from xpmlp.math.layout import Layout, init
@@ -24,7 +26,8 @@ HIDDEN = (24, 20)
 
 def make_model(hidden=HIDDEN, *, shape=(28, 28), names=DIGITS, dtype="float32", preparation="mnist", **others):
     layout = Layout((int(np.prod(shape)), *hidden, len(names)))
-    info = ModelInfo(layout, shape, 255, names, "mnist", preparation=preparation, **others)
+    most = 16 if preparation == "digits" else 255
+    info = ModelInfo(layout, shape, most, names, "mnist", preparation=preparation, **others)
     theta = init(layout, np.random.default_rng(0), dtype)
     theta += np.random.default_rng(1).normal(0, 0.02, theta.shape).astype(dtype)  # biases that are not 0
     return Model(get_backend("numpy"), theta, info)
@@ -82,13 +85,17 @@ class TestTheCommand:
 
     def test_writes_a_page(self, here, capsys):
         assert main(["export", "model.safetensors", "page.html"]) == 0
-        assert capsys.readouterr().out == "written  page.html: 19,550 parameters, cast to float32, 0.2 MB\n"
+        said = "model    model.safetensors: 784-24-20-10 of mnist, float64\nwritten  page.html, 0.2 MB\n"
+        assert capsys.readouterr().out == said
         assert (here / "page.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (("model.safetensors", "page.pdf"), "page.pdf: expected a name that ends in .html"),
+            (
+                ("model.safetensors", "page.pdf"),
+                "page.pdf ends in .pdf: expected the name of a file",
+            ),
             (("model.safetensors", "no/page.html"), "no/page.html: there is no folder no"),
             (("nothing", "page.html"), "nothing: no such file"),
             (("other.safetensors", "page.html"), "takes pictures prepared as-trained"),
@@ -191,7 +198,7 @@ class Browser:
         """Return the bytes that predict makes of the paper's picture."""
         png = base64.b64decode(self.run("return xpmlp.picture()").partition(",")[2])
         (folder / "paper.png").write_bytes(png)
-        return normalise(read_picture(folder / "paper.png"), (28, 28), 255)
+        return character_in(read_picture(folder / "paper.png"), (28, 28), 255).image
 
     def requests(self):
         """Return the addresses that were asked for since the last time."""
@@ -237,7 +244,7 @@ def in_a_browser(test):
 def expected(model, image, label, rate):
     """Return all arrays by their names, by `xpmlp.math` in float64."""
     layers = [(W.astype(np.float64), b.astype(np.float64)) for W, b in model.layers]
-    X, K = image.reshape(1, -1) / np.float64(255), len(layers)
+    X, K = image.reshape(1, -1) / np.float64(model.max_value), len(layers)
     inner = ["A", "q"] if K == 3 else [f"A{k}" for k in range(1, K)]
     sums = ["H", "O", "S"] if K == 3 else [*(f"Z{k}" for k in range(1, K)), "S"]
     deltas = ["δH", "δO"] if K == 3 else [f"δ{k}" for k in range(1, K)]
@@ -318,14 +325,16 @@ class TestTheNumbers:
         for name, values in wanted.items():
             assert np.linalg.norm(found[name] - values.ravel()) <= 1e-5 * np.linalg.norm(values), name
 
-    def test_are_those_of_a_model_of_another_form(self, browser, tmp_path):
-        model = make_model((9,), shape=(20, 16), names=tuple("abcdefghijklmnopqrstuvwxyz"))
+    @pytest.mark.parametrize(("preparation", "shape", "most"), [("mnist", (20, 16), 255), ("digits", (8, 8), 16)])
+    def test_are_those_of_a_model_of_another_form(self, browser, tmp_path, preparation, shape, most):
+        names = tuple("abcdefghijklmnopqrstuvwxyz")
+        model = make_model((9,), shape=shape, names=names, preparation=preparation)
         browser.open(model, tmp_path).draw(STROKES["a four of two strokes"])
         browser.choose(25, 1)
         image = np.array(browser.run("xpmlp.redraw(); return Array.from(xpmlp.state.bytes)"))
         png = base64.b64decode(browser.run("return xpmlp.picture()").partition(",")[2])
         (tmp_path / "paper.png").write_bytes(png)
-        predicts = normalise(read_picture(tmp_path / "paper.png"), (20, 16), 255)
+        predicts = character_in(read_picture(tmp_path / "paper.png"), shape, most, FORMS[preparation]).image
         assert np.abs(image - predicts.ravel().astype(int)).max() <= 2
         found, wanted = browser.arrays(), expected(model, image, 25, 1)
         assert set(found) == set(wanted)

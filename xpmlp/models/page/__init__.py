@@ -11,7 +11,7 @@ from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING
 
-from xpmlp.data.preparation import MNIST
+from xpmlp.data.preparation import FORMS
 from xpmlp.errors import ConfigError
 from xpmlp.storage.files import StrPath, write_whole
 
@@ -30,7 +30,7 @@ def write(model: "Model", path: StrPath) -> None:
     Parameters
     ----------
     model : Model
-        One whose pictures are prepared as MNIST's are, since the page prepares what is drawn on it so.
+        One whose pictures are of handwriting, since the page prepares what is drawn on it as `xpmlp predict` does.
     path : path
         The file, which is written whole or not at all.
 
@@ -46,11 +46,12 @@ def write(model: "Model", path: StrPath) -> None:
 def make_page(model: "Model") -> str:
     """Return the page as text."""
     theta = model.backend.to_numpy(model.theta)
-    sizes = "-".join(map(str, model.layout.sizes))
+    sizes, form = "-".join(map(str, model.layout.sizes)), FORMS[model.preparation]
     described = {
         "sizes": model.layout.sizes,
         "shape": model.image_shape,
         "maxValue": model.max_value,
+        "form": {"box": form.box, "byMass": form.by_mass},
         "classNames": model.class_names,
         "dataset": model.dataset,
         "dtype": theta.dtype.name,
@@ -66,11 +67,11 @@ def make_page(model: "Model") -> str:
 
 def _require_characters(model: "Model") -> None:
     """Refuse a model that takes no grey pictures of single characters, which are all that the page can prepare."""
-    expected = "a page is made of a model that takes characters as MNIST has them, grey pictures, unscaled"
+    expected = "a page is made of a model of handwriting, such as MNIST's, of grey bytes"
     found = None
     if len(model.image_shape) != 2:
         found = f"images of {' × '.join(map(str, model.image_shape))}"
-    elif model.preparation != MNIST:
+    elif model.preparation not in FORMS:
         found = f"pictures prepared {model.preparation}"
     elif model.scaling:
         found = "scaled floats"

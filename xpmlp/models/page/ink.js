@@ -1,21 +1,25 @@
 // From a drawing to the model's form: the steps by which `xpmlp predict` brings a picture of one character to that of
-// MNIST's images (xpmlp/data/pictures.py), which are meant for scans. Here it is known how large the picture is;
+// MNIST's images or the digits (xpmlp/data/ink.py), which are meant for scans. Here it is known how large the picture is;
 // all else is the same, with the same numbers, so that both make the same bytes of a picture.
 //
 // A grid is {height, width, values}, its values a Float32Array, row by row.
 
 const WHITE = 255;
 const MARGIN = 8; // pixels around the ink that the filters reach
-const BOX = 20 / 28; // how much of an image's height or width, whichever it fills first, a character has in MNIST
 const FAINTEST = 0.1; // what is darker than the paper by less than this part of it is no ink
 const THINNEST = 2.1 / 20; // of the character's size: the width to which strokes are thickened
 
-/** Return the bytes that the model takes for a picture of 256 × 256 grey values (0 black), or null: there is no ink. */
-function normalise(picture, shape, maxValue) {
+/**
+ * Return the bytes that the model takes for a picture of 256 × 256 grey values (0 black), or null: there is no ink.
+ *
+ * The form says how much of the image's height or width a character has (box), whichever it fills first, and whether
+ * the centre of its mass is in the middle (byMass), or that of the box.
+ */
+function normalise(picture, shape, maxValue, form) {
   const greys = isLightOnDark(picture) ? picture.values.map((grey) => WHITE - grey) : picture.values;
   const ink = inkOf({ ...picture, values: greys });
   if (!ink) return null;
-  return Uint8Array.from(placed(thickened(ink), shape), (value) => roundHalfEven(value * maxValue));
+  return Uint8Array.from(placed(thickened(ink), shape, form), (value) => roundHalfEven(value * maxValue));
 }
 
 /**
@@ -187,11 +191,11 @@ function thickened(ink) {
   return { ...wide, values: wide.values.map((value, i) => Math.max(value, clip(more + 0.5 - outside[i]))) };
 }
 
-/** Return an image, row by row, whose box the ink fills in one direction; the centre of its mass is in the middle. */
-function placed(ink, shape) {
+/** Return an image, row by row, whose box the ink fills in one direction, its centre in the middle. */
+function placed(ink, shape, form) {
   const scale = Math.min(
-    roundHalfEven(BOX * shape[0]) / ink.height,
-    roundHalfEven(BOX * shape[1]) / ink.width,
+    roundHalfEven(form.box * shape[0]) / ink.height,
+    roundHalfEven(form.box * shape[1]) / ink.width,
   );
   const width = Math.max(1, roundHalfEven(ink.width * scale));
   const height = Math.max(1, roundHalfEven(ink.height * scale));
@@ -206,7 +210,8 @@ function placed(ink, shape) {
     total += values[i];
   });
   const [top, left] = [height, width].map((length, axis) => {
-    const start = roundHalfEven(shape[axis] / 2 - centre[axis] / total);
+    const middle = form.byMass ? centre[axis] / total : length / 2;
+    const start = roundHalfEven(shape[axis] / 2 - middle);
     return Math.min(Math.max(start, 0), shape[axis] - length);
   });
   const image = new Float64Array(shape[0] * shape[1]);

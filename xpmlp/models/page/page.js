@@ -15,7 +15,7 @@ function readParameters(text) {
 
 /** Compute everything anew, from the picture on the paper. */
 function compute() {
-  state.bytes = normalise(paper.picture(), model.shape, model.maxValue);
+  state.bytes = normalise(paper.picture(), model.shape, model.maxValue, model.form);
   state.arrays = {};
   state.after = {};
   if (!state.bytes) return;
