@@ -30,11 +30,11 @@ FORMS: dict[str, Callable[["Model", Path], None]] = {".onnx": _onnx, ".html": _p
 @click.argument("model", metavar="RUN_OR_MODEL")
 @click.argument("file", metavar="FILE", type=click.Path())
 def export(model: str, file: str) -> None:
-    """Write a trained model for other programs: FILE.onnx or FILE.html.
+    """Write a model as ONNX or as a web page.
 
-    RUN_OR_MODEL is a run's folder, or the file of a model. An ONNX file (opset 17) takes the data set's own numbers,
-    any number of samples at a time, and gives label, name and probabilities (docs/export.md). It needs pip install
-    'xpmlp[export]'. An HTML file is a page to write a digit on: it shows every array of the derivation (docs/page.md).
+    RUN_OR_MODEL is a run's folder, or the file of a model. FILE.onnx runs in onnxruntime and elsewhere
+    (docs/export.md); it needs pip install 'xpmlp[export]'. FILE.html is a page to write a digit on; it shows every
+    array of the derivation (docs/page.md).
     """
     out, problem = Path(file), ""
     if not file:
