@@ -10,8 +10,8 @@ def check(context: click.Context, backend: str) -> None:
     """Compare a backend with NumPy in float64.
 
     Checks the forward pass, the loss, every gradient, 100 steps of each optimizer and the round trip of arrays. It does
-    so in float32 and float64, with plain and compiled kernels. Exits with 0 if all figures are within their bounds, else
-    1.
+    so in float32 and float64, with plain and compiled kernels. The exit code is 0 if all figures are within their
+    bounds, else 1.
     """
     from xpmlp.backends import get_backend, own_process
     from xpmlp.benchmark.checking import check_backend
