@@ -154,6 +154,6 @@ def train(context: click.Context, /, **options: Any) -> None:
     if resume is None:
         run_seeds(seeds, given=given - {"seeds"}, **options)
     elif seeds is not None:
-        raise click.UsageError(f"--seeds with --resume {resume}: runs that go on have their seeds; leave them out")
+        raise click.UsageError(f"--seeds with --resume {resume}: resumed runs have their seeds; leave them out")
     else:
         resume_seeds(Path(resume), given=given - {"resume"}, **options)
