@@ -128,7 +128,7 @@ class TestTheCommand:
             (["--threads", "0"], "--threads 0: expected whole numbers of at least 1"),
             (["--batch-size", "0"], "expected whole numbers of at least 1"),
             (["--batch-size", "many"], "'many': expected whole numbers with commas between them"),
-            (["--data-dir", "nowhere", "--peers", "none"], "mnist is not in the given folder: nowhere is no folder"),
+            (["--data-dir", "nowhere", "--peers", "none"], "mnist is not in the given folder: nowhere is not a folder"),
         ],
     )
     def test_refuses_in_one_line(self, at_home, capfd, options, message):

@@ -292,9 +292,9 @@ BAD = {
     "an unknown transfer": (["--transfer", "fax"], "--transfer 'fax': expected auto, resident or stream"),
     "no threads": (["--threads", "0"], "'0': expected a number from 1 to 1024, or auto"),
     "momentum for adam": (["--optimizer", "adam", "--momentum", "0.9"], "momentum and nesterov are for sgd"),
-    "a data folder that is none": (["--dataset", "mnist", "--data-dir", "nowhere"], "nowhere is no folder"),
+    "a data folder that is none": (["--dataset", "mnist", "--data-dir", "nowhere"], "nowhere is not a folder"),
     "auto in a folder without mnist": (["--dataset", "auto", "--data-dir", "."], "mnist is not in the given folder"),
-    "a folder that holds something": (["--out", ".."], "holds something: a run needs an empty folder"),
+    "a folder that holds something": (["--out", ".."], "is not empty: choose another folder"),
     "a file for a folder": (["--out", "file"], "file is a file: expected a folder"),
     "a folder without a name": (["--out", ""], "the run's folder has no name"),
     "a folder that cannot be": (["--out", "/dev/null/run"], "cannot be made"),
@@ -539,13 +539,13 @@ class TestData:
         ("arguments", "message"),
         [
             (["minst"], "unknown data set 'minst': did you mean mnist?"),
-            (["mnist", "--data-dir", "nowhere"], "nowhere is no folder"),
+            (["mnist", "--data-dir", "nowhere"], "nowhere is not a folder"),
             (["digits", "--out", "nowhere/samples.png"], "nowhere/samples.png: No such file or directory"),
             (["digits", "--deform", "-1"], "deform -1.0: expected a strength of at least 0 (off), at most 10"),
             (["digits", "--deform", "nan"], "deform nan: expected a strength of at least 0"),
-            (["digits", "--out", "."], "--out '.' is no name for a picture"),
+            (["digits", "--out", "."], "--out '.' is not a file name"),
             (["digits", "--deform", "1", "--out", "deformed.png"], "--out deformed.png: --deform draws its own"),
-            (["digits", "--out", ""], "--out '' is no name for a picture"),
+            (["digits", "--out", ""], "--out '' is not a file name"),
         ],
     )
     def test_refuses_in_one_line(self, capfd, arguments, message):

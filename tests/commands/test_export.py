@@ -78,4 +78,4 @@ def test_says_how_onnx_is_installed_where_it_is_not(here, capfd, monkeypatch):
 
 def test_names_a_folder_that_is_missing(here, capfd):
     assert main(["export", "run", "gone/model.onnx"]) == 2
-    assert capfd.readouterr() == ("", "xpmlp: gone/model.onnx: there is no folder gone: make it, or name another\n")
+    assert capfd.readouterr() == ("", "xpmlp: gone/model.onnx: there is not a folder gone: make it, or name another\n")

@@ -128,7 +128,7 @@ def test_what_never_began_leaves_nothing(options, at_home, capsys):  # noqa: F81
         (["--seeds", "0-1000"], "0-1000: expected at most 1000 seeds"),
         (["--seeds", "0-1", "--seed", "7"], "--seed 7 with --seeds: give one of them"),
         (["--seeds", "0-1", "--resume", "runs"], "--seeds with --resume runs: resumed runs have their seeds"),
-        (["--seeds", "0-1", "--out", "full"], "full holds something: a run needs an empty folder"),
+        (["--seeds", "0-1", "--out", "full"], "full is not empty: choose another folder"),
         (["--resume", "damaged"], "seeds.json is damaged, or of a newer xpmlp: expected seeds and options"),
         (["--resume", "damaged", "--out", "x"], "--out x: resumed runs stay in their folder; leave it out"),
         (["--resume", "empty"], "seeds.json is damaged, or of a newer xpmlp: expected seeds and options"),

@@ -132,7 +132,7 @@ class TestEvaluate:
             refused("evaluate", "nowhere")
             == "nowhere: no such file or folder; expected a run's folder or a model's file"
         )
-        assert refused("evaluate", "text").startswith("text is no whole safetensors file (")
+        assert refused("evaluate", "text").startswith("text is not a complete safetensors file (")
         assert refused("evaluate", "empty").startswith("empty is a folder without model.safetensors or checkpoints")
         assert refused("evaluate", "run", "--part", "dev") == "unknown part 'dev': expected test, train or all"
         assert refused("evaluate", "run", "--out", "text") == "--out 'text': expected a folder; name another"
@@ -263,7 +263,7 @@ class TestPredict:
         found = refused("predict", "run", "pictures", "--split")
         assert found.startswith("--split is for models of handwriting such as MNIST's: this one is of idx:")
         found = refused("predict", "digits", "pictures", "--invert")
-        assert found.startswith("--invert: light is told from dark by itself; leave it out")
+        assert found.startswith("--invert: light and dark are told apart automatically; leave it out")
 
     def lines(self, capsys):
         said, errors = capsys.readouterr()
@@ -392,8 +392,8 @@ class TestCompare:
         assert refused("compare", "run/summary.json") == "run/summary.json is a file: expected a run's folder"
         assert refused("compare", "run", "empty").startswith("empty/config.json: No such file or directory")
         assert refused("compare", "run", "./run") == "run, ./run: a run is named twice: give each once"
-        assert refused("compare", "run", "--out", ".").startswith("--out '.' is no name for a picture")
-        assert refused("compare", "run", "--out", "no/x.png").startswith("--out 'no/x.png': there is no folder no")
+        assert refused("compare", "run", "--out", ".").startswith("--out '.' is not a file name")
+        assert refused("compare", "run", "--out", "no/x.png").startswith("--out 'no/x.png': there is not a folder no")
         assert refused("compare").startswith("xpmlp compare: Missing argument 'RUN...'")
         (run / "metrics.jsonl").write_text("[]\n")
         assert refused("compare", "run") == "run/metrics.jsonl, line 1: expected an epoch's metrics, a JSON object"

@@ -493,7 +493,7 @@ class TestTheCommand:
         shutil.rmtree(tmp_path / "elsewhere")
         done = launch(1, *ON_MNIST, "--data-dir", str(mnist_like), *second)
         (line,) = ours(done.stderr)
-        assert "elsewhere is no folder" in line
+        assert "elsewhere is not a folder" in line
         assert done.returncode != 0
 
     @pytest.mark.slow

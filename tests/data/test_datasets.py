@@ -92,7 +92,7 @@ class TestWhereFilesAreLookedFor:
         for name in ("mnist", "auto"):
             with pytest.raises(DataError, match="no train-images-idx3-ubyte, .*plain or .gz"):
                 load_dataset(name, tmp_path / "empty")
-            with pytest.raises(DataError, match="is no folder"):
+            with pytest.raises(DataError, match="is not a folder"):
                 load_dataset(name, tmp_path / "nothing")
 
     def test_auto_takes_mnist_where_it_is_and_else_the_digits(self, idx_folder, monkeypatch):

@@ -103,7 +103,7 @@ class TestAnArchive:
                          y_train=LABELS[:200], x_test=IMAGES[TEST], y_test=LABELS[TEST])  # fmt: skip
         require(load_dataset(str(path)))
         write_npz(path, x_train=IMAGES[:200], x_val=IMAGES[200:240], y_val=LABELS[:200], y_train=LABELS[200:240])
-        with pytest.raises(DataError, match="200 images and 40 labels: expected one label an image"):
+        with pytest.raises(DataError, match="200 images and 40 labels: expected one label per image"):
             load_dataset(str(path))
 
     @pytest.mark.parametrize(("most", "expected"), [(1, 1), (16, 16), (200, 255)])
@@ -199,12 +199,12 @@ class TestAnArchive:
         ({"arr_0": IMAGES, "arr_1": LABELS}, "holds arr_0, arr_1: expected x_train, y_train, x_test and y_test, or x"),
         ({"x_train": IMAGES}, "holds x_train: expected"),
         ({"x_test": IMAGES, "y_test": LABELS}, "holds x_test, y_test"),
-        ({"x": IMAGES, "y": LABELS[:9]}, "300 images and 9 labels: expected one label an image"),
+        ({"x": IMAGES, "y": LABELS[:9]}, "300 images and 9 labels: expected one label per image"),
         ({"x": IMAGES, "y": LABELS + 0.5}, r"labels of float64, shape \(300,\): expected whole numbers or strings"),
         ({"x": np.stack([IMAGES] * 4, axis=-1), "y": LABELS}, r"images of shape \(8, 8, 4\): expected grey ones"),
         ({"x": np.full((300, 2, 2), np.nan), "y": LABELS}, "images hold NaN or infinity"),
         ({"x": IMAGES[:0], "y": LABELS[:0]}, "not empty"),
-        ({"x": IMAGES[:1], "y": LABELS[:1]}, "1 samples are too few"),
+        ({"x": IMAGES[:1], "y": LABELS[:1]}, "1 samples with 1 different labels: a sixth"),
         ({"x": IMAGES, "y": np.array([{}] * 300)}, "y.npy holds pickled objects, which are not read"),
         ({"x": IMAGES.astype("U3"), "y": LABELS}, "images of <U3: expected numbers"),
         ({"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES[:, :7], "y_test": LABELS}, "expected one size"),
@@ -245,7 +245,10 @@ class TestATable:
     def test_without_a_header(self, at_home, column):
         path = write_csv(at_home / "train.csv", header=False)
         require_a_sixth(load_dataset(str(path), label_column=column, shape="8x8"))
-        with pytest.raises(DataError, match=r"has no column that is called the label \(0, 0, 0, 80, .*: name it with"):
+        with pytest.raises(
+            DataError,
+            match=r"no column called label, .*: name the label with --label-column",
+        ):
             load_dataset(str(path), shape="8x8")
 
     def test_of_classes_by_name(self, at_home):
@@ -294,7 +297,7 @@ class TestATable:
     def test_of_another_encoding(self, at_home):
         path = write_csv(at_home / "train.csv")
         path.write_bytes(path.read_bytes() + "\xe9,".encode("latin-1") + b"0," * 64)
-        with pytest.raises(DataError, match=r"is no UTF-8 text \(.*\): save it as UTF-8"):
+        with pytest.raises(DataError, match=r"is not UTF-8 text \(.*\): save it as UTF-8"):
             load_dataset(str(path))
 
     def test_of_one_class_is_said(self, at_home):
@@ -310,14 +313,14 @@ class TestATable:
     @pytest.mark.parametrize(("change", "problem"), [
         (lambda lines: [*lines[:5], lines[5].rpartition(",")[0], *lines[6:]], "line 6: 64 values: expected 65, as in"),
         (lambda lines: [*lines[:5], lines[5] + ",3", *lines[6:]], "line 6: 66 values: expected 65, as in the first"),
-        (lambda lines: [*lines[:5], "1,x" + lines[5][3:], *lines[6:]], "line 6, column 2: 'x' is no number: expected"),
+        (lambda lines: [*lines[:5], "1,x" + lines[5][3:], *lines[6:]], "line 6, column 2: 'x' is not a number"),
         (lambda lines: [*lines[:5], "1,nan" + lines[5][3:], *lines[6:]], "line 6: a value is missing, NaN or infinite"),
-        (lambda lines: lines[:1], "has no line of values: expected at least one"),
-        (lambda lines: [line.replace("label", "pixel99") for line in lines], "has no column that is called the label"),
-        (lambda lines: [line.replace("pixel7,", "class,") for line in lines], "has several columns that may be the"),
-        (lambda lines: ["a story", "without any comma"], "is no table: expected lines of values with commas or tabs"),
+        (lambda lines: lines[:1], "has no rows of values: expected at least one"),
+        (lambda lines: [line.replace("label", "pixel99") for line in lines], "has no column called label, class"),
+        (lambda lines: [line.replace("pixel7,", "class,") for line in lines], "has several columns that may be"),
+        (lambda lines: ["a story", "without any comma"], "is not a table: expected lines of values with commas"),
         (lambda lines: [line.replace("pixel7,", "weight,") for line in lines], "rows of 64 numbers: give their shape"),
-        (lambda lines: [], "is no table"),
+        (lambda lines: [], "is not a table"),
     ])  # fmt: skip
     def test_what_is_refused(self, at_home, change, problem):
         path = write_csv(at_home / "train.csv")
@@ -390,7 +393,7 @@ class TestATableOfFeatures:
         assert np.mean([label == ("high" if a > 0 else "low") for label, a in zip(found, x, strict=True)]) > 0.95
         (at_home / "c.csv").write_text("z,v\n1,2\n")
         assert main(["predict", "run", "c.csv"]) == 1
-        assert "c.csv has no column 'u': the model takes u, v" in capsys.readouterr().err
+        assert "c.csv has no column 'u', which the model takes" in capsys.readouterr().err
 
     def test_is_trained_on_and_drawn(self, at_home, capsys):
         write_csv(at_home / "train.csv", header=False)
@@ -456,7 +459,7 @@ class TestPredictingATable:
         assert problem in capsys.readouterr().err
         write_csv(at_home / "test.csv", header=False)
         assert main(["predict", "images", "test.csv"]) == 1
-        assert "name it with --label-column" in capsys.readouterr().err
+        assert "name the label with --label-column" in capsys.readouterr().err
         assert main(["predict", "images", "test.csv", "--label-column", "first", "--top", "1"]) == 0
 
     def test_that_is_damaged_is_refused(self, at_home, run, capsys):

@@ -90,7 +90,7 @@ class TestASet:
 
 class TestWhatIsRefused:
     @pytest.mark.parametrize(("columns", "problem"), [
-        ({"i": [encoded(IMAGES[0])] * 30, "a": LABELS[:30], "b": LABELS[:30]}, "no column that is called the label"),
+        ({"i": [encoded(IMAGES[0])] * 30, "a": LABELS[:30], "b": LABELS[:30]}, "no column called label, class"),
         ({"image": [encoded(IMAGES[0])] * 30, "label": LABELS[:30], "y": LABELS[:30]}, "several columns that may be"),
         ({"image": [{"bytes": None, "path": "a.png"}] * 30, "label": LABELS[:30]}, "row 0: image holds no picture"),
         ({"image": [{"bytes": b"<html>", "path": ""}] * 30, "label": LABELS[:30]}, "row 0: a web page, .* more of 30"),

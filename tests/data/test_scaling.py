@@ -79,7 +79,7 @@ class TestADataSet:
                 assert made_of(tiny.images, words).class_names == found.class_names
         with pytest.raises(DataError, match=r"labels are objects \(dict\): expected numbers or strings"):
             Dataset(tiny.images, np.array([{}] * 240))
-        with pytest.raises(DataError, match="labels are bytes that are no UTF-8"):
+        with pytest.raises(DataError, match="labels are bytes that are not UTF-8"):
             Dataset(tiny.images, np.array([b"\xe9"] * 240))
         with pytest.raises(DataError, match="label 'bee': expected cat, ant"):
             Dataset(tiny.images, names, ("cat", "ant"))
@@ -167,9 +167,28 @@ def test_a_data_set_of_other_numbers_is_refused():
         table.evaluate(make_dataset(240))
     names = tuple("abcdefghijklmnopqrst")
     table, _ = train(dataclasses.replace(made("columns"), columns=names), QUICK, backend="numpy", threads=1)
-    other = dataclasses.replace(made("columns"), columns=names[::-1])
-    with pytest.raises(DataError, match="column 't' where the model has 'a': bring them in its order"):
+    other = dataclasses.replace(made("columns"), columns=("z", *names[1:]))
+    with pytest.raises(DataError, match="no column 'a', which the network was trained on"):
         table.evaluate(other)
+
+
+def test_columns_with_names_are_found_in_any_order():
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    data = made("columns")
+    frame = pandas.DataFrame(data.as_inputs("float64").images, columns=list("abcdefghijklmnopqrst"))
+    model, _ = train((frame, np.array(list("xyz"))[data.labels]), QUICK, backend="numpy", threads=1)
+    assert model.info.columns == tuple(frame.columns)
+    found = model.predict_proba(frame)
+    shuffled = frame[list(frame.columns[::-1])].assign(more="text")
+    assert np.array_equal(model.predict_proba(shuffled), found)
+    assert np.array_equal(model.predict_proba(frame.to_numpy().tolist()), found)
+    assert model.evaluate((shuffled.drop(columns="more"), np.array(list("xyz"))[data.labels])) == model.evaluate(
+        (frame, np.array(list("xyz"))[data.labels])
+    )
+    with pytest.raises(DataError, match="the DataFrame: no column 'a' and 1 more, which the network was trained on"):
+        model.predict(frame.drop(columns=["a", "b"]))
+    with pytest.raises(DataError, match="images hold NaN or infinity"):
+        model.predict(frame * np.nan)
 
 
 def test_a_file_of_format_1_is_read(tmp_path):

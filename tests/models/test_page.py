@@ -96,7 +96,7 @@ class TestTheCommand:
                 ("model.safetensors", "page.pdf"),
                 "page.pdf ends in .pdf: expected the name of a file",
             ),
-            (("model.safetensors", "no/page.html"), "no/page.html: there is no folder no"),
+            (("model.safetensors", "no/page.html"), "no/page.html: there is not a folder no"),
             (("nothing", "page.html"), "nothing: no such file"),
             (("other.safetensors", "page.html"), "takes pictures prepared as-trained"),
         ],

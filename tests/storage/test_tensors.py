@@ -119,8 +119,8 @@ def test_refuses_what_it_did_not_write(tmp_path):
     expected = "expected a model or checkpoint that xpmlp wrote"
     assert read("nothing") == f"nothing: no such file; {expected}"
     assert read("") == f"{tmp_path} is a folder: {expected}, a file"
-    assert read("picture").startswith("picture is no whole safetensors file (")
-    assert read("empty").startswith("empty is no whole safetensors file (")
+    assert read("picture").startswith("picture is not a complete safetensors file (")
+    assert read("empty").startswith("empty is not a complete safetensors file (")
     assert read("other") == read("bare").replace("bare", "other")
     assert read("other") == f"other is another program's safetensors file: {expected}"
     assert read("thing") == f"thing is a thing: {expected}"

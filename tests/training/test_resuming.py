@@ -285,7 +285,7 @@ class TestRefusals:
         last = max((at_home / "run" / "checkpoints").iterdir())
         last.write_bytes(last.read_bytes()[:-1])
         message = refused()
-        assert message.startswith(f"run/checkpoints/{last.name} is no whole safetensors file (")
+        assert message.startswith(f"run/checkpoints/{last.name} is not a complete safetensors file (")
         assert message.endswith("; remove it to resume from step-00000000.safetensors")
         last.unlink()
         assert resume() == 0, "the one before is there for that"

@@ -52,18 +52,18 @@ def test_a_folder_is_made_when_the_run_begins(tmp_path):
 def test_an_empty_folder_is_taken_and_one_that_holds_something_is_not(tmp_path):
     RunFolder(tmp_path).create()
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="holds something: a run needs an empty folder"):
+    with pytest.raises(ConfigError, match="is not empty: choose another folder"):
         RunFolder(tmp_path)
     with pytest.raises(ConfigError, match="is a file: expected a folder"):
         RunFolder(tmp_path / "file")
-    with pytest.raises(ConfigError, match="cannot be made: .*file is no folder"):
+    with pytest.raises(ConfigError, match="cannot be made: .*file is not a folder"):
         RunFolder(tmp_path / "file" / "run")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    with pytest.raises(ConfigError, match="no folder that can be written"):
+    with pytest.raises(ConfigError, match="not a writable folder"):
         RunFolder(tmp_path / "run")
 
 
@@ -270,7 +270,7 @@ class TestTakingUpARun:
             second.create()
         first.write_json("config.json", {})
         first.close()
-        with pytest.raises(ConfigError, match="holds something"):
+        with pytest.raises(ConfigError, match="is not empty"):
             third.create()
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 from xpmlp.backends import backend_class, backend_names, get_backend
+from xpmlp.backends.base import CPU_WAY_OUT
 from xpmlp.errors import BackendError
 
 TIME_LIMIT = 120.0
@@ -38,18 +39,23 @@ def probe(name: str) -> list[Report]:
     try:
         devices = backend_class(name).devices()
     except BackendError as error:
-        return [Report(name, problem=str(error))]
+        return [Report(name, problem=_without_way_out(error))]
     for device in devices:
         spec = f"{name}:{device}" if device else name
         try:
             backend = get_backend(spec)
         except BackendError as error:
             if device is None:
-                reports.append(Report(spec, problem=str(error)))
+                reports.append(Report(spec, problem=_without_way_out(error)))
             continue
         described = backend.describe()
         reports.append(Report(spec, None, described["version"], described["device"], backend.free_memory()))
     return reports
+
+
+def _without_way_out(error: BackendError) -> str:
+    """Return what is wrong, without the advice for a run that wanted this backend."""
+    return str(error).removesuffix(f", {CPU_WAY_OUT}")
 
 
 def probe_apart(name: str) -> list[Report]:

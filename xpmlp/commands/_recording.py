@@ -234,7 +234,7 @@ class Recorder(Callback):
             ("warning", data.warning),
             ("format", data.about),
             ("data", f"{data.name}: {counts} {described(data.train.image_shape)}"),
-            ("backend", f"{device}{kernels}{', since ' if device.note else ''}{device.note}{chosen}"),
+            ("backend", f"{device}{f' ({device.note})' if device.note else ''}{kernels}{chosen}"),
             ("ranks", f"{ranks.size} on {hosts}, {ranks.engine}, {number} each" if ranks.size > 1 else ""),
             ("network", f"{sizes}, {plan.layout.size:,} parameters, {config.dtype}"),
             ("training", f"{', '.join(_how(config))}, {epochs}, seed {config.seed}{named}"),

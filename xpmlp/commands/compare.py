@@ -26,9 +26,9 @@ def compare(runs: Sequence[str], out: str, plot: bool) -> None:
     from xpmlp.training.drawing import plot_comparison
 
     if plot and (not out or Path(out).is_dir()):
-        raise ConfigError(f"--out {out!r} is no name for a picture: expected a file, such as comparison.png")
+        raise ConfigError(f"--out {out!r} is not a file name: expected one, such as comparison.png")
     if plot and not Path(out).absolute().parent.is_dir():
-        raise ConfigError(f"--out {out!r}: there is no folder {Path(out).parent}: make it, or name another")
+        raise ConfigError(f"--out {out!r}: there is not a folder {Path(out).parent}: make it, or name another")
     compared = dict(zip(_names(runs), map(_read, runs), strict=True))
     settings = ["dataset", *(field.name for field in dataclasses.fields(TrainConfig)), "backend"]
     # Not the transfer, of which no result depends, nor what the network and the epochs done say already.

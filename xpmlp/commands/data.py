@@ -41,7 +41,7 @@ def data(
     from xpmlp.training.config import TrainConfig
 
     if not out or Path(out).is_dir():
-        raise ConfigError(f"--out {out!r} is no name for a picture: expected a file, such as samples.png")
+        raise ConfigError(f"--out {out!r} is not a file name: expected one, such as samples.png")
     path = Path(out).with_name("deformed.png")
     if deform and Path(out) == path:
         raise ConfigError(f"--out {out}: --deform draws its own picture there; name another file")

@@ -54,6 +54,7 @@ def evaluate(
     """
     from xpmlp.backends import own_process
     from xpmlp.commands._progress import say
+    from xpmlp.models.inputs import in_order, labels_of, require_fit
     from xpmlp.models.model import find_model, load
     from xpmlp.models.scoring import score, worst_mistakes
     from xpmlp.storage.files import write_whole
@@ -68,18 +69,19 @@ def evaluate(
     own = {"label_column": label_column, "shape": shape}
     loaded = _loaded(paths, networks, dataset, data_dir, own)
     data = {"test": loaded.test, "train": loaded.train}.get(part) or _joined(loaded)
+    data = in_order(data, networks[0].info)
     for network in networks:
-        network.require_fit(data)
-        network.labels_of(data)
+        require_fit(data, network.info)
+        labels_of(data, network.info)
         if network.class_names != names:
             raise DataError(f"{', '.join(map(str, paths))}: models of different classes have no vote; give them singly")
 
     if loaded.about:
         say("format", loaded.about)
     say("data", f"{data.provenance}, {len(data):,} {data.samples}")
-    say("backend", f"{device}{', since ' if device.note else ''}{device.note}")
+    say("backend", f"{device}{f' ({device.note})' if device.note else ''}")
     S, record = _outputs(paths, networks, data, batch_size)
-    labels = networks[0].labels_of(data)
+    labels = labels_of(data, networks[0].info)
     figures, mistakes = score(S, labels, names), worst_mistakes(S, labels, len(data))
     _tell(figures, len(mistakes), data.samples)
     if folder is None:
@@ -109,11 +111,14 @@ def _loaded(
     """Return the data set that the user names, or that of the models; read as theirs was unless the user says how."""
     from xpmlp.commands._progress import make_download_progress
     from xpmlp.data import load_dataset
+    from xpmlp.data.datasets import is_path
 
     own = {name: value for name, value in own.items() if value is not None}
     if dataset is None:
         dataset, recorded, known = _recorded_by_all(paths, networks)
         data_dir, own = recorded if data_dir is None else data_dir, {**known, **own}
+    elif is_path(dataset):
+        own = {**_own(paths[0]), **own}
     return load_dataset(dataset, data_dir, progress=make_download_progress(), **own)
 
 
@@ -134,6 +139,7 @@ def _outputs(
     import numpy as np
 
     from xpmlp.commands._progress import say
+    from xpmlp.models.inputs import labels_of
     from xpmlp.models.scoring import score, vote
 
     records, logits = [], []
@@ -146,7 +152,7 @@ def _outputs(
         record = {"model": str(path), "model_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         if len(paths) == 1:
             return S, record
-        figures = score(S, network.labels_of(data), network.class_names)
+        figures = score(S, labels_of(data, network.info), network.class_names)
         say("", f"loss {figures['loss']:.4f}, accuracy {100 * figures['accuracy']:.2f} %")
         records.append(record | {name: figures[name] for name in ("loss", "accuracy", "calibration_error")})
         logits.append(S)
@@ -174,8 +180,7 @@ def _recorded_by_all(paths: Sequence[Path], networks: Sequence["Model"]) -> tupl
     for path, network in zip(paths, networks, strict=True):
         config = _home(path) / "config.json"
         record = read_json(config) if config.exists() else {}
-        own: dict[str, Any] = {name: record[name] for name in ("label_column", "shape", "seed") if name in record}
-        found.append((str(record.get("dataset_spec", network.dataset)), record.get("data_dir"), own))
+        found.append((str(record.get("dataset_spec", network.dataset)), record.get("data_dir"), _own(path)))
     others = [dataset for dataset, *_ in found if dataset != found[0][0]]
     if others:
         both = f"{found[0][0]} and on {others[0]}"
@@ -183,6 +188,15 @@ def _recorded_by_all(paths: Sequence[Path], networks: Sequence["Model"]) -> tupl
     if found[0][0].startswith(tuple(f"{kind}:" for kind in OWN)) and len({own.get("seed") for *_, own in found}) > 1:
         raise DataError(f"the models were trained on other parts of {found[0][0]}: name a test set with --dataset")
     return found[0]
+
+
+def _own(path: Path) -> dict[str, Any]:
+    """Return how a model's run read its data set."""
+    from xpmlp.training.folder import read_json
+
+    config = _home(path) / "config.json"
+    record = read_json(config) if config.exists() else {}
+    return {name: record[name] for name in ("label_column", "shape", "seed") if name in record}
 
 
 def _home(path: Path) -> Path:

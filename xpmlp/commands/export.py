@@ -46,7 +46,7 @@ def export(model: str, file: str) -> None:
     if problem:
         raise ConfigError(f"{problem}: expected the name of a file that ends in {' or '.join(FORMS)}")
     if not out.absolute().parent.is_dir():
-        raise ConfigError(f"{file}: there is no folder {out.parent}: make it, or name another")
+        raise ConfigError(f"{file}: there is not a folder {out.parent}: make it, or name another")
 
     from xpmlp.backends import own_process
     from xpmlp.commands._progress import say

@@ -1,9 +1,7 @@
 """``xpmlp predict``: what a model sees in pictures."""
 
-import gzip
 import json
 import math
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,9 +18,6 @@ if TYPE_CHECKING:
 BATCH = 256  # pictures that are classified together: few, so that their lines come soon
 
 
-_BEGINNING = 512  # bytes of a file that tell what it is
-
-
 class Sample(NamedTuple):
     """An image of the model's form, and what its line says of where it is from."""
 
@@ -35,7 +30,7 @@ class Sample(NamedTuple):
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(readable=False))
 @click.option("--top", type=click.IntRange(1), help="Give only the K most probable classes. [all]", metavar="K")
 @click.option("--split", is_flag=True, help="Read pages of many characters: a line each, with its box.")
-@click.option("--invert", is_flag=True, help="Exchange light and dark (not for handwriting).")
+@click.option("--invert", is_flag=True, help="Swap light and dark (not for handwriting).")
 @click.option("--prepare", metavar="FORM", help="mnist, digits or as-trained. [as the model's pictures were]")
 @click.option("--label-column", metavar="COLUMN", help="In a table: the column to ignore. [one called label, …]")
 @click.option("--backend", default="auto", show_default=True, help="numpy, cupy, torch, jax, … and a device: cupy:1.")
@@ -79,19 +74,6 @@ def predict(
         context.exit(1)
 
 
-def _beginning(path: Path) -> bytes:
-    """Return the first bytes of a file, or of what it holds in gzip."""
-    with path.open("rb") as file:
-        beginning = file.read(_BEGINNING)
-    if beginning.startswith(b"\x1f\x8b"):
-        try:
-            with gzip.open(path) as inner:
-                return inner.read(_BEGINNING)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(f"{path}: damaged gzip data ({error}): get the file again") from None
-    return beginning
-
-
 class _Way:
     """From a path to samples as a model takes them."""
 
@@ -109,12 +91,13 @@ class _Way:
         if split and not self._form:
             raise ConfigError(f"--split is for models of handwriting such as MNIST's: this one is of {network.dataset}")
         if invert and (self._form or len(self._shape) == 1):
-            why = "light is told from dark by itself" if self._form else "the model takes no pictures"
+            why = "light and dark are told apart automatically" if self._form else "the model takes no pictures"
             raise ConfigError(f"--invert: {why}; leave it out")
 
     def samples(self, path: Path) -> Iterator[Sample | DataError]:
         """Yield the samples that a path stands for, and an error in the place of each that cannot be had."""
-        from xpmlp.data.files import known_kind
+        from xpmlp.data import parquet
+        from xpmlp.data.files import beginning_of, known_kind
         from xpmlp.data.pictures import ENDINGS, read_values
         from xpmlp.data.tables import is_table
 
@@ -126,11 +109,11 @@ class _Way:
                 yield from self.samples(file)
             return
         try:
-            beginning = _beginning(path)
+            beginning = beginning_of(path)
             if beginning.startswith(b"\0\0") and known_kind(beginning) is None:
                 yield from self._of_arrays(path, *self._of_idx(path), "image")
-            elif is_table(beginning):
-                yield from self._of_arrays(path, *self._of_table(path), "row")
+            elif is_table(beginning) or beginning.startswith(parquet.BEGINNING):
+                yield from self._of_arrays(path, *self._of_table(path, beginning), "row")
             else:
                 yield from self._of_picture(read_values(path), str(path), {"file": str(path)})
         except DataError as error:
@@ -151,12 +134,16 @@ class _Way:
         is_ours = images.shape[1:] == self._shape
         return (self._numbers(path, images) if is_ours else images), is_ours
 
-    def _of_table(self, path: Path) -> tuple["np.ndarray", bool]:
+    def _of_table(self, path: Path, beginning: bytes) -> tuple["np.ndarray", bool]:
         import numpy as np
 
-        from xpmlp.data.tables import read_rows
+        from xpmlp.data import parquet, tables
 
-        rows = read_rows(path, math.prod(self._shape), self._network.info.columns, self._label_column)
+        n, names = math.prod(self._shape), self._network.info.columns
+        if beginning.startswith(parquet.BEGINNING):
+            rows = parquet.read_rows(path, n, names)
+        else:
+            rows = tables.read_rows(path, n, names, self._label_column)
         numbers: np.ndarray = self._numbers(path, rows).reshape(len(rows), *self._shape)
         return numbers, True
 

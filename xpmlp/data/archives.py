@@ -46,7 +46,7 @@ def read(path: Path) -> tuple[list[tuple[np.ndarray, np.ndarray]], str]:
         if (part, "images") in found:
             for x, y in zip(found[part, "images"], found[part, "labels"], strict=True):
                 if x.ndim and y.ndim and len(x) != len(y):
-                    raise DataError(f"{path}: {len(x)} images and {len(y)} labels: expected one label an image")
+                    raise DataError(f"{path}: {len(x)} images and {len(y)} labels: expected one label per image")
             images, labels = (_joined(path, found[part, kind]) for kind in ("images", "labels"))
             parts.append((images, labels))
     names = ", ".join(name for names in wanted.values() for name in names)

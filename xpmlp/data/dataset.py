@@ -26,7 +26,7 @@ def as_words(labels: np.ndarray, name: str) -> np.ndarray:
     try:
         return np.char.decode(labels, "utf-8") if labels.dtype.kind == "S" else labels.astype(str)
     except UnicodeDecodeError as error:
-        raise DataError(f"{name}: labels are bytes that are no UTF-8 ({error.reason}): decode them first") from None
+        raise DataError(f"{name}: labels are bytes that are not UTF-8 ({error.reason}): decode them first") from None
 
 
 def described(image_shape: tuple[int, ...]) -> str:
@@ -93,7 +93,7 @@ class Dataset:
         elif labels.ndim != 1 or labels.dtype.kind not in "iu":
             problem = f"labels of {labels.dtype}, shape {labels.shape}: expected integers or strings, (n,)"
         elif len(images) != len(labels):
-            problem = f"{len(images)} images and {len(labels)} labels: expected one label an image"
+            problem = f"{len(images)} images and {len(labels)} labels: expected one label per image"
         elif images.size == 0:
             problem = f"images of shape {images.shape}: expected at least one, of at least one pixel"
         elif labels.min() < 0 or labels.max() >= n_classes:
@@ -144,6 +144,7 @@ class Dataset:
         y : array, shape (n,)
             Numbers, booleans or strings; what they are called is the classes' names, in their order.
         """
+        names = tuple(map(str, X.columns)) if hasattr(X, "columns") and hasattr(X, "to_numpy") else None
         X, y = (np.asarray(on_host(array)) for array in (X, y))
         if X.dtype.kind in "iub" and X.dtype != np.uint8:
             X = X.astype(np.float64)
@@ -156,7 +157,7 @@ class Dataset:
         classes, labels = np.unique(y, return_inverse=True)
         if len(classes) > MOST_CLASSES:
             raise DataError(f"y has {len(classes)} classes: expected at most {MOST_CLASSES}")
-        return cls(X, labels.astype(np.int32), tuple(str(name) for name in classes.tolist()))
+        return cls(X, labels.astype(np.int32), tuple(str(name) for name in classes.tolist()), columns=names)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -22,7 +22,7 @@ NAMES = ("auto", *SOURCES, "digits")
 OWN = ("file", "pictures")
 """What the names of data sets of one's own begin with, before the path."""
 
-_NAMES = (*NAMES, "a path that is there")
+_NAMES = (*NAMES, "an existing path")
 
 
 def load_dataset(
@@ -56,7 +56,7 @@ def load_dataset(
         ``HEIGHTxWIDTH``, or ``HEIGHTxWIDTHx3`` in colour, of images that are rows of numbers, where the file does not
         say it, or to which pictures are brought; ``none``: rows of numbers are no images, but a table of features.
     seed : int
-        What decides which sixth of a set in one part is for the test.
+        Random seed of the split of a set without a test part.
 
     Raises
     ------
@@ -71,7 +71,8 @@ def load_dataset(
         name = name.lower()
     data_dir = None if data_dir is None else expanded(data_dir)
     is_digits, path = name == "digits", _own_path(name)
-    if path is None and (label_column is not None or shape is not None):
+    is_known = name in (*SOURCES, "digits", "auto") or name.startswith("idx:")
+    if path is None and is_known and (label_column is not None or shape is not None):
         raise DataError(f"{name} has its labels and its shape: leave --label-column and --shape out")
     if path is not None:
         if data_dir is not None:
@@ -95,6 +96,11 @@ def load_dataset(
     near = difflib.get_close_matches(name.lower(), _NAMES, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise DataError(f"unknown data set {name!r}: {hint}expected {', '.join(_NAMES[:-1])} or {_NAMES[-1]}")
+
+
+def is_path(name: str) -> bool:
+    """Return whether a data set's name is a path."""
+    return _own_path(name) is not None and not idx_folders.has_files(expanded(name))
 
 
 def _own_path(name: str) -> Path | None:

@@ -1,10 +1,14 @@
 """What a file is, by its first bytes, where it is not what was expected; and whether memory has room for it."""
 
+import gzip
 import os
+import zlib
+from pathlib import Path
 
 from xpmlp.backends.base import free_host_memory
 from xpmlp.errors import DataError
 
+_BEGINNING = 512  # bytes of a file that tell what it is
 _BEGINNINGS = (
     (b"version https://git-lfs", "a Git LFS pointer: get the file itself with git lfs pull"),
     (b"PK\x03\x04", "a zip archive: unpack it first"),
@@ -31,6 +35,19 @@ def known_kind(beginning: bytes) -> str | None:
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "a web page, perhaps an error message of the server: download the file again"
     return None
+
+
+def beginning_of(path: Path) -> bytes:
+    """Return the first bytes of a file, or of what it holds in gzip."""
+    with path.open("rb") as file:
+        beginning = file.read(_BEGINNING)
+    if beginning.startswith(b"\x1f\x8b"):
+        try:
+            with gzip.open(path) as inner:
+                return inner.read(_BEGINNING)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(f"{path}: damaged gzip data ({error}): get the file again") from None
+    return beginning
 
 
 def require_memory(n_bytes: int, name: str | os.PathLike[str]) -> None:

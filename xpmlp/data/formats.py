@@ -11,7 +11,7 @@ import numpy as np
 from xpmlp.data import archives, parquet, picture_folders, tables
 from xpmlp.data.dataset import as_words, described
 from xpmlp.data.download import Progress
-from xpmlp.data.files import known_kind
+from xpmlp.data.files import beginning_of, known_kind
 from xpmlp.data.pictures import white_of
 from xpmlp.data.scaling import Scaling
 from xpmlp.data.tables import Table
@@ -94,8 +94,7 @@ def _read(path: Path, label_column: str | None, size: Shape | None, progress: Pr
             raise DataError(f"{path} is a folder of pictures: leave --label-column and --shape none out")
         return picture_folders.read(path, size, progress)
     try:
-        with path.open("rb") as file:
-            beginning = file.read(512)
+        beginning = beginning_of(path)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
     if beginning.startswith(b"PK\x03\x04") and archives.is_npz(path):
@@ -105,7 +104,7 @@ def _read(path: Path, label_column: str | None, size: Shape | None, progress: Pr
         return [Table(x, y, None, about) for x, y in parts]
     if beginning.startswith(parquet.BEGINNING):
         return parquet.read(path, label_column, size, progress)
-    if (kind := known_kind(beginning)) and not beginning.startswith(b"\x1f\x8b"):
+    if kind := known_kind(beginning):
         raise DataError(f"{path}: {kind}; expected an .npz, a CSV or Parquet file, or a folder")
     if beginning.startswith(b"\0\0"):
         raise DataError(f"{path} is one file, perhaps of an IDX set: name the folder that holds all four")
@@ -206,7 +205,7 @@ def _labels(y: np.ndarray, name: str, n: int) -> np.ndarray:
     if y.ndim != 1 or y.dtype.kind not in "iubUS":
         raise DataError(f"{name}: labels of {y.dtype}, shape {y.shape}: expected whole numbers or strings, (n,)")
     if len(y) != n:
-        raise DataError(f"{name}: {n} images and {len(y)} labels: expected one label an image")
+        raise DataError(f"{name}: {n} images and {len(y)} labels: expected one label per image")
     return as_words(y, name) if y.dtype.kind == "S" else y.astype(np.int64) if y.dtype.kind == "b" else y
 
 
@@ -217,7 +216,8 @@ def held_out(labels: np.ndarray, seed: int, name: str) -> np.ndarray:
         rows = np.flatnonzero(labels == label)
         is_test[rng.permutation(rows)[: round(len(rows) / TEST_SHARE)]] = True
     if not is_test.any() or is_test.all():
-        raise DataError(f"{name}: {len(labels)} samples are too few to hold a sixth of each class out: expected more")
+        found = f"{len(labels)} samples with {len(np.unique(labels))} different labels"
+        raise DataError(f"{name}: {found}: a sixth of each class is the test set; expected classes of several samples")
     return is_test
 
 

@@ -50,7 +50,7 @@ def files_in(folder: Path, name: str) -> dict[str, Path]:
 def missing(folder: Path, name: str) -> str:
     """Return what keeps a folder from being a data set's, nothing where it has the four files."""
     if not folder.is_dir():
-        return f"{folder} is no folder"
+        return f"{folder} is not a folder"
     source, found = SOURCES.get(name, _PLAIN), files_in(folder, name)
     lacking = [own for file, own in zip(FILES, source.names, strict=True) if file not in found]
     return f"{folder} has no {', '.join(lacking)}, plain or .gz" if lacking else ""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 BEGINNING = b"PAR1"
 """What such a file begins with."""
 
+_NAMES = ("label", "class", "target or y")
 _PARTS = {"test": "test", **dict.fromkeys(("train", "training", "validation", "valid", "val"), "train")}
 """Words in a file's name, and the part that they stand for; a run holds validation data out itself."""
 
@@ -91,6 +92,19 @@ def read(path: Path, label_column: str | None, size: tuple[int, ...] | None, pro
     return [Table(x, y, names, about) for x, y in zip(rows, labels, strict=True)]
 
 
+def read_rows(path: Path, n_numbers: int, names: tuple[str, ...] | None) -> np.ndarray:
+    """Return the rows of a table, (n, n_numbers): the columns of these names, or all that are no label."""
+    table = _table(path)
+    if names is None:
+        names = tuple(name for name in table.column_names if name.lower() not in tables.LABELS and not is_index(name))
+    missing = [name for name in names if name not in table.column_names]
+    if missing:
+        raise DataError(f"{path} has no column {missing[0]!r}, which the model takes")
+    if len(names) != n_numbers:
+        raise DataError(f"{path} has {len(names)} columns: the model takes {n_numbers}")
+    return _numbers(path, table, names)
+
+
 def _table(path: Path) -> "pyarrow.Table":
     """Return a file's columns, if they fit memory."""
     try:
@@ -131,8 +145,8 @@ def _label(path: Path, table: "pyarrow.Table", wanted: str | None) -> str:
     if len(names) == 2 and not found:
         found = [name for name in names if not _is_picture(table.schema.field(name).type)]
     if len(found) != 1:
-        what = "several columns that may be" if found else "no column that is called"
-        raise DataError(f"{path} has {what} the label ({shown}): name it with --label-column, such as first or last")
+        what = "several columns that may be the label" if found else f"no column called {', '.join(_NAMES)}"
+        raise DataError(f"{path} has {what}: name the label with --label-column. Its columns: {shown}")
     return str(found[0])
 
 

@@ -40,7 +40,7 @@ def read(path: Path, size: tuple[int, ...] | None, progress: Progress | None) ->
     if any(len(classes) < 2 for classes in files):
         found = ", ".join(sorted(folders)[:6]) or "no folder"
         expected = "a folder of pictures for each class (in train and test, or without), or MNIST's four IDX files"
-        raise DataError(f"{path} has {found}: expected {expected}; perhaps you mean a folder inside it")
+        raise DataError(f"{path} has {found}: expected {expected}; perhaps you mean a folder in it")
     labels = [np.array([name for name, paths in classes.items() for _ in paths]) for classes in files]
     paths = [file for classes in files for those in classes.values() for file in those]
     images, how = read_all(paths, size, str(path), progress)

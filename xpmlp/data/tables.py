@@ -7,6 +7,7 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -16,6 +17,7 @@ from xpmlp.data.files import known_kind, require_memory
 from xpmlp.errors import DataError
 
 LABELS = ("label", "labels", "class", "target", "y")
+_NAMES = ("label", "class", "target or y")
 _DELIMITERS = ",\t;"
 _EXPECTED = "expected lines of values with commas or tabs between them"
 _BLOCK = 2048  # lines that are parsed at once
@@ -41,14 +43,19 @@ def read(path: Path, label_column: str | None) -> Table:
 
     def label_of(cells: list[str], has_header: bool) -> int:
         if len(cells) < 2:
-            raise DataError(f"{path} is no table: {_EXPECTED}")
+            raise DataError(f"{path} is not a table: {_EXPECTED}")
         return _label_column(path, cells, has_header, label_column)
 
     return _read(path, label_column, label_of)
 
 
 def read_rows(path: Path, n_numbers: int, names: tuple[str, ...] | None, label_column: str | None) -> np.ndarray:
-    """Return the rows of a table, (n, n_numbers), without its labels; its columns in the order of `names`, if known."""
+    """Return the rows of a table, (n, n_numbers), without its labels.
+
+    If the names of the columns are known, and the table has them, these are taken in their order, and no others.
+    """
+    if names is not None and (found := _read_named(path, names)) is not None:
+        return found
 
     def label_of(cells: list[str], has_header: bool) -> int | None:
         n_columns = sum(not (has_header and is_index(cell)) for cell in cells)
@@ -59,13 +66,22 @@ def read_rows(path: Path, n_numbers: int, names: tuple[str, ...] | None, label_c
             raise DataError(f"{path} has {n_columns} columns: {expected}")
         return _label_column(path, cells, has_header, label_column)
 
-    table = _read(path, label_column, label_of)
-    if names is None or table.names is None or names == table.names:
-        return table.rows
-    missing = [name for name in names if name not in table.names]
-    if missing:
-        raise DataError(f"{path} has no column {missing[0]!r}: the model takes {', '.join(names[:6])}")
-    return table.rows[:, [table.names.index(name) for name in names]]
+    return _read(path, label_column, label_of).rows
+
+
+def _read_named(path: Path, names: tuple[str, ...]) -> np.ndarray | None:
+    """Return the columns of these names, (n, len(names)); None if the table has no header."""
+    with _reading(path) as (file, first, delimiter, line):
+        cells = _cells(path, first, delimiter)
+        if not _is_header(cells, names[0]):
+            return None
+        missing = [name for name in names if name not in cells]
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise DataError(f"{path} has no column {missing[0]!r}{more}, which the model takes")
+        columns = [cells.index(name) for name in names]
+        rows, _ = _values(path, _lines(path, file), delimiter, len(cells), columns, None, line + 1)
+        return rows
 
 
 def is_table(beginning: bytes) -> bool:
@@ -77,27 +93,40 @@ def is_table(beginning: bytes) -> bool:
     return is_text and has_values and not is_picture and known_kind(beginning) is None
 
 
-def _read(path: Path, label_column: str | None, label_of: Callable[[list[str], bool], int | None]) -> Table:
+@contextmanager
+def _reading(path: Path) -> Iterator[tuple[IO[str], str, str, int]]:
+    """Open a table and give it with its first line, the delimiter and that line's number; explain what goes wrong."""
     try:
         with _opened(path) as file:
             first, line = file.readline(_LONGEST), 1
             delimiter = max(_DELIMITERS, key=first.count)
             if first.lower().startswith("sep=") and len(first.strip()) == 5:  # a line that Excel writes
                 delimiter, first, line = first.strip()[4], file.readline(_LONGEST), 2
-            cells = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])]
-            if "\0" in first or not cells or len(first) == _LONGEST:
-                raise DataError(f"{path} is no table: {_EXPECTED}")
-            has_header = _is_header(cells, label_column)
-            label = label_of(cells, has_header)
-            columns = [k for k in range(len(cells)) if k != label and not (has_header and is_index(cells[k]))]
-            if not columns:
-                raise DataError(f"{path} is no table: {_EXPECTED}")
-            lines = _lines(path, file) if has_header else itertools.chain([first], _lines(path, file))
-            rows, labels = _values(path, lines, delimiter, len(cells), columns, label, line + has_header)
+            yield file, first, delimiter, line
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no UTF-8 text ({error.reason}): save it as UTF-8") from None
+        raise DataError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from None
     except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _cells(path: Path, first: str, delimiter: str) -> list[str]:
+    """Return what a table's first line holds."""
+    cells = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])]
+    if "\0" in first or not cells or len(first) == _LONGEST:
+        raise DataError(f"{path} is not a table: {_EXPECTED}")
+    return cells
+
+
+def _read(path: Path, label_column: str | None, label_of: Callable[[list[str], bool], int | None]) -> Table:
+    with _reading(path) as (file, first, delimiter, line):
+        cells = _cells(path, first, delimiter)
+        has_header = _is_header(cells, label_column)
+        label = label_of(cells, has_header)
+        columns = [k for k in range(len(cells)) if k != label and not (has_header and is_index(cells[k]))]
+        if not columns:
+            raise DataError(f"{path} is not a table: {_EXPECTED}")
+        lines = _lines(path, file) if has_header else itertools.chain([first], _lines(path, file))
+        rows, labels = _values(path, lines, delimiter, len(cells), columns, label, line + has_header)
     names = tuple(cells[k] for k in columns) if has_header else None
     about = f"a {'TSV' if delimiter == chr(9) else 'CSV'} file"
     if label is not None:
@@ -155,8 +184,8 @@ def _label_column(path: Path, cells: list[str], has_header: bool, wanted: str | 
         raise DataError(f"{path} has no column {wanted!r}: its {len(cells)} columns are {shown}")
     found = [k for k, cell in enumerate(cells) if has_header and cell.lower() in LABELS]
     if len(found) != 1:
-        what = "several columns that may be" if found else "no column that is called"
-        raise DataError(f"{path} has {what} the label ({shown}): name it with --label-column, such as first or last")
+        what = "several columns that may be the label" if found else f"no column called {', '.join(_NAMES)}"
+        raise DataError(f"{path} has {what}: name the label with --label-column. Its columns: {shown}")
     return found[0]
 
 
@@ -185,7 +214,7 @@ def _values(
             labels.append(y)
         line += len(block)
     if not pixels:
-        raise DataError(f"{path} has no line of values: expected at least one")
+        raise DataError(f"{path} has no rows of values: expected at least one")
     return np.concatenate(pixels), np.empty(0) if label is None else _numbers_or_words(np.concatenate(labels))
 
 
@@ -204,7 +233,7 @@ def _parsed(
         found = re.search(r"string (.*?) to float64 at row (\d+), column (\d+)", str(error))
         if found:
             where = f"line {numbers[int(found[2])]}, column {int(found[3])}"
-            raise DataError(f"{path}, {where}: {found[1]} is no number: expected one") from None
+            raise DataError(f"{path}, {where}: {found[1]} is not a number") from None
         raise DataError(f"{path}, from line {numbers[0]} on: {error}") from None
     y = np.char.strip(y)
     for problem, is_there in (

@@ -68,7 +68,7 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
         y : array, shape (n,) or (n, outputs)
             The targets; they are moved to where X is.
         sample_weight : array, shape (n,), or None
-            What each sample counts; moved to where X is. A batch in which none counts is no step.
+            Weight of each sample; moved to where X is. A batch whose weights are all 0 is skipped.
         validation_data : (X, y), (X, y, sample_weight) or None
             Samples that are not trained on, prepared as X is: in a Pipeline, transformed. The network that is best on
             them is kept: by its score where early stopping goes by it, else by its loss. None: with early stopping, a

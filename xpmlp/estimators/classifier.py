@@ -23,11 +23,11 @@ from xpmlp.namespaces import Array, array_namespace
 class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
     """A multilayer perceptron that classifies: scikit-learn's MLPClassifier, on any array library and device.
 
-    Where the samples are, the work is: NumPy's, CuPy's, PyTorch's, JAX's arrays are trained on and predicted for where
-    they lie, and only an epoch's loss and, with early stopping, its score cross to the host. (With ``solver="lbfgs"``
-    SciPy works on the host: once an evaluation the parameters cross to the device, and their gradient back.) The
-    cross-entropy is minimised (F7, or its binary form), with an L2 penalty on the weights. With the same parameters and
-    `random_state` the results are scikit-learn's.
+    Computation follows the data: arrays of NumPy, CuPy, PyTorch and JAX stay on their own device. Only an epoch's loss
+    and, with early stopping, its score cross to the host. (With ``solver="lbfgs"``, SciPy works on the host: at each
+    evaluation the parameters go to the device, and their gradient comes back.) The cross-entropy is minimised (F7, or
+    its binary form), with an L2 penalty on the weights. With the same parameters and `random_state` the results are
+    scikit-learn's.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
     n_iter_no_change, max_fun
         As `sklearn.neural_network.MLPClassifier` has them, with the same defaults.
     activation : {"identity", "logistic", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus"} or a list
-        What stands behind each hidden layer (derivation.md, A1 to A9); a list has a name for each.
+        Activation function of the hidden layers (derivation.md, A1 to A9); a list has one for each.
     solver : {"lbfgs", "sgd", "adam", "adamw"}
         As scikit-learn's; adamw is Adam with decoupled decay (Loshchilov & Hutter 2019): `alpha` times the rate, of
         weights alone, and not in the loss.
@@ -44,25 +44,25 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         As scikit-learn's, for sgd; the last two end at 0 after `max_iter` epochs, for sgd, adam and adamw
         (`xpmlp.one_cycle`, `xpmlp.cosine`), and are not stopped by `tol`.
     class_weight : dict, "balanced", list of dict, or None
-        What the samples of each class count, as `sklearn.utils.class_weight.compute_sample_weight` has it; of several
-        labels a list with a dict for each.
+        Weight of each class, as in `sklearn.utils.class_weight.compute_sample_weight`; for multilabel targets a list
+        of dicts, one per label.
     dropout : float
-        The part of the hidden units that each step leaves out, at least 0 and below 1, rounded to a 256th (M1, M2).
+        Fraction of the hidden units left out in each step, at least 0 and below 1, rounded to 1/256 (M1, M2).
     callbacks : callable, list of callables, or None
         Functions of an epoch's figures (`xpmlp.estimators.epochs.EpochFigures`); one that returns True ends training,
         and what one raises is raised by `fit` after what was learned is kept.
     backend : str or None
-        What computes, as `xpmlp.get_backend` names it, where the samples are NumPy's: they are moved there once, and
-        the results back. None: the samples' own library and device.
+        For NumPy samples: the backend to compute on (see `xpmlp.get_backend`). They are moved there once, and the
+        results back. None: the samples' own library and device.
     dtype : {"float32", "float64"} or None
-        What is computed in; None: float32 where the samples are, else float64. (lbfgs then leaves `coefs_` in float64,
+        Floating-point type of the computation; None: float32 if the samples are, else float64. (lbfgs then leaves `coefs_` in float64,
         as scikit-learn's does.)
 
     Attributes
     ----------
     coefs_, intercepts_ : list of arrays
-        Each layer's weights (fan_in × fan_out) and biases (fan_out), where the samples were. They are the truth:
-        assigned by hand, they are what `predict` and `partial_fit` use.
+        Each layer's weights (fan_in × fan_out) and biases (fan_out), on the samples' device. If you assign to them,
+        `predict` and `partial_fit` use the new values.
     classes_ : array
         On the samples' device where the labels are numbers, else NumPy's.
     loss_, loss_curve_ : float, list of float
@@ -123,7 +123,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         X, y, sample_weight
             As `fit` has them.
         classes : array, shape (n_classes,)
-            All classes there will ever be; needed in the first call.
+            All classes that can occur; required in the first call.
         """
         return self._fit(X, y, sample_weight, incremental=True, classes=classes)
 
@@ -142,7 +142,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             raise ValueError(f"`classes={classes}` is not the same as on last call to partial_fit, was: {known}")
 
     def predict(self, X: Any) -> Array:
-        """Return each sample's class, (n,), or 0 and 1 for each of several classes, (n, classes).
+        """Return each sample's class, (n,), or for multilabel targets 0 and 1 for each label, (n, classes).
 
         Parameters
         ----------

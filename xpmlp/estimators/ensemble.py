@@ -17,9 +17,9 @@ from xpmlp.namespaces import Array, array_namespace
 
 
 class MLPEnsemble(BaseEstimator):  # type: ignore[misc]
-    """Several networks of the same settings, whose mean is better than each, and whose spread says how sure they are.
+    """Several networks of the same settings: their mean, usually better than any one, and their spread.
 
-    Each is what its estimator's own `fit` would make of its seed; they are trained in stacks, on the device where X is.
+    Each equals the result of its estimator's own `fit` with its seed. They are trained in stacks, on X's device.
     (Lakshminarayanan, Pritzel & Blundell 2017, "Simple and Scalable Predictive Uncertainty Estimation Using Deep
     Ensembles", without adversarial training.)
 

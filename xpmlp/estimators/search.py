@@ -269,11 +269,11 @@ class _InStacks:
 
 
 class GridSearchCV(_InStacks, sklearn.model_selection.GridSearchCV):  # type: ignore[misc]
-    """scikit-learn's GridSearchCV; `MLPClassifier` and `MLPRegressor` are fitted many at once.
+    """scikit-learn's GridSearchCV, which fits many `MLPClassifier` or `MLPRegressor` at once.
 
     Parameters, attributes and results are scikit-learn's. The estimator is one of ours, or a Pipeline whose last step
-    is; its earlier steps are fitted once a split. `n_jobs` processes train stacks. `fit_time` is a stack's time by its
-    networks. With any other estimator it is scikit-learn's class.
+    is; its earlier steps are fitted once a split. `n_jobs` processes train stacks. `fit_time` is a stack's time
+    divided by its number of networks. With any other estimator it is scikit-learn's class.
 
     See Also
     --------

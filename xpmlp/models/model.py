@@ -11,7 +11,7 @@ import numpy as np
 
 from xpmlp.backends import backend_of, get_backend, reopened
 from xpmlp.backends.base import Backend, computing
-from xpmlp.data.dataset import Dataset, described, parts_of
+from xpmlp.data.dataset import Dataset, parts_of
 from xpmlp.data.preparation import AS_TRAINED, FORMS, PREPARATIONS
 from xpmlp.data.scaling import Scaling
 from xpmlp.errors import ArrayError, CheckpointError, ConfigError, DataError, ShapeError
@@ -19,6 +19,7 @@ from xpmlp.math.activations import softmax
 from xpmlp.math.layout import Layer, Layout
 from xpmlp.math.network import forward, score
 from xpmlp.models.exporting import Exportable
+from xpmlp.models.inputs import in_order, labels_of, require_fit, rows_of, takes_numbers
 from xpmlp.namespaces import Array, array_namespace, float_name
 from xpmlp.storage import tensors
 from xpmlp.storage.files import StrPath
@@ -191,8 +192,9 @@ class Model(Exportable):
             part = second or first
         if part is None:
             raise DataError("the model has no test data of its own: give evaluate a data set, or (X, y)")
-        self.require_fit(part)
-        labels = self.labels_of(part)
+        part = in_order(part, self.info)
+        require_fit(part, self.info)
+        labels = labels_of(part, self.info)
         with np.errstate(all="ignore"):
             _, loss, correct = score(self.logits(part.images), labels)
         assert correct is not None
@@ -209,38 +211,6 @@ class Model(Exportable):
         # What rounding took from the shift: of a column far from 0 the difference would lose digits.
         rest = self.backend.asarray(self.scaling.rest_of_shift(dtype))
         return (rows - shift - rest) * factor
-
-    @property
-    def _takes_numbers(self) -> bool:
-        """Whether it was trained on numbers, not on bytes."""
-        return self.scaling is not None or self.max_value == 1
-
-    def require_fit(self, part: Dataset) -> None:
-        """Refuse a data set of other numbers than the network was trained on."""
-        where = part.provenance
-        if part.image_shape != self.image_shape:
-            found, expected = described(part.image_shape), described(self.image_shape)
-            raise DataError(f"{where}: {found}: the model takes {expected}")
-        if part.columns and self.info.columns and part.columns != self.info.columns:
-            pairs = zip(part.columns, self.info.columns, strict=True)
-            found, expected = next(pair for pair in pairs if pair[0] != pair[1])
-            raise DataError(f"{where}: column {found!r} where the model has {expected!r}: bring them in its order")
-        if part.images.dtype == np.uint8 and not self._takes_numbers and part.images.max() > self.max_value:
-            found = f"values up to {part.images.max()}"
-            raise DataError(f"{where}: {found}: the model's images go to {self.max_value}")
-        if part.scaling and self.scaling is None:
-            found = f"values from {part.images.min():g} to {part.images.max():g}"
-            raise DataError(f"{where}: {found}: the model was trained on bytes and knows no other range")
-
-    def labels_of(self, part: Dataset) -> np.ndarray:
-        """Return a data set's labels as the network numbers its classes, of which it must know all."""
-        number = {name: k for k, name in enumerate(self.class_names)}
-        unknown = [name for name in part.class_names if name not in number]
-        if unknown:
-            known = ", ".join(self.class_names[:20]) + (", …" if len(self.class_names) > 20 else "")
-            raise DataError(f"{part.provenance}: class {unknown[0]}: the network knows {known}")
-        labels: np.ndarray = np.array([number[name] for name in part.class_names], np.int32)[part.labels]
-        return labels
 
     def predict(self, images: Array, batch_size: int = BATCH_SIZE) -> Array:
         """Return each image's class, an index into `class_names`; see `predict_proba` for the arguments."""
@@ -277,14 +247,17 @@ class Model(Exportable):
         """Return the last layer's outputs S (F5), (n, classes); see `predict_proba` for the arguments."""
         if batch_size < 1:
             raise ConfigError(f"batch size {batch_size}: expected at least 1")
+        images = rows_of(images, self.info)
         is_host = isinstance(images, np.ndarray)
+        if is_host and images.dtype.kind == "f" and not np.isfinite(images).all():
+            raise DataError("images hold NaN or infinity: expected finite numbers")
         xp = array_namespace(images=images) if is_host else array_namespace(images=images, theta=self.theta)
         there, here = (getattr(array, "device", None) for array in (images, self.theta))
         if type(there) is type(here) and there != here:  # of what JAX traces it is not known
             found = backend_of(images)
             way_out = f"move them, or call to({found.spec!r}) of the model"
             raise ArrayError(f"images are on {found}, the model is on {self.backend}: {way_out}")
-        if is_host and images.dtype.kind in "iub" and images.dtype != np.uint8 and self._takes_numbers:
+        if is_host and images.dtype.kind in "iub" and images.dtype != np.uint8 and takes_numbers(self.info):
             images = images.astype(np.float64)
         is_bytes = images.dtype == xp.uint8
         if not is_bytes and not xp.isdtype(images.dtype, "real floating"):

@@ -58,7 +58,7 @@ def read(path: StrPath, kinds: tuple[str, ...]) -> Contents:
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}; {expected}") from None
     except (SafetensorError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is no whole safetensors file ({error}): {expected}") from None
+        raise CheckpointError(f"{path} is not a complete safetensors file ({error}): {expected}") from None
     if described is None:
         raise CheckpointError(f"{path} is another program's safetensors file: {expected}")
     try:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 from xpmlp.errors import ConfigError
@@ -68,7 +68,7 @@ class TrainConfig:
     epochs: int | None = _setting(None, "Passes over the training images.", "5, more for small data sets", least=1)
     batch_size: int | None = _setting(None, "Images per step.", "128, or 32 below 10,000 images", least=1)
     optimizer: str = _setting("sgd", "sgd, adam or adamw.", one_of=("sgd", "adam", "adamw"))
-    learning_rate: float | None = _setting(None, "Peak learning rate.", "fits the optimizer")
+    learning_rate: float | None = _setting(None, "Peak learning rate.", "depends on the optimizer")
     schedule: str = _setting(
         "one-cycle",
         "How the learning rate changes: constant, cosine or one-cycle.",
@@ -76,18 +76,18 @@ class TrainConfig:
     )
     momentum: float | None = _setting(None, "Momentum, for sgd.", "0.9")
     nesterov: bool | None = _setting(None, "Nesterov's momentum, for sgd.", "with momentum")
-    weight_decay: float | None = _setting(None, "L2 penalty; for adamw decoupled decay.", "0; 0.01 for adamw")
+    weight_decay: float | None = _setting(None, "L2 penalty; for adamw, decoupled weight decay.", "0; 0.01 for adamw")
     val_size: int | float | None = _setting(
-        None, "Held out for validation: a count, or a fraction below 1; 0: nothing.", "a sixth"
+        None, "Size of the validation set: a count, or a fraction below 1; 0 for none.", "a sixth"
     )
     center: float = _setting(
         0.0,
-        "For sgd: train as on inputs less this number, between 0 and 1. The network still takes the inputs as they "
-        'are (derivation.md, "Centred inputs").',
+        "For sgd: subtract this number (0 to 1) from the inputs during training. The network still takes the inputs "
+        'as they are (derivation.md, "Centred inputs").',
     )
     deform: float = _setting(
         0.0,
-        "Distort the training images at random, differently in each epoch: 0 not, 1 strongly. Training figures are "
+        "Distort the training images at random, differently in each epoch: 0 none, 1 strong. Training figures are "
         "those of the distorted images.",
     )
     deform_fade: float = _setting(0.0, "Let deform fade out over this last fraction of the run.")
@@ -128,6 +128,10 @@ class TrainConfig:
         make_optimizer(self)  # refuses what does not fit it
 
     def _require_ranges(self) -> None:
+        for name in ("learning_rate", "momentum", "weight_decay", "val_size", "target_accuracy", "center", "deform"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Real):
+                raise ConfigError(f"{name} {value!r}: expected a number")
         rate, share, target = self.learning_rate, self.val_size, self.target_accuracy
         is_share = share is None or 0 <= share < 1 or (1 <= share < math.inf and share == int(share))
         for name, fits, expected in (

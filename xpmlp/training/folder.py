@@ -51,7 +51,9 @@ class RunFolder:
             self._require_empty()
         existing = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-            raise ConfigError(f"{self.path} cannot be made: {existing} is no folder that can be written; name another")
+            raise ConfigError(
+                f"{self.path} cannot be made: {existing} is not a folder that can be written; name another"
+            )
 
     def _prepare(self, path: str | os.PathLike[str], is_default: bool = False) -> None:
         self.path, self.is_default = Path(path), is_default
@@ -107,7 +109,7 @@ class RunFolder:
         """Refuse a folder that holds more than a run leaves that was killed before it had begun."""
         for path in self.path.iterdir():
             if path.name != FolderLock.NAME and not (path.name.startswith(".") and path.name.endswith(PART)):
-                raise ConfigError(f"{self.path} holds something: a run needs an empty folder; name another")
+                raise ConfigError(f"{self.path} is not empty: choose another folder with --out")
 
     def discard(self) -> None:
         """Remove what was written, and each folder that `create` made, for a run that never began."""

@@ -51,7 +51,7 @@ def train(
     config : TrainConfig or None
         What decides the run; None: its defaults.
     backend : str or Backend
-        What computes, as `get_backend` names it.
+        What to compute on, by the names of `get_backend`.
     callbacks : sequence of Callback or callable
         Notified of progress. A plain function is called with each epoch's metrics; the run ends where it returns True.
     start : Checkpoint or None
