@@ -50,7 +50,7 @@ BELOW = {
 }
 """Each room, with those that it may import."""
 
-ARRAY_LIBRARIES = {"cupy", "cupyx", "torch", "jax", "array_api_strict", "numba"}
+ARRAY_LIBRARIES = {"cupy", "cupyx", "torch", "jax", "dpnp", "dpctl", "array_api_strict", "numba"}
 HEAVY = {"matplotlib", "sklearn", "pandas", "scipy", "array_api_compat.numpy", "mpi4py", "onnx", *ARRAY_LIBRARIES}
 
 
