@@ -35,7 +35,7 @@ def _finding_the_cpu() -> Iterator[None]:
 
 try:
     with _finding_the_cpu():
-        import dpctl
+        import dpctl.memory
         import dpnp
 
         dpctl.get_devices()
@@ -48,13 +48,14 @@ except ImportError as error:
 class DpnpBackend(Backend):
     """dpnp's arrays; ``dpnp`` alone is SYCL's default device, a GPU before a CPU; ``dpnp:gpu:1`` the second GPU.
 
-    All arrays of a device are on the one queue that dpnp keeps for it. With arrays on another they cannot be mixed.
+    All arrays of a device are on the one queue that dpnp keeps for it. An array that came on another queue, with which
+    they cannot be mixed, belongs to another backend.
     """
 
     name = library = "dpnp"
     namespace = dpnp
     further_devices = ("gpu", "cpu")
-    out_of_memory = ("OUT_OF_DEVICE_MEMORY", "OUT_OF_HOST_MEMORY")
+    out_of_memory = ("OUT_OF_DEVICE_MEMORY", "OUT_OF_HOST_MEMORY")  # of a kernel
 
     def __init__(self, device: str | None = None, dtype: str | None = None) -> None:
         try:
@@ -62,8 +63,8 @@ class DpnpBackend(Backend):
             if float((probe @ probe).sum()) != 8.0:
                 raise RuntimeError("a product of ones came out wrong")
         except (dpctl.SyclDeviceCreationError, RuntimeError, ValueError) as error:
-            asked = repr(device) if device else "its default device"
-            raise BackendError(f"dpnp cannot run on {asked}: {_problem(error)}, {CPU_WAY_OUT}") from None
+            where = f" on {device!r}" if device else ""
+            raise BackendError(f"dpnp cannot run{where}: {_problem(device, error)}, {CPU_WAY_OUT}") from None
         self.device = probe.device
         self.require(dtype)
 
@@ -72,17 +73,13 @@ class DpnpBackend(Backend):
         return f"dpnp:{self._sycl_device.filter_string}"
 
     def __str__(self) -> str:
-        return f"dpnp on {self._sycl_device.filter_string}"
+        named = f"dpnp on {self._sycl_device.filter_string}"
+        usual = dpnp.empty(0, dtype="bool", device=self._sycl_device).device
+        return named if self.device == usual else f"{named}, queue {hash(self.device.sycl_queue)}"
 
     @property
     def _sycl_device(self) -> Any:
         return self.device.sycl_device
-
-    def require(self, dtype: str | None) -> None:
-        if dtype == "float64" and not self._sycl_device.has_aspect_fp64:
-            raise BackendError(
-                f"{self} ({self._sycl_device.name}) has no float64 (SYCL's aspect fp64): take float32, {CPU_WAY_OUT}"
-            )
 
     def _put(self, array: np.ndarray) -> Any:
         return dpnp.asarray(array, dtype=array.dtype, device=self.device)  # without the dtype it may be narrowed
@@ -100,6 +97,9 @@ class DpnpBackend(Backend):
 
         return intel_device_info(self._sycl_device).get("free_memory")  # type: ignore[no-any-return]
 
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        return isinstance(error, dpctl.memory.USMAllocationError) or super().is_out_of_memory(error)
+
     def describe(self) -> dict[str, str]:
         setting = "MKL_BLAS_COMPUTE_MODE"
         return {
@@ -109,11 +109,15 @@ class DpnpBackend(Backend):
         }
 
 
-def _problem(error: Exception) -> str:
+def _problem(device: str | None, error: Exception) -> str:
     """Return why a device does not run, and what mends it."""
-    devices = [device.filter_string for device in dpctl.get_devices()]
-    if devices:
-        return f"{str(error).splitlines()[0]}; SYCL finds {', '.join(devices)}, another needs its driver"
+    found = [each.filter_string for each in dpctl.get_devices()]
+    if found and not isinstance(error, dpctl.SyclDeviceCreationError):
+        return f"{str(error).splitlines()[0]}; its driver may not fit it: write dpnp:{found[-1]}"
+    if found and "gpu" in str(device):
+        return f"SYCL finds {', '.join(found)} alone; install the GPU's driver (apt install intel-opencl-icd)"
+    if found:
+        return f"SYCL knows no such device; write {' or '.join(f'dpnp:{name}' for name in found)}"
     if _CPU_DRIVER.exists():
-        return f"SYCL finds no device; {_VARIABLE}={_CPU_DRIVER} before dpnp is imported makes it find the CPU"
-    return "SYCL finds no device; a CPU needs pip install intel-opencl-rt, a GPU its driver"
+        return f"SYCL finds no device; set {_VARIABLE}={_CPU_DRIVER} before dpnp is imported, for the CPU"
+    return "SYCL finds no device; pip install intel-opencl-rt for the CPU, or install a GPU's driver"
