@@ -221,7 +221,8 @@ class TestTheReadme:
         assert named == set(found) == {f"F{k}" for k in range(1, 8)} | {f"B{k}" for k in range(1, 12)}
 
     @pytest.mark.parametrize(
-        "spec", ["numpy", *(pytest.param(spec, marks=pytest.mark.needs(spec)) for spec in ("torch", "jax", "dpnp", "cupy"))]
+        "spec",
+        ["numpy", *(pytest.param(spec, marks=pytest.mark.needs(spec)) for spec in ("torch", "jax", "dpnp", "cupy"))],
     )
     def test_its_python_trains_evaluates_saves_loads_and_predicts(self, spec, capsys, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

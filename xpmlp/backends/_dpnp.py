@@ -35,8 +35,8 @@ def _finding_the_cpu() -> Iterator[None]:
 
 try:
     with _finding_the_cpu():
+        import dpnp  # noqa: I001, the one whose absence is to be named
         import dpctl.memory
-        import dpnp
 
         dpctl.get_devices()
 except ImportError as error:
