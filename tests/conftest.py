@@ -154,9 +154,10 @@ def backends_of(item: pytest.Item) -> list[str]:
 def missing(config: pytest.Config, item: pytest.Item) -> str | None:
     """Return what an item needs and has not here, as its marks and its parameters say."""
     required = config.getoption("--require-backend")
-    modules, device = [], None
+    modules, commands, device = [], [], None
     for mark in item.iter_markers("needs"):
         modules.append(mark.kwargs.get("module"))
+        commands += mark.kwargs.get("commands", ())
         device = mark.kwargs.get("device", device)
     for spec in backends_of(item):
         is_required = spec in required or (spec.partition(":")[0] in required and spec not in OPTIONAL_DEVICES)
@@ -170,6 +171,9 @@ def missing(config: pytest.Config, item: pytest.Item) -> str | None:
     for module in filter(None, modules):
         if importlib.util.find_spec(module) is None:
             return module
+    for command in commands:
+        if shutil.which(command) is None:
+            return f"{command} on the PATH"
     if device is not None and device != (ask_driver().problem is None):
         return "a CUDA device" if device else "a machine without a CUDA device"
     return None

@@ -361,7 +361,7 @@ class TestBadInput:
         monkeypatch.setattr(RunFolder, "append_metrics", full)
         assert train("--out", "run", "--quiet") == 2
         assert capfd.readouterr().err == (
-            "xpmlp: run/metrics.jsonl: No space left on device: make room, then go on from the last checkpoint with: "
+            "xpmlp: run/metrics.jsonl: No space left on device: make room, then resume from the last checkpoint with: "
             "xpmlp train --resume run\n"
         )
 
@@ -374,7 +374,7 @@ class TestBadInput:
         monkeypatch.setattr(RunFolder, "append_metrics", interrupt)
         assert train("--out", "run", "--quiet") == 130
         assert capfd.readouterr().err == (
-            "xpmlp train: interrupted after step 13, in epoch 1 of 3; go on with: xpmlp train --resume run\n"
+            "xpmlp train: interrupted after step 13, in epoch 1 of 3; continue with: xpmlp train --resume run\n"
         )
 
     def test_an_unknown_command(self, capfd):

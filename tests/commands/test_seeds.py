@@ -54,7 +54,7 @@ def test_one_that_was_cut_short_goes_on_as_one(train, at_home, monkeypatch, caps
     monkeypatch.setattr(_run, "train_network", stopped)
     capsys.readouterr()
     assert train("--seeds", "1-3", "--out", "cut") == 130
-    assert "go on with: xpmlp train --resume cut\n" in capsys.readouterr().err
+    assert "continue with: xpmlp train --resume cut\n" in capsys.readouterr().err
     monkeypatch.setattr(_run, "train_network", usual)
     cut, whole = at_home / "cut", at_home / "whole"
     assert not (cut / "seed-3").exists()
@@ -127,10 +127,10 @@ def test_what_never_began_leaves_nothing(options, at_home, capsys):  # noqa: F81
         (["--seeds", ""], "'': expected seeds"),
         (["--seeds", "0-1000"], "0-1000: expected at most 1000 seeds"),
         (["--seeds", "0-1", "--seed", "7"], "--seed 7 with --seeds: give one of them"),
-        (["--seeds", "0-1", "--resume", "runs"], "--seeds with --resume runs: runs that go on have their seeds"),
+        (["--seeds", "0-1", "--resume", "runs"], "--seeds with --resume runs: resumed runs have their seeds"),
         (["--seeds", "0-1", "--out", "full"], "full holds something: a run needs an empty folder"),
         (["--resume", "damaged"], "seeds.json is damaged, or of a newer xpmlp: expected seeds and options"),
-        (["--resume", "damaged", "--out", "x"], "--out x: runs that go on stay in their folder; leave it out"),
+        (["--resume", "damaged", "--out", "x"], "--out x: resumed runs stay in their folder; leave it out"),
         (["--resume", "empty"], "seeds.json is damaged, or of a newer xpmlp: expected seeds and options"),
     ],
 )

@@ -134,7 +134,7 @@ class TestEvaluate:
         )
         assert refused("evaluate", "text").startswith("text is no whole safetensors file (")
         assert refused("evaluate", "empty").startswith("empty is a folder without model.safetensors or checkpoints")
-        assert refused("evaluate", "run", "--part", "dev") == "unknown part 'dev': expected test or train"
+        assert refused("evaluate", "run", "--part", "dev") == "unknown part 'dev': expected test, train or all"
         assert refused("evaluate", "run", "--out", "text") == "--out 'text': expected a folder; name another"
         assert refused("evaluate", "run", "--backend", "cudy").startswith("unknown backend 'cudy'")
         assert refused("evaluate", "run", "--data-dir", ".").endswith("leave out the data folder .")
@@ -263,7 +263,7 @@ class TestPredict:
         found = refused("predict", "run", "pictures", "--split")
         assert found.startswith("--split is for models of handwriting such as MNIST's: this one is of idx:")
         found = refused("predict", "digits", "pictures", "--invert")
-        assert found.startswith("--invert: this model's pictures are told light from dark by themselves")
+        assert found.startswith("--invert: light is told from dark by itself; leave it out")
 
     def lines(self, capsys):
         said, errors = capsys.readouterr()

@@ -835,7 +835,7 @@ class TestFaults:
         (line,) = ours(errors)
         step = self.check(tmp_path).step
         where = f"stopped by SIGUSR1 after step {step:,}, in epoch {-(-step // 13)} of 100000"
-        assert line == f"xpmlp train: {where}; go on with: xpmlp train --resume run"
+        assert line == f"xpmlp train: {where}; continue with: xpmlp train --resume run"
         assert running.returncode != 0
         metrics = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
         assert len(metrics) == len(self.check(tmp_path).epochs)
@@ -912,7 +912,7 @@ class TestFaults:
         )
         done = launch(3, sys.executable, "-c", code, "train", *data, *LONG, "--out", "run")
         (line,) = ours(done.stderr)
-        assert "File too large: make room, then go on from the last checkpoint with: xpmlp train --resume run" in line
+        assert "File too large: make room, then resume from the last checkpoint with: xpmlp train --resume run" in line
         assert done.returncode == 2
         assert self.check(tmp_path).step == 13
 

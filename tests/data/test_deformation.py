@@ -232,8 +232,11 @@ class TestRefusals:
         tiny = make_dataset(240)
         flat = Dataset(tiny.images.reshape(240, *shape), tiny.labels, tiny.class_names, 255, "flat")
         backend = find_backend("numpy")
-        what = f"images of {shape[0]} × {shape[1]}" if len(shape) > 1 else "samples of 20 numbers"
-        with pytest.raises(DataError, match=rf"^{what} cannot be deformed: expected images"):
+        is_image = len(shape) > 1
+        what = (
+            f"^images of {shape[0]} × {shape[1]} cannot be deformed: expected" if is_image else "is for images: these"
+        )
+        with pytest.raises(DataError if is_image else ConfigError, match=what):
             train(CONFIG, flat, backend)
         train(dataclasses.replace(CONFIG, deform=0.0), flat, backend)
 

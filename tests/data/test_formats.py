@@ -333,7 +333,7 @@ class TestATable:
             load_dataset(str(sparse))
         with sparse.open("r+b") as file:
             file.write(b"label,pixel0,pixel1,pixel2,pixel3\n1,2,3,4,5\n")
-        with pytest.raises(DataError, match=r"has a line of more than 4,194,304 signs: expected a sample a line"):
+        with pytest.raises(DataError, match=r"has a line of more than 4,194,304 characters: expected one sample per"):
             load_dataset(str(sparse))
 
     def test_must_fit_memory(self, at_home, monkeypatch):
@@ -356,6 +356,41 @@ class TestATableOfFeatures:
         inputs = found.train.as_inputs("float64").images
         np.testing.assert_allclose(inputs.mean(axis=0), 0, atol=1e-6)
         np.testing.assert_allclose(inputs.std(axis=0), 1, rtol=1e-6)
+
+    @pytest.mark.parametrize("index", ["", "Unnamed: 0", "__index_level_0__"])
+    def test_loses_the_column_that_numbers_its_rows(self, at_home, index):
+        rows = [f"{k},{k % 7},{k % 3},{'ab'[k % 2]}" for k in range(60)]
+        (at_home / "a.csv").write_text("\n".join([f"{index},x,y,kind", *rows]))
+        found = load_dataset("a.csv", label_column="kind", shape="none")
+        assert found.train.columns == found.test.columns == ("x", "y")
+        assert f"column '{index}' numbers the rows and is left out, 2 columns are numbers" in found.about
+
+    def test_keeps_large_numbers(self, at_home):
+        times = 1_700_000_000 + np.arange(60) * 10
+        (at_home / "a.csv").write_text("\n".join(["time,label", *(f"{time},{k % 2}" for k, time in enumerate(times))]))
+        found = load_dataset("a.csv", shape="none")
+        assert sorted([*found.train.images[:, 0], *found.test.images[:, 0]]) == times.tolist()
+        assert len(np.unique(found.train.as_inputs("float32").images)) == len(found.train)
+
+    def test_begins_with_a_line_of_excels(self, at_home):
+        (at_home / "a.csv").write_text("sep=;\nx;label\n" + "\n".join(f"{k};{k % 2}" for k in range(60)))
+        assert load_dataset("a.csv", shape="none").train.columns == ("x",)
+
+    def test_is_predicted_by_its_columns_names(self, at_home, capsys):
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(0, 1, (2, 120))
+        lines = [f"{a},{b},{'high' if a > 0 else 'low'}" for a, b in zip(x, y, strict=True)]
+        (at_home / "a.csv").write_text("\n".join(["u,v,label", *lines]))
+        quick = ["--shape", "none", "--epochs", "40", "--hidden", "8", "--quiet", "--no-plot", "--out", "run"]
+        assert main(["train", "--dataset", "a.csv", *quick]) == 0
+        (at_home / "b.csv").write_text("\n".join([",v,u", *(f"0,{b},{a}" for a, b in zip(x, y, strict=True))]))
+        capsys.readouterr()
+        assert main(["predict", "run", "b.csv", "--top", "1"]) == 0
+        found = [json.loads(line)["label"] for line in capsys.readouterr().out.splitlines()]
+        assert np.mean([label == ("high" if a > 0 else "low") for label, a in zip(found, x, strict=True)]) > 0.95
+        (at_home / "c.csv").write_text("z,v\n1,2\n")
+        assert main(["predict", "run", "c.csv"]) == 1
+        assert "c.csv has no column 'u': the model takes u, v" in capsys.readouterr().err
 
     def test_is_trained_on_and_drawn(self, at_home, capsys):
         write_csv(at_home / "train.csv", header=False)
@@ -405,6 +440,14 @@ class TestPredictingATable:
         model = load(name, "numpy")
         images = IMAGES[:50] if name == "images" else IMAGES[:50].reshape(50, 64).astype(np.float64)
         assert [line["label"] for line in found] == [model.class_names[k] for k in model.predict(images)]
+
+    @pytest.mark.parametrize(("factor", "problem"), [(2, "values up to 510: the model's images go to 255"),
+                                                     (-1, "values from -255 to"),
+                                                     (0.5, "values from 0 to 127.5: the model's")])  # fmt: skip
+    def test_of_other_numbers_is_refused(self, at_home, run, capsys, factor, problem):
+        write_csv(at_home / "test.csv", images=IMAGES[:20] * np.float64(factor), labels=LABELS[:20])
+        assert main(["predict", "images", "test.csv"]) == 1
+        assert problem in capsys.readouterr().err
 
     def test_of_another_width_is_refused(self, at_home, run, capsys):
         (at_home / "test.csv").write_text("1,2,3\n4,5,6\n")
@@ -526,6 +569,30 @@ class TestAFolderOfPictures:
             load_dataset("set")
         (at_home / "set" / "3" / "broken.png").unlink()
         with pytest.raises(DataError, match="4/page.png: a web page, perhaps an error message"):
+            load_dataset("set")
+
+    def test_other_files_are_counted(self, at_home):
+        write_pictures(at_home / "set", IMAGES, LABELS)
+        (at_home / "set" / "3" / "notes.txt").write_text("no picture")
+        assert "with 10 classes of pictures, 1 other files left out, images" in load_dataset("set").about
+
+    def test_of_8_and_more_bits_has_one_range_for_the_deeper_ones(self, at_home):
+        write_pictures(at_home / "set", IMAGES[:200], LABELS[:200])
+        deep = DIGITS.images[200:300].astype(np.uint16) * 4000
+        deep[LABELS[200:] == 3] //= 16
+        write_pictures(at_home / "deep", deep, LABELS[200:])
+        for k in range(10):
+            for path in (at_home / "deep" / str(k)).iterdir():
+                path.rename(at_home / "set" / str(k) / f"deep{path.name}")
+        found = load_dataset("set")
+        assert (found.train.images.dtype, found.train.max_value) == (np.uint8, 255)
+        images = np.concatenate([found.train.images, found.test.images])
+        assert {int(image.max()) for image in images} >= {16, 249}
+
+    def test_a_test_folder_without_classes_is_named(self, at_home):
+        write_pictures(at_home / "set" / "train", IMAGES, LABELS)
+        (at_home / "set" / "test").mkdir()
+        with pytest.raises(DataError, match="set/test has no folder for each class, as .*train has"):
             load_dataset("set")
 
     def test_others_are_refused(self, at_home):

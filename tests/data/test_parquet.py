@@ -42,6 +42,18 @@ def pictures(rows, labels=LABELS):
 
 
 class TestASet:
+    @pytest.mark.parametrize("names", [("train/0", "test/0"), ("mnist_train", "mnist-test"), ("a/Train", "a/Test")])
+    def test_whose_parts_are_named_in_other_places(self, at_home, names):
+        for name, rows in zip(names, (TRAIN, TEST), strict=True):
+            write(at_home / "set" / f"{name}.parquet", pictures(rows), NAMES)
+        require(load_dataset("set"), labels=np.array(NAMES)[LABELS], names=NAMES)
+
+    def test_of_which_a_file_is_of_no_part_is_refused(self, at_home):
+        for name, rows in (("train", TRAIN), ("test", TEST), ("more", TEST)):
+            write(at_home / "set" / f"{name}.parquet", pictures(rows), NAMES)
+        with pytest.raises(DataError, match=r"set: more.parquet is neither train, validation nor test by its name"):
+            load_dataset("set")
+
     @pytest.mark.parametrize("folder", ["set", "set/data", "set/mnist"])
     def test_of_hugging_face(self, at_home, folder):
         half = slice(0, 120), slice(120, 240)

@@ -10,6 +10,7 @@ import xpmlp
 from tests.conftest import make_dataset
 from xpmlp import DataError, Dataset, Scaling, TrainConfig, load, train
 from xpmlp.data.deformation import basis, deformed, draw
+from xpmlp.training.evaluation import evaluate
 
 QUICK = TrainConfig(hidden=(8,), epochs=2, batch_size=32, val_size=0)
 
@@ -55,6 +56,8 @@ class TestScaling:
 
 class TestADataSet:
     @pytest.mark.parametrize(("changes", "problem"), [
+        ({"class_names": ("a", "b", "a")}, "two classes are called a: expected a name for each"),
+        ({"columns": ("a", "b")}, "2 columns' names: expected one for each of"),
         ({"images": np.zeros((240, 20), np.uint8)}, "a scaling of bytes: expected floats, or max_value"),
         ({"scaling": Scaling((0.0,) * 7, (1.0,) * 7)}, "a scaling of 7 values: each sample has 20"),
         ({"preparation": "none"}, "preparation 'none': expected mnist or digits or as-trained"),
@@ -71,6 +74,13 @@ class TestADataSet:
         assert [found.class_names[label] for label in found.labels] == names.tolist()
         given = Dataset(tiny.images, names, ("cat", "bee", "ant", "dog"))
         assert [given.class_names[label] for label in given.labels] == names.tolist()
+        for words in (names.astype(object), np.char.encode(names)):
+            for made_of in (Dataset, Dataset.of):
+                assert made_of(tiny.images, words).class_names == found.class_names
+        with pytest.raises(DataError, match=r"labels are objects \(dict\): expected numbers or strings"):
+            Dataset(tiny.images, np.array([{}] * 240))
+        with pytest.raises(DataError, match="labels are bytes that are no UTF-8"):
+            Dataset(tiny.images, np.array([b"\xe9"] * 240))
         with pytest.raises(DataError, match="label 'bee': expected cat, ant"):
             Dataset(tiny.images, names, ("cat", "ant"))
 
@@ -120,18 +130,46 @@ def test_columns_far_from_0_keep_their_digits_on_the_device(backend):
     np.testing.assert_allclose(there, model.predict_proba(rows), rtol=0, atol=2e-6)
 
 
-def test_a_model_of_a_range_takes_bytes_for_parts_of_it(tmp_path):
-    data, tiny = made("range", "float64"), make_dataset(240)
-    model, _ = train(data, QUICK, backend="numpy", threads=1)
-    np.testing.assert_allclose(model.predict_proba(tiny.images), model.predict_proba(data.images), rtol=0, atol=1e-6)
+@pytest.mark.parametrize("scaling", [Scaling.of_range(0, 300), None])
+@pytest.mark.parametrize("n_columns", [1, 20])
+def test_a_model_of_floats_takes_bytes_and_integers_for_numbers(scaling, n_columns, backend):
+    rows = make_dataset(240).images.reshape(240, 20)[:, :n_columns]
+    scaling = scaling or Scaling.of_columns(rows)
+    data = Dataset(rows.astype(np.float32), make_dataset(240).labels, scaling=scaling)
+    model, _ = train(data, QUICK, backend=backend, threads=1)
+    expected = model.predict_proba(rows.astype(np.float32))
+    for numbers in (rows, rows.astype(np.int64)):
+        np.testing.assert_allclose(model.predict_proba(numbers), expected, rtol=0, atol=1e-6)
+    there = backend.to_numpy(model.predict_proba(backend.asarray(rows)))
+    np.testing.assert_allclose(there, expected, rtol=0, atol=2e-6)
 
 
-def test_a_model_of_columns_takes_bytes_for_numbers():
-    rows = make_dataset(240).images.reshape(240, 20)
-    data = Dataset(rows.astype(np.float32), make_dataset(240).labels, scaling=Scaling.of_columns(rows))
+@pytest.mark.parametrize("kind", ["bytes", "bytes to 100", "floats", "floats with a greatest", "range", "columns"])
+def test_training_and_the_model_measure_the_same(kind):
+    tiny = make_dataset(240)
+    data = {
+        "bytes": tiny, "bytes to 100": dataclasses.replace(tiny, images=tiny.images // 3, max_value=100),
+        "floats": dataclasses.replace(tiny, images=tiny.images / 255, max_value=1),
+        "floats with a greatest": dataclasses.replace(tiny, images=tiny.images / 255, max_value=255),
+        "range": made("range"), "columns": made("columns"),
+    }[kind]  # fmt: skip
     model, _ = train(data, QUICK, backend="numpy", threads=1)
-    found = model.predict_proba(rows)
-    np.testing.assert_allclose(found, model.predict_proba(rows.astype(np.float32)), rtol=0, atol=1e-6)
+    found = evaluate(model.theta, model.layout, data, model.backend)
+    assert model.evaluate(data) == pytest.approx(found, rel=1e-5)
+
+
+def test_a_data_set_of_other_numbers_is_refused():
+    bytes_, _ = train(make_dataset(240), QUICK, backend="numpy", threads=1)
+    with pytest.raises(DataError, match="values from .*: the model was trained on bytes and knows no other range"):
+        bytes_.evaluate(made("range"))
+    table, _ = train(made("columns"), QUICK, backend="numpy", threads=1)
+    with pytest.raises(DataError, match="images of 5 × 4: the model takes samples of 20 numbers"):
+        table.evaluate(make_dataset(240))
+    names = tuple("abcdefghijklmnopqrst")
+    table, _ = train(dataclasses.replace(made("columns"), columns=names), QUICK, backend="numpy", threads=1)
+    other = dataclasses.replace(made("columns"), columns=names[::-1])
+    with pytest.raises(DataError, match="column 't' where the model has 'a': bring them in its order"):
+        table.evaluate(other)
 
 
 def test_a_file_of_format_1_is_read(tmp_path):

@@ -109,7 +109,7 @@ def test_a_finished_run_without_its_checkpoints_is_finished(train, at_home, capf
     assert resume("--epochs", "9") == 2
     said, errors = capfd.readouterr()
     assert "finished run has made its 4 epochs" in said
-    assert errors == "xpmlp: run is finished and its checkpoints are gone: there is nothing to go on from\n"
+    assert errors == "xpmlp: run is finished and its checkpoints are gone: nothing to resume from\n"
     assert results(at_home / "run") == before
 
 
@@ -232,7 +232,7 @@ class TestRefusals:
             (("--target-accuracy", "7"), "--target-accuracy 7.0: expected a fraction above 0, at most 1"),
             (("--dataset", "digits"), "run was begun on idx:"),
             (("--backend", "cudy"), "unknown backend 'cudy'"),
-            (("--out", "other"), "--out other: a run that goes on stays in its folder run; leave it out"),
+            (("--out", "other"), "--out other: a resumed run stays in its folder run; leave it out"),
         ],
         ids=str,
     )
@@ -286,7 +286,7 @@ class TestRefusals:
         last.write_bytes(last.read_bytes()[:-1])
         message = refused()
         assert message.startswith(f"run/checkpoints/{last.name} is no whole safetensors file (")
-        assert message.endswith("; remove it to go on from step-00000000.safetensors")
+        assert message.endswith("; remove it to resume from step-00000000.safetensors")
         last.unlink()
         assert resume() == 0, "the one before is there for that"
 
@@ -330,4 +330,4 @@ def test_a_run_goes_on_with_its_kernels_unless_others_are_given(train, at_home, 
 def test_a_run_that_goes_on_takes_no_recipe(train, capfd):
     assert train("--out", "run") == 0
     assert resume("--recipe", "quick") == 2
-    assert "--recipe quick: a run that goes on keeps its settings; leave it out" in capfd.readouterr().err
+    assert "--recipe quick: a resumed run keeps its settings; leave it out" in capfd.readouterr().err

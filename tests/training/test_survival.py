@@ -72,7 +72,7 @@ class TestSignals:
         checkpoint, _ = read_checkpoint(folder.checkpoints[-1])
         epoch = -(-checkpoint.step // 13)
         where = f"after step {checkpoint.step:,}, in epoch {epoch} of 100000"
-        assert errors == f"xpmlp train: {word} {where}; go on with: xpmlp train --resume run\n"
+        assert errors == f"xpmlp train: {word} {where}; continue with: xpmlp train --resume run\n"
         done = len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
         assert done == len(checkpoint.epochs)
 
@@ -128,7 +128,7 @@ class TestSignals:
             cwd=tmp_path, env=QUIET_ENV, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         where = "interrupted after step 260, in epoch 20 of 20"
-        assert done.stderr == f"xpmlp train: {where}; go on with: xpmlp train --resume run\n"
+        assert done.stderr == f"xpmlp train: {where}; continue with: xpmlp train --resume run\n"
         assert done.returncode == 130
         assert subprocess.run([*TRAIN, "--resume", "run"], cwd=tmp_path, env=QUIET_ENV, check=False).returncode == 0
 
@@ -265,7 +265,7 @@ class TestAFullDisk:
         assert "File too large" in errors
         if is_amid:
             assert errors.startswith("xpmlp: run/checkpoints/step-")
-            assert "make room, then go on from the last checkpoint with: xpmlp train --resume run" in errors
+            assert "make room, then resume from the last checkpoint with: xpmlp train --resume run" in errors
             assert last_step(tmp_path / "run") > 13
         else:
             assert not (tmp_path / "run").exists(), "a run that never began leaves nothing"
@@ -287,7 +287,7 @@ class TestAFullDisk:
             process = begin(*data, *SHORT, "--keep", "9", "--out", str(disk / "run"), cwd=tmp_path)
             _, errors = process.communicate(timeout=60)
             assert process.returncode == 2
-            assert "No space left on device: make room, then go on from the last checkpoint with: " in errors
+            assert "No space left on device: make room, then resume from the last checkpoint with: " in errors
             assert errors.count("\n") == 1
             subprocess.run(["mount", "-o", "remount,size=1m", str(disk)], check=True)
             again = begin("--resume", str(disk / "run"), "--quiet", "--no-plot", cwd=tmp_path)

@@ -78,8 +78,8 @@ class TestData:
         with pytest.raises(DataError, match=message):
             train(wrong)
 
-    def test_floats_are_not_deformed(self, samples):
-        with pytest.raises(ConfigError, match="deform 1.0 is for images of bytes"):
+    def test_samples_that_are_no_images_are_not_deformed(self, samples):
+        with pytest.raises(ConfigError, match="deform 1.0 is for images: these are samples of 5 numbers"):
             train(samples, backend="numpy", deform=1.0)
 
 

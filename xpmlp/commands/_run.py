@@ -138,9 +138,9 @@ def _take_up(
 ) -> tuple[Task, Recorder] | None:
     """Return a run that goes on, on so many ranks, or None where it is finished, which is said."""
     if "out" in given:
-        raise ConfigError(f"--out {options['out']}: a run that goes on stays in its folder {resume}; leave it out")
+        raise ConfigError(f"--out {options['out']}: a resumed run stays in its folder {resume}; leave it out")
     if "recipe" in given:
-        raise ConfigError(f"--recipe {options['recipe']}: a run that goes on keeps its settings; leave it out")
+        raise ConfigError(f"--recipe {options['recipe']}: a resumed run keeps its settings; leave it out")
     folder = RunFolder.reopen(resume)
     try:
         record = read_json(folder.path / "config.json")
@@ -284,11 +284,11 @@ def _explaining(recorder: Recorder | None, progress: TrainingProgress) -> Iterat
         elif isinstance(error, OSError) and not isinstance(error, BrokenPipeError):  # whose reader wants no more
             room = ": make room, then" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "; then"
             raise CheckpointError(
-                f"{error.filename}: {error.strerror or error}{room} go on from the last checkpoint with: {way_on}"
+                f"{error.filename}: {error.strerror or error}{room} resume from the last checkpoint with: {way_on}"
             ) from None
         elif isinstance(error, Interrupted | KeyboardInterrupt):
             interrupted = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
-            click.echo(f"{command}: {interrupted}{recorder.where}; go on with: {way_on}", err=True)
+            click.echo(f"{command}: {interrupted}{recorder.where}; continue with: {way_on}", err=True)
             if interrupted.is_of_all:
                 leave()
             abort(interrupted.exit_code)
@@ -305,7 +305,7 @@ def _last_checkpoint(folder: RunFolder) -> Checkpoint | None:
         return read_checkpoint(paths[-1])[0]
     except CheckpointError as error:
         before = paths[-2].name if len(paths) > 1 else "the beginning"
-        raise CheckpointError(f"{error}; remove it to go on from {before}") from None
+        raise CheckpointError(f"{error}; remove it to resume from {before}") from None
 
 
 def _is_over(config: TrainConfig, begun: TrainConfig, start: Checkpoint | None, folder: RunFolder) -> bool:
@@ -313,7 +313,7 @@ def _is_over(config: TrainConfig, begun: TrainConfig, start: Checkpoint | None, 
     if start:
         return len(start.epochs) == config.epochs or is_reached(config, start.epochs)
     if (config.epochs, config.target_accuracy) != (begun.epochs, begun.target_accuracy):
-        raise CheckpointError(f"{folder.path} is finished and its checkpoints are gone: there is nothing to go on from")
+        raise CheckpointError(f"{folder.path} is finished and its checkpoints are gone: nothing to resume from")
     return True
 
 

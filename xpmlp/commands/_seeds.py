@@ -56,7 +56,7 @@ def resume_seeds(folder: Path, *, given: set[str], plot: bool, quiet: bool, **op
     """Go on with such runs: those that are finished stay, unless they are told to make more epochs."""
     for name, kept in (("out", "stay in their folder"), ("dataset", "keep their data set")):
         if name in given:
-            raise ConfigError(f"--{name} {options[name]}: runs that go on {kept}; leave it out")
+            raise ConfigError(f"--{name} {options[name]}: resumed runs {kept}; leave it out")
     before = read_json(folder / FILE)
     seeds, asked = before.get("seeds"), before.get("options")
     is_whole = isinstance(seeds, list) and isinstance(asked, dict) and {"hidden", "dataset", "epochs"} <= asked.keys()

@@ -5,9 +5,9 @@ import click
 
 @click.command()
 def backends() -> None:
-    """List the array libraries: version, device and free memory, or why one cannot run.
+    """List the array libraries on this machine.
 
-    Each is tried in a process of its own.
+    Prints version, device and free memory, or why a library cannot run. Each is tried in its own process.
     """
     from xpmlp.backends.base import format_bytes
     from xpmlp.backends.probe import probe_all

@@ -4,14 +4,14 @@ import click
 
 
 @click.command()
-@click.option("--backend", default="auto", show_default=True, help="The library, and its device: cupy, torch:cuda, …")
+@click.option("--backend", default="auto", show_default=True, help="Library and device: cupy, torch:cuda, …")
 @click.pass_context
 def check(context: click.Context, backend: str) -> None:
-    """Measure a backend against NumPy in float64, on this machine.
+    """Compare a backend with NumPy in float64.
 
-    The forward pass, the loss, every gradient, 100 steps of each optimizer, and the round trip of arrays, in float32
-    and float64, by the lines as they stand and by what the library makes of them. Exit code 0: all within bounds; 1:
-    not.
+    Checks the forward pass, the loss, every gradient, 100 steps of each optimizer and the round trip of arrays. It does
+    so in float32 and float64, with plain and compiled kernels. The exit code is 0 if all figures are within their
+    bounds, else 1.
     """
     from xpmlp.backends import get_backend, own_process
     from xpmlp.benchmark.checking import check_backend

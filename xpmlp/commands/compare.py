@@ -16,9 +16,10 @@ from xpmlp.errors import CheckpointError, ConfigError
 @click.option("--out", type=click.Path(), default="comparison.png", show_default=True, help="The picture; overwritten.")
 @click.option("--plot/--no-plot", default=True, help="Draw the picture. [--plot]")
 def compare(runs: Sequence[str], out: str, plot: bool) -> None:
-    """Compare runs: a table of their summaries and of the settings in which they differ, and a graph of their curves.
+    """Compare runs in a table and a graph.
 
-    A run that is not finished is compared as far as it is.
+    The table has their results and the settings in which they differ, the graph their curves. Unfinished runs are
+    compared as far as they are.
     """
     from xpmlp.commands._progress import say
     from xpmlp.training.config import TrainConfig

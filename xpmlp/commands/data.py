@@ -19,16 +19,17 @@ DEFORMATIONS = 9  # drawn of each image
 @click.command()
 @click.argument("dataset", default="auto")
 @click.option("--data-dir", type=click.Path(), help="The only folder to look in. [XPMLP_DATA, then the user's cache]")
-@click.option("--label-column", metavar="COLUMN", help="Of a table: a column's name or number, first or last.")
-@click.option("--shape", metavar="SHAPE", help="HxW or HxWx3 of pictures, or of rows of numbers; none: features.")
+@click.option("--label-column", metavar="COLUMN", help="The label's column in a table: name, number, first or last.")
+@click.option("--shape", metavar="SHAPE", help="Size of images: HxW, HxWx3 in colour; none: a table of features.")
 @click.option("--out", type=click.Path(), default="samples.png", show_default=True, help="The picture; overwritten.")
-@click.option("--deform", type=float, default=0.0, help="Also draw deformed.png: images as training deforms them. [0]")
+@click.option("--deform", type=float, default=0.0, help="Also draw deformed.png: images as --deform distorts them. [0]")
 def data(
     dataset: str, data_dir: str | None, label_column: str | None, shape: str | None, out: str, deform: float
 ) -> None:
-    """Show a data set: a published one such as mnist, digits, a path or auto.
+    """Show a data set in figures and a picture.
 
-    Counts per class, shapes, value range, SHA-256 sums and provenance, and a picture of the first images of each class.
+    DATASET is a published set such as mnist, digits, a path or auto. Prints counts per class, shapes, ranges, SHA-256
+    sums and where the files are. Draws the first images of each class.
     """
     import numpy as np
 
@@ -76,7 +77,7 @@ def _scaled(part: "Dataset") -> str:
     """Return in words what a network takes of the values."""
     if part.scaling is None:
         return f"{part.max_value} counts as 1"
-    if part.scaling.is_of_columns:
+    if len(part.image_shape) == 1:
         return "each column is shifted and scaled to mean 0 and standard deviation 1"
     low, factor = part.scaling.shift[0], part.scaling.factor[0]
     return f"{low:g} counts as 0, {low + 1 / factor:g} as 1"

@@ -1,5 +1,6 @@
 """``xpmlp evaluate``: how good a trained model is, in figures and in pictures."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from xpmlp.errors import ConfigError, DataError
 if TYPE_CHECKING:
     import numpy as np
 
-    from xpmlp.data import Dataset
+    from xpmlp.data import Dataset, LoadedData
     from xpmlp.models.model import Model
 
 WORST = 30  # how many mistakes are drawn
@@ -25,9 +26,9 @@ WORST = 30  # how many mistakes are drawn
 @click.argument("models", metavar="RUN_OR_MODEL...", nargs=-1, required=True)
 @click.option("--dataset", help="A published set, digits or a path. [what the model was trained on]")
 @click.option("--data-dir", type=click.Path(), help="The only folder to look in. [the run's; XPMLP_DATA; the cache]")
-@click.option("--label-column", metavar="COLUMN", help="Of a table: a column's name or number, first or last.")
-@click.option("--shape", metavar="SHAPE", help="HxW or HxWx3 of pictures, or of rows of numbers; none: features.")
-@click.option("--part", default="test", show_default=True, help="Of the data set: test or train.")
+@click.option("--label-column", metavar="COLUMN", help="The label's column in a table: name, number, first or last.")
+@click.option("--shape", metavar="SHAPE", help="Size of images: HxW, HxWx3 in colour; none: a table of features.")
+@click.option("--part", default="test", show_default=True, help="Part of the data set: test, train or all.")
 @click.option("--backend", default="auto", show_default=True, help="numpy, cupy, torch, jax, … and a device: cupy:1.")
 @click.option("--batch-size", type=click.IntRange(1), default=1024, show_default=True, help="Images at a time.")
 @click.option("--out", type=click.Path(), help="Where the files go. [the one run's folder, or model's]")
@@ -44,39 +45,37 @@ def evaluate(
     out: str | None,
     plot: bool,
 ) -> None:
-    """Test a model: a run's folder, or the file of a model or checkpoint.
+    """Test a model, or the vote of several.
 
-    Prints and writes loss, accuracy, calibration error, each class's precision, recall and F1, and draws the confusion
-    matrix and the most confident mistakes: evaluation.json, confusion.png, mistakes.png. Of several models it gives
-    each, and their vote, the mean of their probabilities; that is written where --out says, else only printed.
+    RUN_OR_MODEL is a run's folder, or the file of a model or checkpoint. Prints and writes the loss, accuracy,
+    calibration error, and the precision, recall and F1 of each class (evaluation.json). Draws the confusion matrix
+    (confusion.png) and the most confident mistakes (mistakes.png). Several models are tested one by one, then by the
+    mean of their probabilities; --out says where to write that.
     """
     from xpmlp.backends import own_process
-    from xpmlp.commands._progress import make_download_progress, say
-    from xpmlp.data import load_dataset
+    from xpmlp.commands._progress import say
     from xpmlp.models.model import find_model, load
     from xpmlp.models.scoring import score, worst_mistakes
     from xpmlp.storage.files import write_whole
 
-    if part not in ("test", "train"):
-        raise ConfigError(f"unknown part {part!r}: expected test or train")
+    if part not in ("test", "train", "all"):
+        raise ConfigError(f"unknown part {part!r}: expected test, train or all")
     paths = [find_model(model) for model in models]
     own_process(backend, "float64")  # a model may be of it
     networks = [load(path, backend) for path in paths]
     names, device, is_vote = networks[0].class_names, networks[0].backend, len(paths) > 1
     folder = None if is_vote and out is None else _folder(out, paths[0])  # a vote is at home in no model's folder
-    own: dict[str, Any] = {"label_column": label_column, "shape": shape}
-    if dataset is None:
-        dataset, recorded, known = _recorded_by_all(paths, networks)
-        data_dir = recorded if data_dir is None else data_dir
-        own = {**known, **{name: value for name, value in own.items() if value is not None}}
-    loaded = load_dataset(dataset, data_dir, progress=make_download_progress(), **own)
-    data = loaded.test if part == "test" else loaded.train
+    own = {"label_column": label_column, "shape": shape}
+    loaded = _loaded(paths, networks, dataset, data_dir, own)
+    data = {"test": loaded.test, "train": loaded.train}.get(part) or _joined(loaded)
     for network in networks:
-        _require_fit(network, data)
+        network.require_fit(data)
         network.labels_of(data)
         if network.class_names != names:
             raise DataError(f"{', '.join(map(str, paths))}: models of different classes have no vote; give them singly")
 
+    if loaded.about:
+        say("format", loaded.about)
     say("data", f"{data.provenance}, {len(data):,} {data.samples}")
     say("backend", f"{device}{', since ' if device.note else ''}{device.note}")
     S, record = _outputs(paths, networks, data, batch_size)
@@ -98,6 +97,34 @@ def evaluate(
         _draw(folder, who, record, len(mistakes), data.images, most)
     pictures = ", confusion.png" + (", mistakes.png" if len(data.image_shape) > 1 else "") if plot else ""
     say("written", f"evaluation.json{pictures} in {folder}")
+
+
+def _loaded(
+    paths: Sequence[Path],
+    networks: Sequence["Model"],
+    dataset: str | None,
+    data_dir: str | None,
+    own: dict[str, Any],
+) -> "LoadedData":
+    """Return the data set that the user names, or that of the models; read as theirs was unless the user says how."""
+    from xpmlp.commands._progress import make_download_progress
+    from xpmlp.data import load_dataset
+
+    own = {name: value for name, value in own.items() if value is not None}
+    if dataset is None:
+        dataset, recorded, known = _recorded_by_all(paths, networks)
+        data_dir, own = recorded if data_dir is None else data_dir, {**known, **own}
+    return load_dataset(dataset, data_dir, progress=make_download_progress(), **own)
+
+
+def _joined(loaded: "LoadedData") -> "Dataset":
+    """Return both parts of a data set as one."""
+    import numpy as np
+
+    images = np.concatenate([loaded.train.images, loaded.test.images])
+    labels = np.concatenate([loaded.train.labels, loaded.test.labels])
+    provenance = f"both parts of {loaded.name}"
+    return dataclasses.replace(loaded.test, images=images, labels=labels, provenance=provenance)
 
 
 def _outputs(
@@ -164,24 +191,6 @@ def _home(path: Path) -> Path:
 
     is_checkpoint = path.parent.name == CHECKPOINTS and not (path.parent / "config.json").exists()
     return path.parent.parent if is_checkpoint else path.parent
-
-
-def _require_fit(network: "Model", data: "Dataset") -> None:
-    """Refuse data that the network was not made for."""
-    import numpy as np
-
-    from xpmlp.data.dataset import described
-
-    if network.image_shape != data.image_shape:
-        found, expected = described(data.image_shape), described(network.image_shape)
-        raise DataError(f"{data.provenance}: {found}: the model takes {expected}")
-    is_bytes, takes_bytes = data.images.dtype == np.uint8, network.scaling is None
-    if is_bytes and takes_bytes and data.images.max() > network.max_value:
-        found = f"values up to {data.images.max()}"
-        raise DataError(f"{data.provenance}: {found}: the model's images go to {network.max_value}")
-    if data.scaling and takes_bytes:
-        found = f"values from {data.images.min():g} to {data.images.max():g}"
-        raise DataError(f"{data.provenance}: {found}: the model was trained on bytes and knows no other range")
 
 
 def _widths(network: "Model") -> str:

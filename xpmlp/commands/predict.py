@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from xpmlp.models.model import Model
 
-PICTURES = {".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".pnm", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-"""The endings by which a folder's pictures are told from its other files."""
-
 BATCH = 256  # pictures that are classified together: few, so that their lines come soon
 
 
@@ -37,9 +34,10 @@ class Sample(NamedTuple):
 @click.argument("model", metavar="MODEL")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(readable=False))
 @click.option("--top", type=click.IntRange(1), help="Give only the K most probable classes. [all]", metavar="K")
-@click.option("--split", is_flag=True, help="Read pages of several characters: a line each, with its box.")
-@click.option("--invert", is_flag=True, help="Exchange light and dark, for models of other than handwriting.")
-@click.option("--label-column", metavar="COLUMN", help="Of a table: the column to leave out. [one called label, …]")
+@click.option("--split", is_flag=True, help="Read pages of many characters: a line each, with its box.")
+@click.option("--invert", is_flag=True, help="Exchange light and dark (not for handwriting).")
+@click.option("--prepare", metavar="FORM", help="mnist, digits or as-trained. [as the model's pictures were]")
+@click.option("--label-column", metavar="COLUMN", help="In a table: the column to ignore. [one called label, …]")
 @click.option("--backend", default="auto", show_default=True, help="numpy, cupy, torch, jax, … and a device: cupy:1.")
 @click.pass_context
 def predict(
@@ -49,22 +47,23 @@ def predict(
     top: int | None,
     split: bool,
     invert: bool,
+    prepare: str | None,
     label_column: str | None,
     backend: str,
 ) -> None:
-    """Classify pictures (PNG, JPEG, PGM, …), all those in a folder, the images of an IDX file, or a table's rows.
+    """Classify pictures, pages and tables.
 
-    MODEL is the file of a model, or a run's folder. A line of JSON a picture on standard output: file, label,
-    probabilities, and a warning where something is doubtful. Pictures are prepared as the model's were. Those of
-    handwriting such as MNIST's: the paper is taken away, the ink fitted into the middle. Others: brought to the model's
-    size. One that cannot be read is a line on standard error; the rest go on, and the exit code is 1.
+    MODEL is a run's folder, or the file of a model. FILE is a picture (PNG, JPEG, PGM, …), a folder of pictures, an IDX
+    file of images, or a table (CSV). Prints a line of JSON per sample: file, label, probabilities, and a warning if
+    something is doubtful. Pictures are prepared as the model's were: handwriting is cut out and centred, others are
+    brought to the model's size. A picture that cannot be read is a line on standard error; the exit code is then 1.
     """
     from xpmlp.backends import own_process
     from xpmlp.models.model import load
 
     own_process(backend, "float64")  # a model may be of it
     network = load(model, backend)
-    way = _Way(network, split, invert, label_column)
+    way = _Way(network, prepare or network.preparation, split, invert, label_column)
     problems = 0
     waiting: list[Sample] = []
     for found in (found for file in files for found in way.samples(Path(file))):
@@ -94,47 +93,53 @@ def _beginning(path: Path) -> bytes:
 
 
 class _Way:
-    """From a path to images of a model's form."""
+    """From a path to samples as a model takes them."""
 
-    def __init__(self, network: "Model", split: bool, invert: bool, label_column: str | None) -> None:
-        from xpmlp.data.preparation import FORMS
+    def __init__(self, network: "Model", preparation: str, split: bool, invert: bool, label_column: str | None) -> None:
+        from xpmlp.data.preparation import FORMS, PREPARATIONS
 
-        self._label_column = label_column
+        if preparation not in PREPARATIONS:
+            raise ConfigError(f"preparation {preparation!r}: expected {' or '.join(PREPARATIONS)}")
         self._network, self._split, self._invert = network, split, invert
-        self._shape, self._most = network.image_shape, network.max_value
-        self._form = FORMS.get(network.preparation)
+        self._label_column, self._form = label_column, FORMS.get(preparation)
+        self._shape, self._most, self._scaling = network.image_shape, network.max_value, network.scaling
+        is_grey_bytes = len(self._shape) == 2 and self._scaling is None
+        if self._form and not is_grey_bytes:
+            raise ConfigError(f"preparation {preparation} is for grey pictures: the model takes other samples")
         if split and not self._form:
             raise ConfigError(f"--split is for models of handwriting such as MNIST's: this one is of {network.dataset}")
-        if invert and self._form:
-            raise ConfigError("--invert: this model's pictures are told light from dark by themselves; leave it out")
+        if invert and (self._form or len(self._shape) == 1):
+            why = "light is told from dark by itself" if self._form else "the model takes no pictures"
+            raise ConfigError(f"--invert: {why}; leave it out")
 
     def samples(self, path: Path) -> Iterator[Sample | DataError]:
-        """Yield the images that a path stands for, and an error in the place of each that cannot be had."""
+        """Yield the samples that a path stands for, and an error in the place of each that cannot be had."""
         from xpmlp.data.files import known_kind
-        from xpmlp.data.pictures import read_values
+        from xpmlp.data.pictures import ENDINGS, read_values
         from xpmlp.data.tables import is_table
 
         if path.is_dir():
-            pictures = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
+            pictures = sorted(file for file in path.iterdir() if file.suffix.lower() in ENDINGS)
             if not pictures:
-                yield DataError(f"{path} has no pictures: expected files that end in {', '.join(sorted(PICTURES))}")
+                yield DataError(f"{path} has no pictures: expected files that end in {', '.join(sorted(ENDINGS))}")
             for file in pictures:
                 yield from self.samples(file)
             return
         try:
             beginning = _beginning(path)
             if beginning.startswith(b"\0\0") and known_kind(beginning) is None:
-                yield from self._of_idx(path)
+                yield from self._of_arrays(path, *self._of_idx(path), "image")
             elif is_table(beginning):
-                yield from self._of_table(path)
+                yield from self._of_arrays(path, *self._of_table(path), "row")
             else:
-                yield from self._prepared(read_values(path), str(path), {"file": str(path)})
+                yield from self._of_picture(read_values(path), str(path), {"file": str(path)})
         except DataError as error:
             yield error
         except OSError as error:
             yield DataError(f"{path}: {error.strerror or error}")
 
-    def _of_idx(self, path: Path) -> Iterator[Sample | DataError]:
+    def _of_idx(self, path: Path) -> tuple["np.ndarray", bool]:
+        """Return the images in an IDX file, and whether they have the size of the model's."""
         import numpy as np
 
         from xpmlp.data import idx
@@ -143,56 +148,95 @@ class _Way:
         if images.ndim != 3 or images.dtype != np.uint8:
             found = f"an array of {images.dtype}, shape {images.shape}"
             raise DataError(f"{path}: {found}: expected images, uint8 (n, height, width)")
-        if images.shape[1:] == self._shape and images.size and images.max() > self._most:
-            raise DataError(f"{path}: values up to {images.max()}: the model's images go to {self._most}")
-        for index, image in enumerate(images):
-            yield from self._prepared(image, f"{path}, image {index}", {"file": str(path), "index": index})
+        is_ours = images.shape[1:] == self._shape
+        return (self._numbers(path, images) if is_ours else images), is_ours
 
-    def _of_table(self, path: Path) -> Iterator[Sample | DataError]:
+    def _of_table(self, path: Path) -> tuple["np.ndarray", bool]:
+        import numpy as np
+
         from xpmlp.data.tables import read_rows
 
-        rows = read_rows(path, math.prod(self._shape), self._label_column)
-        for index, row in enumerate(rows.reshape(len(rows), *self._shape)):
-            yield from self._prepared(row, f"{path}, row {index}", {"file": str(path), "index": index})
+        rows = read_rows(path, math.prod(self._shape), self._network.info.columns, self._label_column)
+        numbers: np.ndarray = self._numbers(path, rows).reshape(len(rows), *self._shape)
+        return numbers, True
 
-    def _prepared(self, values: "np.ndarray", name: str, source: dict[str, Any]) -> Iterator[Sample | DataError]:
-        """Yield a picture, or each character on it, as the model's images were prepared."""
+    def _numbers(self, path: Path, values: "np.ndarray") -> "np.ndarray":
+        """Return numbers such as the data set had, for all samples in the same way; refuse others."""
+        import numpy as np
+
+        if self._scaling is not None or self._most == 1 or not values.size:
+            return values.astype(np.float64)
+        low, high = float(values.min()), float(values.max())
+        is_whole = values.dtype == np.uint8 or np.array_equal(values, np.rint(values))
+        if low >= 0 and high <= 1:  # parts; of bytes there would be greater ones
+            parts: np.ndarray = np.rint(values * self._most).astype(np.uint8)
+            return parts
+        if low >= 0 and high <= self._most and is_whole:
+            return values.astype(np.uint8)
+        found = f"values {'up to' if is_whole and low >= 0 else f'from {low:g} to'} {high:g}"
+        raise DataError(f"{path}: {found}: the model's images go to {self._most}")
+
+    def _of_arrays(self, path: Path, arrays: "np.ndarray", are_ours: bool, what: str) -> Iterator[Sample | DataError]:
+        for index, array in enumerate(arrays):
+            name, source = f"{path}, {what} {index}", {"file": str(path), "index": index}
+            if are_ours and not self._form:
+                yield Sample(source, self._inverted(array) if self._invert else array)
+            else:
+                yield from self._of_picture(array, name, source)
+
+    def _of_picture(self, values: "np.ndarray", name: str, source: dict[str, Any]) -> Iterator[Sample | DataError]:
+        """Yield a picture, or each character on it, as the model's pictures were prepared."""
         from xpmlp.data.ink import character_in
         from xpmlp.data.pages import characters_on
         from xpmlp.data.pictures import grey_bytes
 
         try:
             if not self._form:
-                yield Sample(source, self._as_trained(values))
+                yield self._as_trained(values, source)
             elif self._split:
                 for box, (image, warning) in characters_on(grey_bytes(values), self._shape, self._most, self._form):
                     yield Sample({**source, "box": list(box)} | ({"warning": warning} if warning else {}), image)
             else:
                 image, warning = character_in(grey_bytes(values), self._shape, self._most, self._form)
+                warning += "; --split reads several" if "characters" in warning or "several" in warning else ""
                 yield Sample(source | ({"warning": warning} if warning else {}), image)
         except DataError as error:
             yield DataError(f"{name}: {error}")
 
-    def _as_trained(self, values: "np.ndarray") -> "np.ndarray":
+    def _as_trained(self, values: "np.ndarray", source: dict[str, Any]) -> Sample:
         """Return a picture of the size and the range of the training images."""
         import numpy as np
 
-        from xpmlp.data.pictures import grey_bytes, resized, white_of
+        from xpmlp.data.pictures import grey_bytes, resized
 
-        scaling = self._network.scaling
         if len(self._shape) == 1:
-            if values.ndim > 1:
-                raise DataError(f"a picture: the model takes samples of {self._shape[0]} numbers, as in a CSV file")
-            return values.astype(np.float64)
-        if values.dtype != np.uint8 and not scaling:
+            raise DataError(f"a picture: the model takes samples of {self._shape[0]} numbers, as in a CSV file")
+        low, high = self._range()
+        is_raw = values.dtype != np.uint8 and low == 0 and high > 255  # as the training pictures', of more than 8 bits
+        if not is_raw and values.dtype != np.uint8:
             values = grey_bytes(values)
-        if self._invert:
-            values = (255 if values.dtype == np.uint8 else white_of(float(values.max()))) - values
         values = resized(values, self._shape)
-        if scaling:  # such a model takes floats: of bytes the parts of its range
-            is_part = values.dtype == np.uint8
-            return (values / (255 * scaling.factor[0]) + scaling.shift[0] if is_part else values).astype(np.float64)
-        return values if values.max() <= self._most else np.rint(values * (self._most / 255)).astype(np.uint8)
+        if is_raw and values.max() > high:
+            source = source | {"warning": f"values up to {values.max():g}: the model's range ends at {high:g}"}
+        if not is_raw:
+            values = low + values * ((high - low) / 255)
+        if self._invert:
+            values = self._inverted(values)
+        return Sample(source, values if self._scaling else np.rint(values).astype(np.uint8))
+
+    def _range(self) -> tuple[float, float]:
+        """Return the numbers that count as 0 and as 1."""
+        if self._scaling is None:
+            return 0.0, float(self._most)
+        low = self._scaling.shift[0]
+        return low, low + 1 / self._scaling.factor[0]
+
+    def _inverted(self, values: "np.ndarray") -> "np.ndarray":
+        import numpy as np
+
+        low, high = self._range()
+        inverted: np.ndarray = (low + high - values).astype(values.dtype)
+        return inverted
 
 
 def _say(waiting: list[Sample], network: "Model", top: int | None) -> None:

@@ -95,50 +95,52 @@ class _Seeds(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--dataset", default="auto", show_default=True, help="A published set, digits, a path or auto: docs/data.md."
 )
-@click.option("--label-column", metavar="COLUMN", help="Of a table: a column's name or number, first or last.")
-@click.option("--shape", metavar="SHAPE", help="HxW or HxWx3 of pictures, or of rows of numbers; none: features.")
+@click.option("--label-column", metavar="COLUMN", help="The label's column in a table: name, number, first or last.")
+@click.option("--shape", metavar="SHAPE", help="Size of images: HxW, HxWx3 in colour; none: a table of features.")
 @click.option("--data-dir", type=click.Path(), help="The only folder to look in. [XPMLP_DATA, then the user's cache]")
 @click.option(
     "--recipe",
     default="default",
     show_default=True,
-    help="Settings: quick (98 % of MNIST in seconds), best (minutes), record (GPU), default. Given options beat them.",
+    help="Settings for a purpose: quick (98 % on MNIST in seconds), best (minutes), record (GPU) or default. Your "
+    "options win.",
 )
 @settings
 @click.option(
-    "--precision", default="float32", show_default=True, help="Of float32's products: float32, or tf32 on GPUs."
+    "--precision", default="float32", show_default=True, help="Precision of products: float32, or tf32 on GPUs."
 )
 @click.option(
     "--threads",
     type=_Threads(),
     metavar="N|auto",
-    help="Of NumPy's BLAS library: a number, or auto, chosen by measurement unless OPENBLAS_NUM_THREADS or the like "
+    help="Threads of NumPy's BLAS library: a number, or auto: by measurement, unless OPENBLAS_NUM_THREADS or the like "
     "is set. [auto]",
 )
 @click.option(
     "--distributed",
     default="auto",
     show_default=True,
-    help="One model on the processes that mpiexec has started: auto, off (each trains its own) or mpi.",
+    help="Under mpiexec, train one model on all processes: auto or mpi (required); off: each trains its own.",
 )
 @click.option(
     "--seeds",
     type=_Seeds(),
     metavar="0-9",
-    help="Train once with each seed, such as 0-9 or 1,5,7: a folder each, then mean and spread.",
+    help="Train once per seed, such as 0-9 or 1,5,7. Leaves a run per seed, their mean and spread.",
 )
-@click.option("--resume", type=click.Path(), metavar="RUN", help="Go on with the run in that folder, where it stopped.")
-@click.option("--checkpoint-steps", type=click.IntRange(1), help="Also write a checkpoint every so many steps.")
-@click.option("--keep", type=click.IntRange(1), help="How many of the last checkpoints stay. [2]")
+@click.option("--resume", type=click.Path(), metavar="RUN", help="Continue the run in this folder.")
+@click.option("--checkpoint-steps", type=click.IntRange(1), help="Also write a checkpoint every N steps.")
+@click.option("--keep", type=click.IntRange(1), help="Number of checkpoints to keep. [2]")
 @click.option("--out", type=click.Path(), help="The run's folder, new or empty. [runs/<time>-<dataset>-<backend>]")
 @click.option("--plot/--no-plot", default=True, help="Draw history.png. [--plot]")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.pass_context
 def train(context: click.Context, /, **options: Any) -> None:
-    """Train a multilayer perceptron, and leave a folder with its config, metrics, summary, model and curves.
+    """Train a multilayer perceptron.
 
-    After each epoch there is a checkpoint; Ctrl-C, SIGTERM and SIGUSR1 leave one too, and --resume goes on from it
-    (exactly, on NumPy with a number of --threads). After `mpiexec -n 4` all four processes train one model.
+    The run's folder gets the model, its curves (history.png), metrics, a summary and the settings. Each epoch ends with
+    a checkpoint; so do Ctrl-C, SIGTERM and SIGUSR1. --resume continues from it, exactly on NumPy with a fixed number of
+    --threads. Under `mpiexec -n 4`, four processes train one model.
     """
     from xpmlp.commands._run import run  # with NumPy and the rest, which --help does without
 
@@ -152,6 +154,6 @@ def train(context: click.Context, /, **options: Any) -> None:
     if resume is None:
         run_seeds(seeds, given=given - {"seeds"}, **options)
     elif seeds is not None:
-        raise click.UsageError(f"--seeds with --resume {resume}: runs that go on have their seeds; leave them out")
+        raise click.UsageError(f"--seeds with --resume {resume}: resumed runs have their seeds; leave them out")
     else:
         resume_seeds(Path(resume), given=given - {"resume"}, **options)

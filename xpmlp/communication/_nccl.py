@@ -79,4 +79,4 @@ class NcclCommunicator(Communicator):
 
 def _lost(rank: int, error: Exception) -> str:
     problem = str(error).splitlines()[0]
-    return f"NCCL on rank {rank} no longer reaches the others ({problem}): --resume goes on from the last checkpoint"
+    return f"NCCL on rank {rank} no longer reaches the others ({problem}): --resume continues from the last checkpoint"

@@ -18,6 +18,17 @@ MOST_CLASSES = 10_000
 """Of a user's own data: one wrong label would make a network as wide as it is great."""
 
 
+def as_words(labels: np.ndarray, name: str) -> np.ndarray:
+    """Return labels of strings, bytes of UTF-8 or objects that are strings as an array of strings."""
+    if labels.dtype.kind == "O" and not all(isinstance(label, str) for label in labels):
+        kinds = ", ".join(sorted({type(label).__name__ for label in labels}))
+        raise DataError(f"{name}: labels are objects ({kinds}): expected numbers or strings")
+    try:
+        return np.char.decode(labels, "utf-8") if labels.dtype.kind == "S" else labels.astype(str)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name}: labels are bytes that are no UTF-8 ({error.reason}): decode them first") from None
+
+
 def described(image_shape: tuple[int, ...]) -> str:
     """Return in words what a data set has: images of a size, or samples of so many numbers."""
     if len(image_shape) == 1:
@@ -46,6 +57,8 @@ class Dataset:
         What a network takes of floats; None: the floats as they are.
     preparation : {"mnist", "digits", "as-trained"} or None
         How the pictures were prepared; `xpmlp predict` prepares others in the same way. None: it is measured.
+    columns : tuple of str or None
+        What the columns of a table of features are called.
 
     Raises
     ------
@@ -60,14 +73,15 @@ class Dataset:
     provenance: str = "a data set in memory"
     scaling: Scaling | None = None
     preparation: str = None  # type: ignore[assignment]
+    columns: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
         is_bytes = images.dtype == np.uint8
         if self.max_value is None:
             object.__setattr__(self, "max_value", 255 if is_bytes or self.scaling else 1)
-        if labels.dtype.kind in "US" and labels.ndim == 1 and labels.size:
-            labels = self._with_numbers(labels.astype(str))
+        if labels.dtype.kind in "USO" and labels.ndim == 1 and labels.size:
+            labels = self._with_numbers(as_words(labels, self.provenance))
         if self.class_names is None and labels.size and labels.dtype.kind in "iu":
             greatest = min(max(0, int(labels.max())), MOST_CLASSES - 1)
             object.__setattr__(self, "class_names", tuple(map(str, range(greatest + 1))))
@@ -86,6 +100,11 @@ class Dataset:
             found = labels.min() if labels.min() < 0 else labels.max()
             expected = "classes from 0 to at most" if n_classes == MOST_CLASSES else "0 to"
             problem = f"a label is {found}: expected {expected} {n_classes - 1}"
+        elif len(set(self.class_names)) < n_classes:
+            twice = next(name for name in self.class_names if self.class_names.count(name) > 1)
+            problem = f"two classes are called {twice}: expected a name for each"
+        elif self.columns is not None and (images.ndim != 2 or len(self.columns) != images.shape[1]):
+            problem = f"{len(self.columns)} columns' names: expected one for each of {images.shape[1:]}"
         elif not 0 < self.max_value <= 255:
             problem = f"max_value {self.max_value}: expected 1 to 255"
         elif not is_bytes and not np.isfinite(images).all():
@@ -128,7 +147,11 @@ class Dataset:
         X, y = (np.asarray(on_host(array)) for array in (X, y))
         if X.dtype.kind in "iub" and X.dtype != np.uint8:
             X = X.astype(np.float64)
-        if y.ndim != 1 or y.dtype.kind not in "iubfUS":
+        if X.dtype == np.float16:
+            X = X.astype(np.float32)
+        if y.dtype.kind in "SO" and y.ndim == 1:
+            y = as_words(y, "y")
+        if y.ndim != 1 or y.dtype.kind not in "iubfU":
             raise DataError(f"y of {y.dtype}, shape {y.shape}: expected a class for each sample, (n,)")
         classes, labels = np.unique(y, return_inverse=True)
         if len(classes) > MOST_CLASSES:
@@ -161,7 +184,7 @@ class Dataset:
             images = self.images.astype(dtype, copy=False)
         else:
             images = self.scaling.scaled(self.images, dtype)
-        return dataclasses.replace(self, images=images, scaling=None, max_value=1 if self.scaling else self.max_value)
+        return dataclasses.replace(self, images=images, scaling=None, max_value=1)
 
     @cached_property
     def images_sum(self) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,12 @@ _NAMES = (*NAMES, "a path that is there")
 
 
 def load_dataset(
-    name: str = "auto",
+    name: str | os.PathLike[str] = "auto",
     data_dir: str | os.PathLike[str] | None = None,
     *,
     progress: Progress | None = None,
-    label_column: str | None = None,
-    shape: str | None = None,
+    label_column: str | int | None = None,
+    shape: str | Sequence[int] | None = None,
     seed: int = 0,
 ) -> LoadedData:
     """Find a data set, or download it, and read it.
@@ -49,9 +50,9 @@ def load_dataset(
     progress : callable or None
         Is told a file's name, the bytes that have come and the bytes in all, where something is downloaded; and
         ``pictures``, how many were read and how many there are, where they are read.
-    label_column : str or None
+    label_column : str, int or None
         Of a table: a column's name or number, ``first`` or ``last``, where its header does not say which one it is.
-    shape : str or None
+    shape : str, sequence of int or None
         ``HEIGHTxWIDTH``, or ``HEIGHTxWIDTHx3`` in colour, of images that are rows of numbers, where the file does not
         say it, or to which pictures are brought; ``none``: rows of numbers are no images, but a table of features.
     seed : int
@@ -62,6 +63,10 @@ def load_dataset(
     DataError
         If the name is unknown, or the data set is not there, cannot be had, is damaged or is another one.
     """
+    name = os.fspath(name)
+    label_column = None if label_column is None else str(label_column)
+    if shape is not None and not isinstance(shape, str):
+        shape = "x".join(map(str, shape)) or "none"
     if not name.startswith("idx:") and name.lower() in (*SOURCES, "digits", "auto"):
         name = name.lower()
     data_dir = None if data_dir is None else expanded(data_dir)
@@ -120,15 +125,16 @@ def _read_own(
 
     def part(title: str, images: np.ndarray, classes: np.ndarray) -> Dataset:
         where = f"{title} set in {path}"
-        return Dataset(images, classes, names, found.max_value, where, found.scaling)  # type: ignore[arg-type]
+        further = {"scaling": found.scaling, "columns": found.columns}
+        return Dataset(images, classes, names, found.max_value, where, **further)  # type: ignore[arg-type]
 
     train = part("training", found.train[0], labels[0])
     # A test set may be too small to measure, or of one class.
     test = dataclasses.replace(part("test", found.test[0], labels[1]), preparation=train.preparation)
     n_empty = len(names) - len(np.unique(train.labels))
-    warning = f"{n_empty} of the {len(names)} classes have no training image" if n_empty else ""
+    warning = f"{n_empty} of the {len(names)} classes have no training {train.samples}" if n_empty else ""
     if len(names) == 1:
-        warning = f"all images are of one class, {names[0]}: there is nothing to learn"
+        warning = f"all {train.samples} are of one class, {names[0]}: there is nothing to learn"
     return LoadedData(f"{kind}:{path}", train, test, warning=warning, about=found.about)
 
 

@@ -110,7 +110,7 @@ def _unpack(archive: Path) -> None:
             name = Path(member.filename).name
             if name.removesuffix(".gz") in wanted:
                 write_whole(archive.with_name(name), opened.read(member))
-    archive.unlink()
+    archive.unlink(missing_ok=True)  # another process may have done the same
 
 
 def _in_short(error: Exception) -> str:

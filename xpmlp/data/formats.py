@@ -9,11 +9,12 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from xpmlp.data import archives, parquet, picture_folders, tables
-from xpmlp.data.dataset import described
+from xpmlp.data.dataset import as_words, described
 from xpmlp.data.download import Progress
 from xpmlp.data.files import known_kind
 from xpmlp.data.pictures import white_of
 from xpmlp.data.scaling import Scaling
+from xpmlp.data.tables import Table
 from xpmlp.errors import DataError
 
 TEST_SHARE = 6
@@ -23,9 +24,6 @@ _ROUNDING = 0.01  # how far a byte that was divided by 255, in float16 or text, 
 
 Shape: TypeAlias = tuple[int, ...]
 """The height and width of images, with 3 or 1 behind them; nothing: no images."""
-
-Read: TypeAlias = tuple[list[tuple[np.ndarray, np.ndarray]], str, Shape | None]
-"""The training part and, if it is there, the test part; what was recognised; the shape that the file says."""
 
 
 class Found(NamedTuple):
@@ -39,6 +37,8 @@ class Found(NamedTuple):
     """The value of bytes that counts as 1; None of floats."""
     scaling: Scaling | None
     """What a network takes of floats."""
+    columns: tuple[str, ...] | None
+    """What the columns of a table of features are called."""
 
 
 def read_path(path: Path, label_column: str | None, shape: str | None, seed: int, progress: Progress | None) -> Found:
@@ -65,33 +65,34 @@ def read_path(path: Path, label_column: str | None, shape: str | None, seed: int
         If the format is unknown, the file damaged, or something of it not certain.
     """
     size = None if shape is None else parsed_shape(shape)
-    if path.is_dir() and not parquet.files_in(path):
-        if label_column is not None or size == ():
-            raise DataError(f"{path} is a folder of pictures: leave --label-column and --shape none out")
-        parts, about = picture_folders.read(path, size, progress)
-        size = None
-    elif path.is_dir():
-        parts, about, found = parquet.read(path, label_column, size, progress)
-        size = found if size is None else size
-    else:
-        parts, about, found = _read_file(path, label_column, size, progress)
-        size = found if size is None else size
-    arrays, how = shaped([images for images, _ in parts], str(path), size)
+    tables_ = _read(path, label_column, size, progress)
+    about, names = tables_[0].about, tables_[0].names
+    are_pictures = path.is_dir() and not parquet.files_in(path)
+    if names is not None and size is None:
+        size = tables.shape_of(names)
+    arrays, how = shaped([table.rows for table in tables_], str(path), None if are_pictures else size)
     about += how
-    labels = [_labels(y, str(path), len(x)) for x, (_, y) in zip(arrays, parts, strict=True)]
+    labels = [_labels(table.labels, str(path), len(x)) for x, table in zip(arrays, tables_, strict=True)]
     if len(arrays) == 1:
         is_test = held_out(labels[0], seed, str(path))
         arrays = [arrays[0][~is_test], arrays[0][is_test]]
         labels = [labels[0][~is_test], labels[0][is_test]]
-    arrays, how, most, scaling = valued(arrays, str(path))
+    arrays, how, most, scaling = valued(arrays, str(path), are_pictures)
     about += how
-    if len(parts) == 1:
+    if len(tables_) == 1:
         about += f"; a sixth of each class is the test set, by seed {seed}"
-    return Found((arrays[0], labels[0]), (arrays[1], labels[1]), about, most, scaling)
+    columns = names if arrays[0].ndim == 2 else None
+    return Found((arrays[0], labels[0]), (arrays[1], labels[1]), about, most, scaling, columns)
 
 
-def _read_file(path: Path, label_column: str | None, size: Shape | None, progress: Progress | None) -> Read:
-    """Return the parts of a set in one file, what was recognised, and the shape that the file says."""
+def _read(path: Path, label_column: str | None, size: Shape | None, progress: Progress | None) -> list[Table]:
+    """Return what is at a path: the training part and, if it is there, the test part."""
+    if path.is_dir() and parquet.files_in(path):
+        return parquet.read(path, label_column, size, progress)
+    if path.is_dir():
+        if label_column is not None or size == ():
+            raise DataError(f"{path} is a folder of pictures: leave --label-column and --shape none out")
+        return picture_folders.read(path, size, progress)
     try:
         with path.open("rb") as file:
             beginning = file.read(512)
@@ -100,14 +101,15 @@ def _read_file(path: Path, label_column: str | None, size: Shape | None, progres
     if beginning.startswith(b"PK\x03\x04") and archives.is_npz(path):
         if label_column is not None:
             raise DataError(f"{path} is a NumPy archive, whose arrays have names: leave --label-column out")
-        return *archives.read(path), None
+        parts, about = archives.read(path)
+        return [Table(x, y, None, about) for x, y in parts]
     if beginning.startswith(parquet.BEGINNING):
         return parquet.read(path, label_column, size, progress)
     if (kind := known_kind(beginning)) and not beginning.startswith(b"\x1f\x8b"):
         raise DataError(f"{path}: {kind}; expected an .npz, a CSV or Parquet file, or a folder")
     if beginning.startswith(b"\0\0"):
         raise DataError(f"{path} is one file, perhaps of an IDX set: name the folder that holds all four")
-    return tables.read(path, label_column)
+    return [tables.read(path, label_column)]
 
 
 def parsed_shape(text: str) -> Shape:
@@ -151,10 +153,12 @@ def shaped(arrays: Sequence[np.ndarray], name: str, size: Shape | None) -> tuple
     return found, f", {described(found[0].shape[1:])}"
 
 
-def valued(arrays: list[np.ndarray], name: str) -> tuple[list[np.ndarray], str, int | None, Scaling | None]:
+def valued(
+    arrays: list[np.ndarray], name: str, are_pictures: bool = False
+) -> tuple[list[np.ndarray], str, int | None, Scaling | None]:
     """Return images as bytes or floats, and rows as floats; in words how; what counts as 1; the floats' scaling.
 
-    The first array is the training part, of which a scaling is made.
+    The first array is the training part, of which a scaling is made. Bytes of pictures count to 255.
     """
     what = "rows" if arrays[0].ndim == 2 else "images"
     if any(array.dtype.kind not in "biuf" for array in arrays):
@@ -162,13 +166,14 @@ def valued(arrays: list[np.ndarray], name: str) -> tuple[list[np.ndarray], str, 
     if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in arrays):
         raise DataError(f"{name}: {what} hold NaN or infinity: expected finite numbers")
     if arrays[0].ndim == 2:
-        rows = [array.astype(np.float64 if array.dtype.itemsize > 4 else np.float32) for array in arrays]
+        fits = all(array.dtype.itemsize <= 2 or array.dtype == np.float32 for array in arrays)  # float32 holds them
+        rows = [array.astype(np.float32 if fits else np.float64) for array in arrays]
         how = ", each column scaled to mean 0 and standard deviation 1"
         return rows, how, None, Scaling.of_columns(rows[0])
     low, high = min(float(array.min()) for array in arrays), max(float(array.max()) for array in arrays)
     is_whole = all(array.dtype.kind != "f" or np.array_equal(array, np.rint(array)) for array in arrays)
     if is_whole and low >= 0 and high <= 255:
-        most = 255 if high > 127 or high == 0 else int(high)
+        most = 255 if high > 127 or high == 0 or (are_pictures and high > 1) else int(high)
         how = f", values to {most}, which counts as 1" if most != 255 else ""
         return [array.astype(np.uint8) for array in arrays], how, most, None
     for factor, is_meant in ((255.0, high <= 1), (1 / 257, is_whole and high <= 65_535)):
@@ -176,13 +181,13 @@ def valued(arrays: list[np.ndarray], name: str) -> tuple[list[np.ndarray], str, 
             how = f", values from {low:g} to {high:g} taken as 256 grey levels"
             return [np.rint(array * factor).astype(np.uint8) for array in arrays], how, 255, None
     if low >= 0 and high <= 1:
-        least, most_ = 0.0, 1.0
+        least, greatest = 0.0, 1.0
     elif is_whole and low >= 0 and high <= 65_535:
-        least, most_ = 0.0, float(white_of(high))
+        least, greatest = 0.0, float(white_of(high))
     else:
-        least, most_ = float(arrays[0].min()), float(arrays[0].max())
-    how = f", values from {low:g} to {high:g}, of which {least:g} counts as 0 and {most_:g} as 1"
-    return [array.astype(np.float32) for array in arrays], how, None, Scaling.of_range(least, most_)
+        least, greatest = float(arrays[0].min()), float(arrays[0].max())
+    how = f", values from {low:g} to {high:g}, of which {least:g} counts as 0 and {greatest:g} as 1"
+    return [array.astype(np.float32) for array in arrays], how, None, Scaling.of_range(least, greatest)
 
 
 def _is_lossless(array: np.ndarray, factor: float) -> bool:
@@ -202,7 +207,7 @@ def _labels(y: np.ndarray, name: str, n: int) -> np.ndarray:
         raise DataError(f"{name}: labels of {y.dtype}, shape {y.shape}: expected whole numbers or strings, (n,)")
     if len(y) != n:
         raise DataError(f"{name}: {n} images and {len(y)} labels: expected one label an image")
-    return y.astype(str) if y.dtype.kind == "S" else y.astype(np.int64) if y.dtype.kind == "b" else y
+    return as_words(y, name) if y.dtype.kind == "S" else y.astype(np.int64) if y.dtype.kind == "b" else y
 
 
 def held_out(labels: np.ndarray, seed: int, name: str) -> np.ndarray:

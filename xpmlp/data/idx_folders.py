@@ -22,7 +22,7 @@ _PLAIN = Source((), (), {})
 
 def called(name: str, parent: Path) -> list[Path]:
     """Return a folder's folders of a data set's name, however that is written: mnist, MNIST, FashionMNIST."""
-    wanted = {name.replace("-", ""), name.partition("-")[0] if SOURCES[name].archive else ""}
+    wanted = {name.replace("-", ""), *([name.partition("-")[0]] if SOURCES[name].archive else [])}
     found = [path for path in _entries(parent) if path.name.lower().replace("-", "").replace("_", "") in wanted]
     return sorted(found, key=lambda path: (path.name != name, path.name))
 

@@ -112,9 +112,9 @@ def _doubt(ink: np.ndarray) -> str:
         if np.ptp(np.flatnonzero((part >= 0.5).any(axis=1))) + 1 >= _TALL * height and each >= _HEAVY * max(mass)
     ]
     if len(tall) > 1:
-        return f"there seem to be {len(tall)} characters: expected one; --split reads several"
+        return f"there seem to be {len(tall)} characters: expected one"
     if width > _WIDE * height:
-        return "it is wider than one character is: --split reads several"
+        return "it is wider than one character: there may be several"
     return ""
 
 

@@ -1,6 +1,6 @@
 """A page of handwritten characters: each in the form of MNIST's images, in reading order, with its place."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -13,6 +13,7 @@ _WORKING_SIZE = 1600  # pixels of the longer side where characters are looked fo
 _SPECK = 0.2  # of a character's height: what is smaller is none, nor a part of one
 _OVERLAP = 0.5  # of the narrower: pieces above each other that share so much of their width are one character
 _GAP = 0.4  # of a character's height: how far apart the pieces of one may be
+_MOST = 2000  # pieces of ink on a page
 _SAME_LINE = 0.4  # of the lower height: how much of it characters of one line share
 
 
@@ -41,6 +42,10 @@ class Box(NamedTuple):
         return Box(*(min(pair) for pair in starts), *(max(pair) for pair in ends))
 
 
+_Group: TypeAlias = tuple[Box, set[int]]
+"""A box, and the numbers of the pieces of ink in it that are one character."""
+
+
 def characters_on(
     picture: np.ndarray, image_shape: tuple[int, ...], max_value: int, form: Form = FORMS[MNIST]
 ) -> list[tuple[Box, Character]]:
@@ -66,12 +71,15 @@ def characters_on(
     if ink.is_light_on_dark(ink.shrunk(picture)):
         picture, small = 255 - picture, 255 - small
     scale = max(picture.shape) / max(small.shape)
+    pieces, groups = _characters(ink.ink_map(small))
     found = []
-    for box in _in_reading_order(_boxes(ink.ink_map(small))):
+    for box, numbers in groups:
         margin = 0.2 * max(box.height, box.width)
-        left, top = (max(0, int((start - margin) * scale)) for start in box[:2])
-        right, bottom = (int((stop + margin) * scale) + 1 for stop in box[2:])
-        cut = picture[top:bottom, left:right]
+        left, top = (max(0, int(start - margin)) for start in box[:2])
+        right, bottom = (int(stop + margin) + 1 for stop in box[2:])
+        others = _others(pieces[top:bottom, left:right], numbers)
+        rows, columns = (slice(int(first * scale), int(stop * scale)) for first, stop in ((top, bottom), (left, right)))
+        cut = _without(picture[rows, columns], others)
         place = Box(*(round(end * scale) for end in box))
         try:
             found.append((place, ink.dark_character_in(cut, image_shape, max_value, form)))
@@ -82,26 +90,59 @@ def characters_on(
     return found
 
 
-def _boxes(inked: np.ndarray) -> list[Box]:
-    """Return a box around each character."""
+def _others(pieces: np.ndarray, numbers: set[int]) -> np.ndarray:
+    """Return where other pieces than those of some numbers are, with their soft edges."""
+    from scipy import ndimage
+
+    is_other: np.ndarray = (pieces > 0) & ~np.isin(pieces, list(numbers))
+    is_own = (pieces > 0) & ~is_other
+    return np.asarray(ndimage.binary_dilation(is_other, np.ones((3, 3)), iterations=3) & ~is_own)
+
+
+def _without(picture: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return a part of a page with paper in the place of others' ink."""
+    from PIL import Image
+
+    if not others.any() or not picture.size:
+        return picture
+    height, width = picture.shape
+    mask = np.asarray(Image.fromarray(others.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)) > 0
+    if mask.all():
+        return picture
+    # The lighter half of what is left is paper.
+    return np.where(mask, np.percentile(picture[~mask], 75).astype(np.uint8), picture)
+
+
+def _characters(inked: np.ndarray) -> tuple[np.ndarray, list[_Group]]:
+    """Return the numbered pieces of a page's ink, and each character's box with the numbers of its pieces, in order."""
     from scipy import ndimage
 
     pieces, n = ndimage.label(inked >= 0.5, np.ones((3, 3)))
     boxes = [Box(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in ndimage.find_objects(pieces)]
-    sizes = ndimage.sum_labels(inked, pieces, np.arange(1, n + 1))
-    usual = _usual_height(boxes, sizes)
-    boxes = [box for box in boxes if max(box.height, box.width) >= _SPECK * usual]
-    joined = True
-    while joined:
-        joined = False
-        boxes.sort()
-        for i, one in enumerate(boxes):
-            j = next((j for j in range(i + 1, len(boxes)) if _are_one(one, boxes[j], usual)), None)
-            if j is not None:
-                boxes[i] = one.joined(boxes.pop(j))
-                joined = True
+    usual = _usual_height(boxes, ndimage.sum_labels(inked, pieces, np.arange(1, n + 1)))
+    groups = [(box, {k}) for k, box in enumerate(boxes, start=1) if max(box.height, box.width) >= _SPECK * usual]
+    if len(groups) > _MOST:
+        raise DataError(f"{len(groups):,} pieces of ink: expected a page of at most {_MOST:,}; cut it into parts")
+    n_before = 0
+    while n_before != len(groups):
+        n_before, groups = len(groups), _joined(groups, usual)
+    return pieces, _in_reading_order(
+        [each for each in groups if max(each[0].height, each[0].width) >= 2 * _SPECK * usual]
+    )
+
+
+def _joined(groups: list[_Group], usual: float) -> list[_Group]:
+    """Return groups of pieces, those that are parts of one character as one."""
+    found: list[_Group] = []
+    for box, numbers in sorted(groups, key=lambda group: group[0]):
+        for k in range(len(found) - 1, -1, -1):
+            other = found[k][0]
+            if _are_one(other, box, usual):
+                found[k] = other.joined(box), found[k][1] | numbers
                 break
-    return [box for box in boxes if box.height >= _SPECK * 2 * usual or box.width >= _SPECK * 2 * usual]
+        else:
+            found.append((box, numbers))
+    return found
 
 
 def _usual_height(boxes: list[Box], sizes: np.ndarray) -> float:
@@ -125,17 +166,18 @@ def _are_one(one: Box, other: Box, usual: float) -> bool:
     )
 
 
-def _in_reading_order(boxes: list[Box]) -> list[Box]:
-    """Return boxes by lines from the top, and in each from the left."""
-    lines: list[list[Box]] = []
-    for box in sorted(boxes, key=lambda box: box.top + box.bottom):
+def _in_reading_order(groups: list[_Group]) -> list[_Group]:
+    """Return groups of pieces by lines from the top, and in each from the left."""
+    lines: list[list[_Group]] = []
+    for group in sorted(groups, key=lambda group: group[0].top + group[0].bottom):
+        box = group[0]
         for line in reversed(lines):
-            last = min(line, key=lambda other: abs(other.left - box.left))  # lines may rise or fall
-            shared = min(last.bottom, box.bottom) - max(last.top, box.top)
-            if shared >= _SAME_LINE * min(last.height, box.height):
-                line.append(box)
+            near = min((other for other, _ in line), key=lambda other: abs(other.left - box.left))  # lines rise or fall
+            shared = min(near.bottom, box.bottom) - max(near.top, box.top)
+            if shared >= _SAME_LINE * min(near.height, box.height):
+                line.append(group)
                 break
         else:
-            lines.append([box])
-    lines.sort(key=lambda line: sum(box.top + box.bottom for box in line) / len(line))
-    return [box for line in lines for box in sorted(line)]
+            lines.append([group])
+    lines.sort(key=lambda line: sum(box.top + box.bottom for box, _ in line) / len(line))
+    return [group for line in lines for group in sorted(line, key=lambda group: group[0])]

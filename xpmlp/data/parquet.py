@@ -12,6 +12,7 @@ from xpmlp.data import picture_folders, tables
 from xpmlp.data.download import Progress
 from xpmlp.data.files import require_memory
 from xpmlp.data.pictures import Encoded
+from xpmlp.data.tables import Table, is_index
 from xpmlp.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,33 +21,51 @@ if TYPE_CHECKING:
 BEGINNING = b"PAR1"
 """What such a file begins with."""
 
+_PARTS = {"test": "test", **dict.fromkeys(("train", "training", "validation", "valid", "val"), "train")}
+"""Words in a file's name, and the part that they stand for; a run holds validation data out itself."""
+
 
 def files_in(folder: Path) -> list[Path]:
-    """Return the Parquet files in a folder, in its folder ``data`` or in its only folder."""
+    """Return the Parquet files in a folder, or else in the folders that it holds, or in theirs."""
     try:
-        inner = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-        for place in (folder, folder / "data", *(inner if len(inner) == 1 else [])):
-            found = sorted(path for path in place.glob("*.parquet") if path.is_file())
+        for pattern in ("*.parquet", "*/*.parquet", "*/*/*.parquet"):
+            found = [path for path in folder.glob(pattern) if path.is_file() and not _is_hidden(path, folder)]
             if found:
-                return found
+                return sorted(found)
     except OSError:
         pass
     return []
 
 
-def read(
-    path: Path, label_column: str | None, size: tuple[int, ...] | None, progress: Progress | None
-) -> tuple[list[tuple[np.ndarray, np.ndarray]], str, tuple[int, ...] | None]:
-    """Return images and labels of each part, what was recognised, and the shape of images that come as columns.
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
-    Of a folder, files that begin with train, validation and test are the parts, the first two being one.
+
+def _part_of(file: Path, folder: Path) -> str:
+    """Return which part of a set a file is, as its name or its folder says; nothing where they do not."""
+    words = re.findall(r"[a-z]+", str(file.relative_to(folder)).lower().removesuffix(".parquet"))
+    named = {_PARTS[word] for word in words if word in _PARTS}
+    return named.pop() if len(named) == 1 else ""
+
+
+def read(path: Path, label_column: str | None, size: tuple[int, ...] | None, progress: Progress | None) -> list[Table]:
+    """Return each part of a set in Parquet files: the training part and, if it is there, the test part.
+
+    Of a folder, the words train, validation and test in the files' names, or their folders', say which part each is;
+    validation data join the training data.
     """
     files = files_in(path) if path.is_dir() else [path]
-    tests = [file for file in files if re.match("test", file.name.lower())]
-    trains = [file for file in files if file not in tests]
-    if path.is_dir() and not trains:
-        raise DataError(f"{path} has only {', '.join(file.name for file in tests)}: expected a training part too")
-    contents = [[_table(file) for file in group] for group in (trains, tests) if group]
+    parts = {file: _part_of(file, path) if path.is_dir() else "train" for file in files}
+    if not any(parts.values()):
+        parts = dict.fromkeys(files, "train")
+    unknown = [str(file.relative_to(path)) for file, part in parts.items() if not part]
+    if unknown:
+        raise DataError(f"{path}: {unknown[0]} is neither train, validation nor test by its name: move it elsewhere")
+    groups = [[file for file in files if parts[file] == part] for part in ("train", "test")]
+    if not groups[0]:
+        there = ", ".join(file.name for file in groups[1])
+        raise DataError(f"{path} has only {there}: expected a training part too")
+    contents = [[_table(file) for file in group] for group in groups if group]
     schemas = [table.schema for group in contents for table in group]
     if any(schema.names != schemas[0].names for schema in schemas):
         raise DataError(f"{path}: its files have other columns: {', '.join(sorted(set(schemas[-1].names)))}")
@@ -55,21 +74,21 @@ def read(
     picture = _picture_column(path, first, label)
     labels = [np.concatenate([_labels(path, table, label) for table in group]) for group in contents]
     about = f"a Parquet {'set' if path.is_dir() else 'file'}: column {label!r} is the label"
+    names: tuple[str, ...] | None = None
     if picture is None:
-        names = [name for name in first.column_names if name != label]
-        arrays = [np.concatenate([_numbers(path, table, names) for table in group]) for group in contents]
-        shape = tables.shape_of(names)
-        return list(zip(arrays, labels, strict=True)), f"{about}, {len(names)} columns are numbers", shape
-    images: list[np.ndarray] = []
-    how = ""
-    if _is_encoded(first.schema.field(picture).type):
+        names = tuple(name for name in first.column_names if name != label and not is_index(name))
+        rows = [np.concatenate([_numbers(path, table, names) for table in group]) for group in contents]
+        about += f", {len(names)} columns are numbers"
+    elif _is_encoded(first.schema.field(picture).type):
         counts = [len(each) for each in labels]
         pictures = [each for group in contents for table in group for each in _encoded(path, table, picture)]
         whole, how = picture_folders.read_all(pictures, size, str(path), progress)
-        images = np.split(whole, np.cumsum(counts)[:-1])
+        rows = np.split(whole, np.cumsum(counts)[:-1])
+        about += f", {picture!r} the picture{how}"
     else:
-        images = [np.concatenate([_lists(path, table, picture) for table in group]) for group in contents]
-    return list(zip(images, labels, strict=True)), f"{about}, {picture!r} the picture{how}", None
+        rows = [np.concatenate([_lists(path, table, picture) for table in group]) for group in contents]
+        about += f", {picture!r} the picture"
+    return [Table(x, y, names, about) for x, y in zip(rows, labels, strict=True)]
 
 
 def _table(path: Path) -> "pyarrow.Table":
@@ -154,11 +173,21 @@ def _encoded(path: Path, table: "pyarrow.Table", name: str) -> list[Encoded]:
 
 
 def _lists(path: Path, table: "pyarrow.Table", name: str) -> np.ndarray:
-    """Return pictures that are lists of numbers, all of one length."""
-    try:
-        return np.array(table.column(name).to_pylist(), np.float32)
-    except (TypeError, ValueError):
-        raise DataError(f"{path}: {name} holds lists of several lengths, or no numbers: expected one size") from None
+    """Return pictures that are lists of numbers, or lists of those, all of one length."""
+    import pyarrow.compute
+    import pyarrow.types as types
+
+    array, shape = table.column(name).combine_chunks(), [table.num_rows]
+    while types.is_list(array.type) or types.is_large_list(array.type) or types.is_fixed_size_list(array.type):
+        lengths = pyarrow.compute.unique(pyarrow.compute.list_value_length(array)).to_pylist()
+        if len(lengths) != 1 or not lengths[0]:
+            raise DataError(f"{path}: {name} holds lists of several lengths, or none: expected one size")
+        shape.append(lengths[0])
+        array = array.flatten()
+    if array.null_count or not (types.is_integer(array.type) or types.is_floating(array.type)):
+        raise DataError(f"{path}: {name} holds lists of {array.type}: expected numbers, none missing")
+    pictures: np.ndarray = array.to_numpy().reshape(shape)
+    return pictures
 
 
 def _numbers(path: Path, table: "pyarrow.Table", names: Sequence[str]) -> np.ndarray:
@@ -177,7 +206,7 @@ def _numbers(path: Path, table: "pyarrow.Table", names: Sequence[str]) -> np.nda
     if not columns:
         raise DataError(f"{path} has only its label: expected columns of numbers or pictures")
     is_bytes = all(column.dtype.kind in "iub" and column.min() >= 0 and column.max() <= 255 for column in columns)
-    dtype = np.uint8 if is_bytes else np.float32
+    dtype = np.uint8 if is_bytes else np.float64
     return np.stack([column.astype(dtype) for column in columns], axis=1)
 
 

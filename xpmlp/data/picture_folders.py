@@ -11,20 +11,18 @@ import numpy as np
 
 from xpmlp.data.download import READING, Progress
 from xpmlp.data.files import require_memory
-from xpmlp.data.pictures import grey_bytes, read_values, resized, size_and_mode
+from xpmlp.data.pictures import ENDINGS, read_values, resized, size_and_mode, white_of
+from xpmlp.data.tables import Table
 from xpmlp.errors import DataError
 
-_ENDINGS = {".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".pbm", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 _TRAINING, _VALIDATION, _TEST = ("train", "training"), ("val", "valid", "validation"), ("test", "testing")
 _GREY = ("1", "L", "F")  # Pillow's modes that have no colour, beside those of 16 bits, which begin with I
 _DEEP = ("F", "I")  # what the modes of more than 8 bits begin with
 _AHEAD = 64  # pictures that are read ahead of their places
 
 
-def read(
-    path: Path, size: tuple[int, ...] | None, progress: Progress | None
-) -> tuple[list[tuple[np.ndarray, np.ndarray]], str]:
-    """Return images and labels of the training part and, if it is there, the test part, and what was recognised.
+def read(path: Path, size: tuple[int, ...] | None, progress: Progress | None) -> list[Table]:
+    """Return the training part and, if it is there, the test part.
 
     Pictures are brought to `size`, (height, width) with 1 or 3 behind it for grey or colour; None: to the most frequent
     size, in colour if half of them are.
@@ -37,16 +35,26 @@ def read(
     if train is None or (test is None and validation is None) or _pictures(train):
         parts = [[path]]
     files = [_by_class([folder for folder in part if folder]) for part in parts]
+    if len(files) == 2 and len(files[0]) > 1 and len(files[1]) < 2:
+        raise DataError(f"{parts[1][0]} has no folder for each class, as {train} has: expected labelled pictures there")
     if any(len(classes) < 2 for classes in files):
         found = ", ".join(sorted(folders)[:6]) or "no folder"
         expected = "a folder of pictures for each class (in train and test, or without), or MNIST's four IDX files"
-        raise DataError(f"{path} has {found}: expected {expected}; perhaps the path goes on")
+        raise DataError(f"{path} has {found}: expected {expected}; perhaps you mean a folder inside it")
     labels = [np.array([name for name, paths in classes.items() for _ in paths]) for classes in files]
     paths = [file for classes in files for those in classes.values() for file in those]
     images, how = read_all(paths, size, str(path), progress)
     about = f"a folder with {len(files[0])} classes of pictures" + (", training and test" if len(files) == 2 else "")
+    others = _n_others([folder for part in parts for folder in part if folder])
+    about += f", {others} other files left out" if others else ""
     ends = np.cumsum([len(each) for each in labels])[:-1]
-    return list(zip(np.split(images, ends), labels, strict=True)), about + how
+    return [Table(x, y, None, about + how) for x, y in zip(np.split(images, ends), labels, strict=True)]
+
+
+def _n_others(folders: list[Path]) -> int:
+    """Return how many files in the folders of classes are no pictures by their names."""
+    classes = [sub for folder in folders for sub in _visible(folder) if sub.is_dir()]
+    return sum(file.is_file() and file.suffix.lower() not in ENDINGS for sub in classes for file in _visible(sub))
 
 
 def read_all(
@@ -60,17 +68,20 @@ def read_all(
     sizes = Counter(found for found, _ in heads)
     height, width = (size or sizes.most_common(1)[0][0])[:2]
     may_be_coloured = any(not mode.startswith((*_GREY, *_DEEP)) for _, mode in heads)
-    is_deep = all(mode.startswith(_DEEP) for _, mode in heads)
     has_colour = size[2] == 3 if size and len(size) == 3 else may_be_coloured
+    is_deep = all(map(_is_deep, heads)) and not has_colour
     shape = (height, width, 3) if has_colour else (height, width)
     dtype = np.dtype(np.float32 if is_deep else np.uint8)
     require_memory(len(pictures) * math.prod(shape) * dtype.itemsize, name)
     images, n_coloured = np.empty((len(pictures), *shape), dtype), 0
+    white = (
+        255 if is_deep else _white_of_deep([each for each, head in zip(pictures, heads, strict=True) if _is_deep(head)])
+    )
 
     def image_of(picture: Any) -> tuple[np.ndarray, bool]:
         values = read_values(picture)
-        if values.dtype != np.uint8 and not is_deep:
-            values = grey_bytes(values)
+        if values.dtype != np.uint8 and not is_deep:  # all of them by one range
+            values = np.rint(np.clip(values, 0, white) * (255 / white)).astype(np.uint8)
         return resized(values, shape), values.ndim == 3
 
     for k, (image, is_coloured) in enumerate(_each_in_turn(image_of, pictures)):
@@ -89,13 +100,22 @@ def read_all(
     return images, how
 
 
+def _is_deep(head: tuple[tuple[int, int], str]) -> bool:
+    return head[1].startswith(_DEEP)
+
+
+def _white_of_deep(pictures: Sequence[Any]) -> int:
+    """Return to what the values of pictures of more than 8 bits probably count."""
+    return white_of(max((float(values.max()) for values in _each_in_turn(read_values, pictures)), default=0))
+
+
 def _visible(folder: Path) -> list[Path]:
     """Return what a folder holds, but for what systems and editors hide in it."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX")))
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return [file for file in _visible(folder) if file.suffix.lower() in _ENDINGS and file.is_file()]
+    return [file for file in _visible(folder) if file.suffix.lower() in ENDINGS and file.is_file()]
 
 
 def _by_class(folders: list[Path]) -> dict[str, list[Path]]:

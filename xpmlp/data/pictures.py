@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _FORMATS = ("PNG", "JPEG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
 """Those that Pillow reads by itself; for others it would start programs (ghostscript for EPS)."""
+ENDINGS = {".png", ".jpg", ".jpeg", ".jfif", ".pgm", ".ppm", ".pbm", ".pnm", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+"""By which a folder's pictures are told from its other files."""
 _MOST_PIXELS = 100_000_000
 _ORIENTATION = 0x0112  # of EXIF: how the camera was held
 _COLOURED = 8  # by how much channels differ somewhere in a picture in colour; JPEG makes grey differ by less

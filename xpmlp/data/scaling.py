@@ -21,6 +21,8 @@ class Scaling:
     factor: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        for name in ("shift", "factor"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
         if len(self.shift) != len(self.factor) or not self.shift:
             raise ValueError(f"{len(self.shift)} shifts and {len(self.factor)} factors: expected as many, at least one")
         if not np.isfinite([*self.shift, *self.factor]).all():
@@ -40,11 +42,6 @@ class Scaling:
         mean, deviation = rows.mean(axis=0, dtype=np.float64), rows.std(axis=0, dtype=np.float64)
         is_constant = deviation <= 1e-12 * np.abs(mean)
         return cls(tuple(mean.tolist()), tuple((1 / np.where(is_constant, 1, deviation)).tolist()))
-
-    @property
-    def is_of_columns(self) -> bool:
-        """Whether each value of a sample has its own."""
-        return len(self.shift) > 1
 
     def scaled(self, rows: np.ndarray, dtype: str) -> np.ndarray:
         """Return rows, (n, d) or (n, …), scaled in float64 and of a dtype; a block of them at a time."""

@@ -1,4 +1,4 @@
-"""CSV and TSV files, plain or gzipped, as Kaggle distributes MNIST: a label and the pixels in each line."""
+"""CSV and TSV files, plain or gzipped: a label, and pixels or features, in each line."""
 
 import csv
 import gzip
@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -17,48 +17,55 @@ from xpmlp.errors import DataError
 
 LABELS = ("label", "labels", "class", "target", "y")
 _DELIMITERS = ",\t;"
+_EXPECTED = "expected lines of values with commas or tabs between them"
 _BLOCK = 2048  # lines that are parsed at once
-_LONGEST = 1 << 22  # signs of a line
+_LONGEST = 1 << 22  # characters of a line
 
 
-class _Table(NamedTuple):
+class Table(NamedTuple):
     """What a table holds."""
 
     rows: np.ndarray  # (n, d)
-    labels: np.ndarray  # (n,); empty where no column is the label
-    cells: list[str]  # of the first line
-    label: int | None
-    has_header: bool
-    delimiter: str
+    labels: np.ndarray  # (n,); empty if no column is the label
+    names: tuple[str, ...] | None  # of the columns of the rows, in its header
+    about: str  # what was recognised, in one line
 
 
-def read(
-    path: Path, label_column: str | None
-) -> tuple[list[tuple[np.ndarray, np.ndarray]], str, tuple[int, int] | None]:
-    """Return the numbers, (n, d), and labels of a table as its one part, what was recognised, and the images' shape."""
-    table = _read(path, label_column, lambda cells, has_header: _label_column(path, cells, has_header, label_column))
-    label = table.label
-    assert label is not None
-    names = [cell for k, cell in enumerate(table.cells) if k != label]
-    shape = shape_of(names) if table.has_header else None
-    head = f"with a header: column {table.cells[label]!r}" if table.has_header else f"whose column {label}"
-    kind = "TSV" if table.delimiter == "\t" else "CSV"
-    about = f"a {kind} file {head} is the label, {len(names)} columns are numbers"
-    return [(table.rows, table.labels)], about, shape
+def is_index(name: str) -> bool:
+    """Return whether a column's name is one that pandas gives to the numbers of the rows."""
+    return name in ("", "Unnamed: 0") or re.fullmatch(r"__index_level_\d+__", name) is not None
 
 
-def read_rows(path: Path, n_numbers: int, label_column: str | None = None) -> np.ndarray:
-    """Return the rows of a table, (n, n_numbers), without its labels where it has some."""
+def read(path: Path, label_column: str | None) -> Table:
+    """Return the rows and labels of a table."""
 
-    def label_of(cells: list[str], has_header: bool) -> int | None:
-        if len(cells) == n_numbers and label_column is None:
-            return None
-        if len(cells) != n_numbers + 1:
-            expected = f"the model takes {n_numbers}, beside which there may be a label"
-            raise DataError(f"{path} has {len(cells)} columns: {expected}")
+    def label_of(cells: list[str], has_header: bool) -> int:
+        if len(cells) < 2:
+            raise DataError(f"{path} is no table: {_EXPECTED}")
         return _label_column(path, cells, has_header, label_column)
 
-    return _read(path, label_column, label_of).rows
+    return _read(path, label_column, label_of)
+
+
+def read_rows(path: Path, n_numbers: int, names: tuple[str, ...] | None, label_column: str | None) -> np.ndarray:
+    """Return the rows of a table, (n, n_numbers), without its labels; its columns in the order of `names`, if known."""
+
+    def label_of(cells: list[str], has_header: bool) -> int | None:
+        n_columns = sum(not (has_header and is_index(cell)) for cell in cells)
+        if n_columns == n_numbers and label_column is None:
+            return None
+        if n_columns != n_numbers + 1:
+            expected = f"the model takes {n_numbers}, beside which there may be a label"
+            raise DataError(f"{path} has {n_columns} columns: {expected}")
+        return _label_column(path, cells, has_header, label_column)
+
+    table = _read(path, label_column, label_of)
+    if names is None or table.names is None or names == table.names:
+        return table.rows
+    missing = [name for name in names if name not in table.names]
+    if missing:
+        raise DataError(f"{path} has no column {missing[0]!r}: the model takes {', '.join(names[:6])}")
+    return table.rows[:, [table.names.index(name) for name in names]]
 
 
 def is_table(beginning: bytes) -> bool:
@@ -66,34 +73,46 @@ def is_table(beginning: bytes) -> bool:
     first = beginning.partition(b"\n")[0]
     is_picture = beginning[:1] == b"P" and beginning[1:2].isdigit()  # of Netpbm's, some of which are text
     is_text = not any(byte < 32 and byte not in b"\t\r\n" for byte in beginning)
-    has_values = any(first.count(sign.encode()) for sign in _DELIMITERS)
+    has_values = any(first.count(sign.encode()) for sign in _DELIMITERS) or _is_number(first.decode("latin-1"))
     return is_text and has_values and not is_picture and known_kind(beginning) is None
 
 
-def _read(path: Path, label_column: str | None, label_of: Callable[[list[str], bool], int | None]) -> _Table:
+def _read(path: Path, label_column: str | None, label_of: Callable[[list[str], bool], int | None]) -> Table:
     try:
         with _opened(path) as file:
-            first = file.readline(_LONGEST)
+            first, line = file.readline(_LONGEST), 1
             delimiter = max(_DELIMITERS, key=first.count)
+            if first.lower().startswith("sep=") and len(first.strip()) == 5:  # a line that Excel writes
+                delimiter, first, line = first.strip()[4], file.readline(_LONGEST), 2
             cells = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])]
-            if "\0" in first or len(cells) < 2 or len(first) == _LONGEST:
-                raise DataError(f"{path} is no table: expected lines of values with commas or tabs between them")
+            if "\0" in first or not cells or len(first) == _LONGEST:
+                raise DataError(f"{path} is no table: {_EXPECTED}")
             has_header = _is_header(cells, label_column)
             label = label_of(cells, has_header)
+            columns = [k for k in range(len(cells)) if k != label and not (has_header and is_index(cells[k]))]
+            if not columns:
+                raise DataError(f"{path} is no table: {_EXPECTED}")
             lines = _lines(path, file) if has_header else itertools.chain([first], _lines(path, file))
-            rows, labels = _values(path, lines, delimiter, len(cells), label, 2 if has_header else 1)
+            rows, labels = _values(path, lines, delimiter, len(cells), columns, label, line + has_header)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no UTF-8 text ({error.reason}): save it as UTF-8") from None
     except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    return _Table(rows, labels, cells, label, has_header, delimiter)
+    names = tuple(cells[k] for k in columns) if has_header else None
+    about = f"a {'TSV' if delimiter == chr(9) else 'CSV'} file"
+    if label is not None:
+        about += f" with a header: column {cells[label]!r}" if has_header else f" whose column {label}"
+        about += " is the label"
+    left = [repr(cell) for cell in cells if has_header and is_index(cell)]
+    about += f", column {', '.join(left)} numbers the rows and is left out" if left else ""
+    return Table(rows, labels, names, f"{about}, {len(columns)} columns are numbers")
 
 
 def _lines(path: Path, file: IO[str]) -> Iterator[str]:
     """Yield lines, none of which may be endless."""
     while line := file.readline(_LONGEST):
         if len(line) == _LONGEST:
-            raise DataError(f"{path} has a line of more than {_LONGEST:,} signs: expected a sample a line")
+            raise DataError(f"{path} has a line of more than {_LONGEST:,} characters: expected one sample per line")
         yield line
 
 
@@ -142,11 +161,16 @@ def _label_column(path: Path, cells: list[str], has_header: bool, wanted: str | 
 
 
 def _values(
-    path: Path, lines: Iterator[str], delimiter: str, n_columns: int, label: int | None, line: int
+    path: Path,
+    lines: Iterator[str],
+    delimiter: str,
+    n_columns: int,
+    columns: list[int],
+    label: int | None,
+    line: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return all pixels and labels, read in blocks; `line` is the number of the first line."""
     pixels, labels, n_bytes = list[np.ndarray](), list[np.ndarray](), 0
-    columns = [k for k in range(n_columns) if k != label]
     while block := list(itertools.islice(lines, _BLOCK)):
         filled = [(line + k, text) for k, text in enumerate(block) if text.strip()]
         for number, text in filled:
@@ -172,12 +196,12 @@ def _parsed(
     numbers, texts = zip(*lines, strict=True)
     options = {"delimiter": delimiter, "comments": None, "quotechar": '"'}
     try:
-        x = np.loadtxt(texts, np.float32, usecols=columns, ndmin=2, **options)  # type: ignore[call-overload]
+        x = np.loadtxt(texts, np.float64, usecols=columns, ndmin=2, **options)  # type: ignore[call-overload]
         y = np.full(len(x), "0")
         if label is not None:
             y = np.loadtxt(texts, str, usecols=[label], ndmin=1, **options)  # type: ignore[call-overload]
     except ValueError as error:
-        found = re.search(r"string (.*?) to float32 at row (\d+), column (\d+)", str(error))
+        found = re.search(r"string (.*?) to float64 at row (\d+), column (\d+)", str(error))
         if found:
             where = f"line {numbers[int(found[2])]}, column {int(found[3])}"
             raise DataError(f"{path}, {where}: {found[1]} is no number: expected one") from None
@@ -202,7 +226,7 @@ def _numbers_or_words(labels: np.ndarray) -> np.ndarray:
     return np.array([int(value.partition(".")[0]) for value in values.tolist()], np.int64)[places]
 
 
-def shape_of(names: list[str]) -> tuple[int, int] | None:
+def shape_of(names: Sequence[str]) -> tuple[int, int] | None:
     """Return the shape of square images whose columns are called pixel0, pixel1, … or 1x1, 1x2, …."""
     side = math.isqrt(len(names))
     known = all(re.fullmatch(r"(pixel|px|p)?[_ ]?\d+|\d+x\d+", name.lower()) for name in names)

@@ -8,6 +8,8 @@ import numpy as np
 from xpmlp.storage.figures import new_figure, save
 from xpmlp.storage.files import StrPath
 
+_THUMBNAIL = 128  # pixels of a side in which an image is drawn; of larger ones rows and columns are left out
+
 
 def plot_samples(images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], path: StrPath, title: str) -> None:
     """Draw the first images of each class, at most twelve, a row a class, of at most the first twenty classes."""
@@ -16,12 +18,14 @@ def plot_samples(images: np.ndarray, labels: np.ndarray, class_names: Sequence[s
     if images.ndim == 2:
         _plot_rows([images[each] for each in rows], class_names, path, title)
         return
+    step = max(1, -(-max(images.shape[1:3]) // _THUMBNAIL))
+    images = images[:, ::step, ::step]
     is_colour, (high, wide) = images.ndim == 4, images.shape[1:3]
     n_columns, gap = max(map(len, rows)), max(1, high // 14)
     height, width = high + gap, wide + gap
     # What is left free is white: in colour the greatest value, else no value.
     free = images.max() if is_colour else np.nan
-    grid = np.full((len(class_names) * height - gap, n_columns * width - gap, *images.shape[3:]), free, np.float64)
+    grid = np.full((len(class_names) * height - gap, n_columns * width - gap, *images.shape[3:]), free, np.float32)
     for k, those in enumerate(rows):
         for column, row in enumerate(those):
             grid[k * height :, column * width :][:high, :wide] = images[row]

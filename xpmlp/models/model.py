@@ -11,7 +11,7 @@ import numpy as np
 
 from xpmlp.backends import backend_of, get_backend, reopened
 from xpmlp.backends.base import Backend, computing
-from xpmlp.data.dataset import Dataset, parts_of
+from xpmlp.data.dataset import Dataset, described, parts_of
 from xpmlp.data.preparation import AS_TRAINED, FORMS, PREPARATIONS
 from xpmlp.data.scaling import Scaling
 from xpmlp.errors import ArrayError, CheckpointError, ConfigError, DataError, ShapeError
@@ -46,6 +46,7 @@ class ModelInfo:
     dataset: str  # the name of the data set that it was trained on
     scaling: Scaling | None = None  # what it takes of floats; None: the floats as they are
     preparation: str = AS_TRAINED  # how the pictures were prepared: see `xpmlp.data.preparation`
+    columns: tuple[str, ...] | None = None  # what the columns of a table of features are called
 
     def __post_init__(self) -> None:
         shape, sizes = self.image_shape, self.layout.sizes
@@ -56,13 +57,16 @@ class ModelInfo:
             raise ConfigError(f"max_value {self.max_value}: expected 1 to 255")
         if self.scaling and len(self.scaling.shift) not in (1, sizes[0]):
             raise ConfigError(f"a scaling of {len(self.scaling.shift)} values: the network takes {sizes[0]}")
+        if self.columns is not None and len(self.columns) != sizes[0]:
+            raise ConfigError(f"{len(self.columns)} columns: the network takes {sizes[0]}")
         if self.preparation not in PREPARATIONS:
             raise ConfigError(f"preparation {self.preparation!r}: expected {' or '.join(PREPARATIONS)}")
 
 
 def info_of(layout: Layout, part: Dataset, name: str) -> ModelInfo:
     """Return what must be known of a network that is trained on a data set."""
-    return ModelInfo(layout, part.image_shape, part.max_value, part.class_names, name, part.scaling, part.preparation)
+    same = ("image_shape", "max_value", "class_names", "scaling", "preparation", "columns")
+    return ModelInfo(layout, dataset=name, **{field: getattr(part, field) for field in same})
 
 
 def write_model(path: StrPath, theta: np.ndarray, info: ModelInfo) -> None:
@@ -187,6 +191,7 @@ class Model(Exportable):
             part = second or first
         if part is None:
             raise DataError("the model has no test data of its own: give evaluate a data set, or (X, y)")
+        self.require_fit(part)
         labels = self.labels_of(part)
         with np.errstate(all="ignore"):
             _, loss, correct = score(self.logits(part.images), labels)
@@ -204,6 +209,28 @@ class Model(Exportable):
         # What rounding took from the shift: of a column far from 0 the difference would lose digits.
         rest = self.backend.asarray(self.scaling.rest_of_shift(dtype))
         return (rows - shift - rest) * factor
+
+    @property
+    def _takes_numbers(self) -> bool:
+        """Whether it was trained on numbers, not on bytes."""
+        return self.scaling is not None or self.max_value == 1
+
+    def require_fit(self, part: Dataset) -> None:
+        """Refuse a data set of other numbers than the network was trained on."""
+        where = part.provenance
+        if part.image_shape != self.image_shape:
+            found, expected = described(part.image_shape), described(self.image_shape)
+            raise DataError(f"{where}: {found}: the model takes {expected}")
+        if part.columns and self.info.columns and part.columns != self.info.columns:
+            pairs = zip(part.columns, self.info.columns, strict=True)
+            found, expected = next(pair for pair in pairs if pair[0] != pair[1])
+            raise DataError(f"{where}: column {found!r} where the model has {expected!r}: bring them in its order")
+        if part.images.dtype == np.uint8 and not self._takes_numbers and part.images.max() > self.max_value:
+            found = f"values up to {part.images.max()}"
+            raise DataError(f"{where}: {found}: the model's images go to {self.max_value}")
+        if part.scaling and self.scaling is None:
+            found = f"values from {part.images.min():g} to {part.images.max():g}"
+            raise DataError(f"{where}: {found}: the model was trained on bytes and knows no other range")
 
     def labels_of(self, part: Dataset) -> np.ndarray:
         """Return a data set's labels as the network numbers its classes, of which it must know all."""
@@ -227,10 +254,9 @@ class Model(Exportable):
         Parameters
         ----------
         images : array, shape (n, *image_shape) or (n, d), d being their product
-            Of uint8: values from 0 to `max_value`. Of floats: numbers such as the network was trained on, which are
-            scaled as those were (`scaling`); without a scaling, from 0 to 1. A network trained on floats takes bytes
-            for parts of 255 of their range, or, where each value has its own scaling, for numbers. NumPy's, or of the
-            backend's library and on its device.
+            Numbers such as the network was trained on: bytes from 0 to `max_value` (as floats, from 0 to 1), or, with
+            a `scaling`, numbers that are scaled as the data set's were. NumPy's, or of the backend's library and on
+            its device.
         batch_size : int
             Images at a time.
 
@@ -258,6 +284,8 @@ class Model(Exportable):
             found = backend_of(images)
             way_out = f"move them, or call to({found.spec!r}) of the model"
             raise ArrayError(f"images are on {found}, the model is on {self.backend}: {way_out}")
+        if is_host and images.dtype.kind in "iub" and images.dtype != np.uint8 and self._takes_numbers:
+            images = images.astype(np.float64)
         is_bytes = images.dtype == xp.uint8
         if not is_bytes and not xp.isdtype(images.dtype, "real floating"):
             expected = f"expected uint8, values from 0 to {self.max_value}, or floats"
@@ -269,9 +297,8 @@ class Model(Exportable):
             raise ShapeError(f"images have shape {tuple(images.shape)}: {expected}")
         rows, parts = xp.reshape(images, (n, n_pixels)), []
         with computing(self.backend, batch_size):
-            layers, scaling, share = self.layers, self.scaling, 1.0
-            if is_bytes and not (scaling and scaling.is_of_columns):
-                scaling, share = None, 1 / self.max_value
+            layers, scaling = self.layers, self.scaling
+            share = 1 / self.max_value if is_bytes and scaling is None else 1.0
             dtype = images.dtype if is_bytes and not scaling else float_name(self.theta.dtype)
             for first in range(0, max(1, n), batch_size):
                 batch = rows[first : min(first + batch_size, n), :]
@@ -308,24 +335,27 @@ def to_tensors(theta: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
 
 def describe(info: ModelInfo, dtype: np.dtype) -> dict[str, Any]:
     """Return what a file says of its parameters."""
-    others = {name: value for name, value in vars(info).items() if name not in ("layout", "scaling")}
-    scaling = {"scaling": asdict(info.scaling)} if info.scaling else {}
-    return {"sizes": info.layout.sizes, "dtype": dtype.name, **others, **scaling}
+    others = {name: value for name, value in vars(info).items() if name not in ("layout", "scaling", "columns")}
+    further = {"scaling": info.scaling and asdict(info.scaling), "columns": info.columns}
+    further = {name: value for name, value in further.items() if value is not None}
+    return {"sizes": info.layout.sizes, "dtype": dtype.name, **others, **further}
 
 
 def from_tensors(found: tensors.Contents, path: Path) -> tuple[np.ndarray, ModelInfo]:
     """Return the parameters in a file, and what they are; refuse a file that is not as its description says."""
-    described = found.description
+    record = found.description
     try:
-        shape, names, dtype = map(int, described["image_shape"]), described["class_names"], described["dtype"]
+        shape, names, dtype = map(int, record["image_shape"]), record["class_names"], record["dtype"]
         if dtype not in ("float32", "float64") or not all(isinstance(name, str) for name in names):
             raise ValueError(f"dtype {dtype}, classes {names}")
-        layout, most = Layout(tuple(described["sizes"])), int(described["max_value"])
-        dataset, scaling = str(described["dataset"]), described.get("scaling")
+        layout, most = Layout(tuple(record["sizes"])), int(record["max_value"])
+        dataset, scaling = str(record["dataset"]), record.get("scaling")
         scaling = scaling and Scaling(tuple(scaling["shift"]), tuple(scaling["factor"]))
         # Files of format 1 do not say how pictures were prepared.
-        preparation = described.get("preparation", dataset if dataset in FORMS else AS_TRAINED)
-        info = ModelInfo(layout, tuple(shape), most, tuple(names), dataset, scaling, preparation)
+        preparation = record.get("preparation", dataset if dataset in FORMS else AS_TRAINED)
+        columns = record.get("columns")
+        columns = columns and tuple(map(str, columns))
+        info = ModelInfo(layout, tuple(shape), most, tuple(names), dataset, scaling, preparation, columns)
     except (KeyError, TypeError, ValueError) as error:
         problem = f"no {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(f"{path} is damaged: its description is no network's ({problem})") from None

@@ -66,49 +66,48 @@ class TrainConfig:
 
     hidden: tuple[int, ...] = _setting((256, 128), "Widths of the hidden layers.")
     epochs: int | None = _setting(None, "Passes over the training images.", "5, more for small data sets", least=1)
-    batch_size: int | None = _setting(None, "Images a step.", "128, or 32 below 10,000 images", least=1)
+    batch_size: int | None = _setting(None, "Images per step.", "128, or 32 below 10,000 images", least=1)
     optimizer: str = _setting("sgd", "sgd, adam or adamw.", one_of=("sgd", "adam", "adamw"))
-    learning_rate: float | None = _setting(None, "The schedule's peak learning rate.", "what suits the optimizer")
+    learning_rate: float | None = _setting(None, "Peak learning rate.", "fits the optimizer")
     schedule: str = _setting(
         "one-cycle",
-        "How the rate changes over the run: constant, cosine or one-cycle.",
+        "How the learning rate changes: constant, cosine or one-cycle.",
         one_of=("constant", "cosine", "one-cycle"),
     )
-    momentum: float | None = _setting(None, "For sgd.", "0.9")
+    momentum: float | None = _setting(None, "Momentum, for sgd.", "0.9")
     nesterov: bool | None = _setting(None, "Nesterov's momentum, for sgd.", "with momentum")
-    weight_decay: float | None = _setting(None, "L2 penalty, or decoupled decay for adamw.", "0; 0.01 for adamw")
+    weight_decay: float | None = _setting(None, "L2 penalty; for adamw decoupled decay.", "0; 0.01 for adamw")
     val_size: int | float | None = _setting(
-        None, "Held out for validation: a count, a fraction below 1, or 0.", "a sixth"
+        None, "Held out for validation: a count, or a fraction below 1; 0: nothing.", "a sixth"
     )
     center: float = _setting(
         0.0,
-        "For sgd: train as if this had been subtracted from all inputs, which go from 0 to 1 (derivation.md, "
-        '"Centred inputs"); the network itself takes them as they are.',
+        "For sgd: train as on inputs less this number, between 0 and 1. The network still takes the inputs as they "
+        'are (derivation.md, "Centred inputs").',
     )
     deform: float = _setting(
         0.0,
-        "Deform each training image at random, again in every epoch: 1 is much. Training figures are then of these.",
+        "Distort the training images at random, differently in each epoch: 0 not, 1 strongly. Training figures are "
+        "those of the distorted images.",
     )
-    deform_fade: float = _setting(0.0, "Over how much of the run, 0 to 1, deform fades out at its end.")
-    dropout: float = _setting(0.0, "Part of the hidden units that each step leaves out, rounded to a 256th.")
-    seed: int = _setting(0, "Of everything that is drawn.", least=0)
-    dtype: str = _setting("float32", "What is computed in: float32 or float64.", one_of=("float32", "float64"))
-    target_accuracy: float | None = _setting(
-        None, "Stop after the first epoch whose validation accuracy, in (0, 1], reaches it.", "all epochs are made"
-    )
+    deform_fade: float = _setting(0.0, "Let deform fade out over this last fraction of the run.")
+    dropout: float = _setting(0.0, "Fraction of the hidden units left out in each step, rounded to 1/256.")
+    seed: int = _setting(0, "Random seed.", least=0)
+    dtype: str = _setting("float32", "Type of all numbers: float32 or float64.", one_of=("float32", "float64"))
+    target_accuracy: float | None = _setting(None, "Stop once the validation accuracy, in (0, 1], reaches it.", "never")
     transfer: str = _setting(
         "auto",
-        "How images come to the device, with the same results: auto, resident (all at once) or stream.",
+        "How images reach the device: resident (all at once), stream (batch by batch) or auto. Same results.",
         one_of=("auto", "resident", "stream"),
     )
     average_every: int = _setting(
-        1, "Steps that each of several ranks makes alone before an average of all, for slow links; 1: none.", least=1
+        1, "For slow links: steps that each rank makes alone before all average; 1: no averaging.", least=1
     )
     kernels: str = _setting(
         "auto",
-        "What runs between the matrix products. plain: the lines as they stand, without jit. compiled: numba's loops "
-        "on NumPy, generated kernels on CuPy, jit on JAX, PyTorch's fused operations. inplace: NumPy's own functions "
-        "in place, elsewhere as compiled. auto: compiled, but inplace without numba. The last bits differ.",
+        "How the code between the matrix products runs. compiled: numba on NumPy, generated kernels on CuPy, jit on "
+        "JAX, fused operations on PyTorch. inplace: NumPy's functions in place; elsewhere as compiled. plain: the "
+        "lines as they stand. auto: compiled, or inplace without numba. The last bits differ.",
         one_of=KERNELS,
     )
 

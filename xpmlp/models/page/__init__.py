@@ -1,0 +1,83 @@
+"""A page that shows the derivation at work: one file with a network in it, which any browser opens by itself.
+
+`page.html` is its frame, `page.css` its looks. Of the scripts, `grids.js` and `ink.js` bring a drawing to the model's
+form, `network.js` has the equations, and the others show them. They are put into one file as they are.
+"""
+
+import base64
+import html
+import json
+from importlib.resources import files
+from string import Template
+from typing import TYPE_CHECKING
+
+from xpmlp.data.preparation import FORMS
+from xpmlp.errors import ConfigError
+from xpmlp.storage.files import StrPath, write_whole
+
+if TYPE_CHECKING:
+    from xpmlp.models.model import Model
+
+SCRIPTS = ("grids.js", "ink.js", "network.js", "notation.js", "maps.js", "paper.js", "page.js")
+"""In the order in which they need each other."""
+
+
+def write(model: "Model", path: StrPath) -> None:
+    """Write a page on which one writes a character, and sees every array of the forward and the backward pass.
+
+    It loads nothing. Parameters in float64 are cast to float32.
+
+    Parameters
+    ----------
+    model : Model
+        One whose pictures are of handwriting, since the page prepares what is drawn on it as `xpmlp predict` does.
+    path : path
+        The file, which is written whole or not at all.
+
+    Raises
+    ------
+    ConfigError
+        If the model takes anything else.
+    """
+    _require_characters(model)
+    write_whole(path, make_page(model).encode())
+
+
+def make_page(model: "Model") -> str:
+    """Return the page as text."""
+    theta = model.backend.to_numpy(model.theta)
+    sizes, form = "-".join(map(str, model.layout.sizes)), FORMS[model.preparation]
+    described = {
+        "sizes": model.layout.sizes,
+        "shape": model.image_shape,
+        "maxValue": model.max_value,
+        "form": {"box": form.box, "byMass": form.by_mass},
+        "classNames": model.class_names,
+        "dataset": model.dataset,
+        "dtype": theta.dtype.name,
+    }
+    return Template(_read("page.html")).substitute(
+        title=html.escape(f"{sizes}, {model.dataset}"),
+        style=_read("page.css"),
+        script="\n".join(map(_read, SCRIPTS)),
+        model=json.dumps(described).replace("<", "\\u003c"),  # a class's name must not end the script
+        parameters=base64.b64encode(theta.astype("<f4").tobytes()).decode(),
+    )
+
+
+def _require_characters(model: "Model") -> None:
+    """Refuse a model that takes no grey pictures of single characters, which are all that the page can prepare."""
+    expected = "a page is made of a model of handwriting, such as MNIST's, of grey bytes"
+    found = None
+    if len(model.image_shape) != 2:
+        found = f"images of {' × '.join(map(str, model.image_shape))}"
+    elif model.preparation not in FORMS:
+        found = f"pictures prepared {model.preparation}"
+    elif model.scaling:
+        found = "scaled floats"
+    if found:
+        raise ConfigError(f"the model, of {model.dataset}, takes {found}: {expected}")
+
+
+def _read(name: str) -> str:
+    return (files(__package__) / name).read_text(encoding="utf-8")
