@@ -41,7 +41,17 @@ settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
 collect_ignore = [] if importlib.util.find_spec("cupy") else ["kernels/test_cuda_kernels.py"]
-SPECS = ("numpy", "cupy", "torch", "torch:cuda", "jax", "jax:gpu", "array-api-strict", "array-api-strict:device1")
+SPECS = (
+    "numpy",
+    "cupy",
+    "torch",
+    "torch:cuda",
+    "jax",
+    "jax:gpu",
+    "dpnp",
+    "array-api-strict",
+    "array-api-strict:device1",
+)
 OPTIONAL_DEVICES = {"cupy:1", "torch:cuda", "jax:gpu"}
 """Devices beside the library's own, which no requirement covers: `--require-backend torch` is its CPU."""
 

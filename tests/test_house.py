@@ -50,7 +50,7 @@ BELOW = {
 }
 """Each room, with those that it may import."""
 
-ARRAY_LIBRARIES = {"cupy", "cupyx", "torch", "jax", "array_api_strict", "numba"}
+ARRAY_LIBRARIES = {"cupy", "cupyx", "torch", "jax", "dpnp", "dpctl", "array_api_strict", "numba"}
 HEAVY = {"matplotlib", "sklearn", "pandas", "scipy", "array_api_compat.numpy", "mpi4py", "onnx", *ARRAY_LIBRARIES}
 
 
@@ -221,7 +221,8 @@ class TestTheReadme:
         assert named == set(found) == {f"F{k}" for k in range(1, 8)} | {f"B{k}" for k in range(1, 12)}
 
     @pytest.mark.parametrize(
-        "spec", ["numpy", *(pytest.param(spec, marks=pytest.mark.needs(spec)) for spec in ("torch", "jax", "cupy"))]
+        "spec",
+        ["numpy", *(pytest.param(spec, marks=pytest.mark.needs(spec)) for spec in ("torch", "jax", "dpnp", "cupy"))],
     )
     def test_its_python_trains_evaluates_saves_loads_and_predicts(self, spec, capsys, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

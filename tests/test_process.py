@@ -40,6 +40,8 @@ elif library == "jax":
     import jax
 elif library == "cupy":
     import cupy
+elif library == "dpnp":
+    import dpnp
 
 def settings():
     found = {
@@ -80,7 +82,10 @@ for what, call in CALLS.items():
 
 @pytest.mark.parametrize(
     "spec",
-    ["numpy", *(pytest.param(spec, marks=pytest.mark.needs(spec)) for spec in ("torch", "jax", "cupy", "cupy:1"))],
+    [
+        "numpy",
+        *(pytest.param(spec, marks=pytest.mark.needs(spec)) for spec in ("torch", "jax", "dpnp", "cupy", "cupy:1")),
+    ],
 )
 def test_a_public_call_changes_no_setting(spec):
     done = run_python("-c", PROBE, spec, json.dumps(CALLS))

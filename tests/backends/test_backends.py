@@ -1,7 +1,9 @@
 """Choosing a library and device, and the two doors between host and device."""
 
 import importlib.metadata
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import xpmlp
 import xpmlp.backends
 from tests.conftest import SPECS, run_python
 from xpmlp.backends import available_backends, backend_names, backend_of, get_backend
@@ -141,7 +144,14 @@ class TestNames:
 
     @pytest.mark.parametrize(
         ("name", "device"),
-        [("torch", "cuda:7"), ("torch", "abacus"), ("jax", "abacus"), ("jax", "cpu:99"), ("jax", "cpu:x")],
+        [
+            ("torch", "cuda:7"),
+            ("torch", "abacus"),
+            ("jax", "abacus"),
+            ("jax", "cpu:99"),
+            ("jax", "cpu:x"),
+            ("dpnp", "abacus"),
+        ],
     )
     @pytest.mark.needs("{name}")
     def test_an_unknown_device_is_refused_with_a_way_out(self, name, device):
@@ -155,7 +165,7 @@ class TestNames:
 
 
 class TestPrecision:
-    @pytest.mark.parametrize("spec", ["numpy", "torch", "jax:cpu", "array-api-strict"])
+    @pytest.mark.parametrize("spec", ["numpy", "torch", "jax:cpu", "dpnp:cpu", "array-api-strict"])
     @pytest.mark.needs("{spec}")
     def test_tf32_is_refused_where_there_is_none(self, spec):
         with pytest.raises(
@@ -298,6 +308,7 @@ class TestWithoutADevice:
     [
         ("torch", "torch", "pip install 'xpmlp[torch]'"),
         ("jax", "jax", "pip install 'xpmlp[jax]'"),
+        ("dpnp", "dpnp", "pip install 'xpmlp[dpnp]'"),
         ("array_api_strict", "array-api-strict", "pip install array-api-strict"),
         ("cupy", "cupy", "pip install 'xpmlp[cuda1"),
     ],
@@ -368,6 +379,114 @@ print(os.environ.get(name))
         for setting in (name, "XLA_CLIENT_MEM_FRACTION"):
             said = run_python("-c", code, **{setting: "0.5"}).stdout.split()
             assert said == ["0.5" if setting == name else "None"] * 2
+
+
+@pytest.mark.needs("dpnp")
+class TestDpnp:
+    """Its devices, of which it has a CPU wherever its wheel is whole."""
+
+    @staticmethod
+    def said(code, **variables):
+        """Return what a program prints, which begins without what the tests have set."""
+        done = run_python("-c", f"import os, xpmlp; {code}", **variables)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def test_the_device_that_is_said_is_the_device_that_is_had(self, find_backend):
+        backend = find_backend("dpnp:cpu")
+        assert re.fullmatch(r"dpnp:opencl:cpu:\d", backend.spec)
+        assert str(find_backend(backend.spec)) == str(backend) == f"dpnp on {backend.spec.removeprefix('dpnp:')}"
+        assert "cpu" in backend.describe()["device"]
+
+    def test_all_arrays_of_a_device_are_on_one_queue(self, find_backend):
+        first, second = find_backend("dpnp"), find_backend("dpnp")
+        theirs = first.namespace.ones(3)  # as a user makes it
+        found = backend_of(theirs).asarray(np.ones(3)) + first.asarray(np.ones(3)) + second.asarray(np.ones(3)) + theirs
+        assert first.to_numpy(found).tolist() == [4, 4, 4]
+
+    def test_an_array_on_a_queue_of_its_own_stays_there_and_is_told_apart(self, find_backend):
+        usual = find_backend("dpnp")
+        import dpctl
+
+        array = usual.namespace.ones(3, sycl_queue=dpctl.SyclQueue())
+        found = backend_of(array)
+        assert str(found).startswith(f"{usual}, queue ")
+        assert str(backend_of(array + 1)) == str(found)
+        assert found.to_numpy(found.asarray(np.ones(3)) + array).tolist() == [2, 2, 2]
+        assert str(find_backend(found.spec)) == str(usual)
+
+    def test_the_environment_is_as_it_was_and_what_the_user_set_stays(self):
+        variable = "OCL_ICD_FILENAMES"
+        assert self.said(f"xpmlp.get_backend('dpnp:cpu'); print(os.environ.get({variable!r}))") == "None"
+        code = "try: xpmlp.get_backend('dpnp')\nexcept xpmlp.BackendError as error: print(error)"
+        found = self.said("\n" + code, **{variable: "/nowhere", "OCL_ICD_VENDORS": "/nowhere"})
+        assert found == "" or found.startswith("dpnp cannot run: SYCL finds no device; set OCL_ICD_FILENAMES=")
+        assert "\n" not in found
+
+    def test_what_is_missing_is_told_from_what_does_not_work(self, find_backend, monkeypatch):
+        find_backend("dpnp")
+        import dpctl
+
+        from xpmlp.backends import _dpnp
+
+        none = dpctl.SyclDeviceCreationError("Default device is unavailable.")
+        assert _dpnp._problem(None, RuntimeError("no kernel\nat all")).startswith(
+            "no kernel; its driver may not fit it"
+        )
+        assert _dpnp._problem("abacus", none).startswith("SYCL knows no such device; write dpnp:")
+        monkeypatch.setattr(dpctl, "get_devices", list)
+        monkeypatch.setattr(_dpnp, "_CPU_DRIVER", Path("/nowhere/libintelocl.so"))
+        assert _dpnp._problem(None, none).startswith("SYCL finds no device; pip install intel-opencl-rt")
+        monkeypatch.setattr(_dpnp, "_CPU_DRIVER", Path(__file__))
+        assert _dpnp._problem("cpu", none).startswith(f"SYCL finds no device; set OCL_ICD_FILENAMES={__file__} before")
+
+    def test_a_gpu_that_is_not_there_is_named_with_what_mends_it(self, find_backend):
+        find_backend("dpnp")
+        with pytest.raises(BackendError, match="dpnp cannot run on 'gpu:99': SYCL finds .* alone; install the GPU's"):
+            get_backend("dpnp:gpu:99")
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+class TestADeviceWithoutFloat64:
+    """As some of Intel's GPUs are: array-api-strict has one."""
+
+    @pytest.fixture
+    def narrow(self):
+        strict = pytest.importorskip("array_api_strict", minversion="2.6")
+        from xpmlp.backends._strict import StrictBackend
+
+        class Narrow(StrictBackend):
+            def __init__(self):
+                self.device = strict.Device("no_float64")
+
+        return Narrow()
+
+    def test_refuses_it_in_one_line(self, narrow):
+        with pytest.raises(BackendError, match="strict on no_float64 has no float64: take float32, or --backend auto"):
+            narrow.require("float64")
+        narrow.require("float32")
+        with pytest.raises(ArrayError, match="array-api-strict takes no float64"):
+            narrow.asarray(np.ones(2))
+
+    @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+    def test_has_estimators_in_float32(self, narrow, solver):
+        rng = np.random.default_rng(0)
+        X, y = rng.random((60, 5), dtype=np.float32), np.arange(60) % 3
+        settings = {"hidden_layer_sizes": (6,), "max_iter": 3, "random_state": 0, "solver": solver}
+        expected = xpmlp.MLPClassifier(**settings).fit(X, y)
+        ours = xpmlp.MLPClassifier(**settings).fit(narrow.asarray(X), y, rng.random(60) * 0 + 1)
+        found = narrow.to_numpy(ours.predict_proba(narrow.asarray(X)))
+        assert found.dtype == np.float32
+        assert relative_error(found, expected.predict_proba(X)) < 1e-4
+        with pytest.raises(BackendError, match="no_float64 has no float64"):
+            xpmlp.MLPClassifier(dtype="float64").fit(narrow.asarray(X), y)
+
+    def test_takes_an_estimator_of_float64_as_float32(self, narrow):
+        X, y = np.random.default_rng(0).random((60, 5)), np.arange(60) % 3
+        ours = xpmlp.MLPClassifier((6,), dtype="float64", max_iter=3, random_state=0).fit(X, y)
+        there = ours.to(narrow)
+        found = narrow.to_numpy(there.predict_proba(narrow.asarray(X.astype(np.float32))))
+        assert relative_error(found, ours.predict_proba(X)) < 1e-5
 
 
 class TestThirdParties:

@@ -61,6 +61,11 @@ class TestBatches:
             assert np.array_equal(images, dataset.images[batch].reshape(len(batch), -1))
             assert np.array_equal(labels, dataset.labels[batch])
 
+    def test_are_those_of_a_permutation_on_the_device(self, backend):
+        loader, rows = DeviceLoader(make_dataset(20), backend, 7), np.random.default_rng(0).permutation(20)
+        found = [backend.to_numpy(labels) for _, labels in loader.epoch(backend.asarray(rows.astype(np.int32)))]
+        assert np.array_equal(np.concatenate(found), make_dataset(20).labels[rows])
+
     @ways
     def test_are_right_while_they_are_valid_where_buffers_are_reused(self, backend, way, tiny):
         rows = np.random.default_rng(0).permutation(240)

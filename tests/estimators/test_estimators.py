@@ -727,7 +727,10 @@ def own_checks():
 
 @pytest.mark.parametrize(("estimator", "check"), list(own_checks()))
 @pytest.mark.filterwarnings("ignore")
-def test_scikit_learns_own_checks(estimator, check):
+def test_scikit_learns_own_checks(estimator, check, request, find_backend):
+    for mark in request.node.iter_markers("needs"):
+        for spec in mark.args:
+            find_backend(spec)  # which finds dpnp's device, where scikit-learn's check would not
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         check(estimator)

@@ -553,7 +553,7 @@ class TestBadInput:
         with pytest.raises(ArrayError, match="X is .*float32, the layers are .*float64"):
             forward(layout.unflatten(backend.asarray(theta)), backend.asarray(X.astype(np.float32)))
 
-    @pytest.mark.parametrize("spec", ["cupy", "torch", "jax", "array-api-strict"])
+    @pytest.mark.parametrize("spec", ["cupy", "torch", "jax", "dpnp", "array-api-strict"])
     @pytest.mark.needs("{spec}")
     def test_numpy_arrays_where_another_library_is_expected(self, spec, find_backend):
         backend = find_backend(spec, "float64")

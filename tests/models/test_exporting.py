@@ -236,7 +236,7 @@ class TestScikitLearn:
             model.to_sklearn()
 
 
-@pytest.mark.parametrize("spec", ["cupy", "torch", "jax", "array-api-strict:device1"])
+@pytest.mark.parametrize("spec", ["cupy", "torch", "jax", "dpnp", "array-api-strict:device1"])
 @pytest.mark.needs("{spec}")
 @pytest.mark.needs(module="onnx")
 def test_leaves_from_any_backend(spec, find_backend):

@@ -162,7 +162,7 @@ def test_a_torn_line_is_repaired_and_said(train, at_home, stop_after, capsys):
     assert results(at_home / "run") == results(at_home / "whole")
 
 
-@pytest.mark.parametrize("spec", ["cupy", "torch", "jax", "array-api-strict:device1"])
+@pytest.mark.parametrize("spec", ["cupy", "torch", "jax", "dpnp", "array-api-strict:device1"])
 @pytest.mark.needs("{spec}")
 @pytest.mark.long_on_jax
 def test_another_backend_goes_on(train, at_home, stop_after, spec, find_backend):

@@ -502,6 +502,10 @@ class TestFailure:
             import jax
 
             assert backend.is_out_of_memory(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"))
+        if backend.name == "dpnp":
+            with pytest.raises(Exception, match="allocation failed") as caught:
+                backend.namespace.empty(10**15, dtype="uint8")
+            assert backend.is_out_of_memory(caught.value)
 
     def test_what_is_easily_confused_is_told_apart(self, tiny):
         with pytest.raises(BackendError, match="'numpy' where a Backend is expected"):
@@ -564,9 +568,9 @@ class TestAStepNeitherTransfersNorWaits:
 
         return run
 
-    @pytest.mark.parametrize("spec", ["array-api-strict", "array-api-strict:device1"])
+    @pytest.mark.parametrize("spec", ["array-api-strict", "array-api-strict:device1", "dpnp"])
     @pytest.mark.needs("{spec}")
-    def test_on_array_api_strict(self, steps, spec, find_backend, monkeypatch):
+    def test_where_every_wait_is_a_method(self, steps, spec, find_backend, monkeypatch):
         backend = find_backend(spec)
         step = steps(backend)
         kind = type(backend.asarray(1.0))

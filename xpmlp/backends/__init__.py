@@ -26,6 +26,7 @@ _BUILT_IN = {
     "cupy": "xpmlp.backends._cupy:CupyBackend",
     "torch": "xpmlp.backends._torch:TorchBackend",
     "jax": "xpmlp.backends._jax:JaxBackend",
+    "dpnp": "xpmlp.backends._dpnp:DpnpBackend",
     "array-api-strict": "xpmlp.backends._strict:StrictBackend",
 }
 
@@ -40,8 +41,8 @@ def get_backend(spec: str = "auto", dtype: str | None = None, precision: str | N
     ----------
     spec : str
         ``auto`` (CuPy where a CUDA device answers, else NumPy; the result's `note` says why), ``numpy``, ``cupy``,
-        ``torch``, ``jax``, ``array-api-strict`` or one that another package added, alone for its usual device or
-        with a colon and a device: ``cupy:1``, ``torch:cuda``, ``jax:gpu``, ``array-api-strict:device1``.
+        ``torch``, ``jax``, ``dpnp``, ``array-api-strict`` or one that another package added, alone for its usual
+        device or with a colon and a device: ``cupy:1``, ``torch:cuda``, ``jax:gpu``, ``dpnp:gpu``.
     dtype : {"float32", "float64"} or None
         What will be computed in; float64 on JAX needs its 64-bit types (`jax_enable_x64`).
     precision : {"float32", "tf32"} or None

@@ -4,11 +4,11 @@ import ctypes
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 
@@ -124,14 +124,21 @@ class Backend(ABC):
     def own_process(cls, dtype: str | None = None) -> None:
         """Set for the whole process what computing in a dtype needs; for a program that owns it, such as a command."""
 
+    def dtypes(self, kind: str | None = None) -> Mapping[str, Any]:
+        """Return the dtypes that the library has on the device, of one of the standard's kinds, by their names."""
+        found = self.namespace.__array_namespace_info__().dtypes(device=self.device, kind=kind)
+        return cast(Mapping[str, Any], found)
+
     def require(self, dtype: str | None) -> None:
-        """Refuse a dtype that the library has not, or not yet.
+        """Refuse a dtype that the library has not on the device, or not yet.
 
         Raises
         ------
         BackendError
             If it is so.
         """
+        if dtype is not None and dtype not in self.dtypes():
+            raise BackendError(f"{self} has no {dtype}: take float32, {CPU_WAY_OUT}")
 
     def context(self) -> AbstractContextManager[Any]:
         """Return what is entered to compute on the device, where a library puts on its current one what names none."""

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from xpmlp.backends import on_host
 from xpmlp.backends.base import Backend, Copier
 from xpmlp.data.dataset import Dataset
 from xpmlp.errors import ConfigError, DataError
@@ -85,7 +86,7 @@ class DeviceLoader:
 
         Parameters
         ----------
-        permutation : numpy.ndarray of any integer dtype, shape (m,)
+        permutation : array of any integer dtype, of any library, shape (m,)
             Which images, by their positions in the data set: all of them, or a part.
         start : int
             The batch to begin with, at least 0.
@@ -110,7 +111,7 @@ class DeviceLoader:
         """
         if start < 0:
             raise ConfigError(f"start {start}: expected the number of a batch, at least 0")
-        permutation = np.asarray(permutation)
+        permutation = np.asarray(on_host(permutation))
         if permutation.ndim != 1 or permutation.dtype.kind not in "iu":
             what = f"{permutation.dtype}, shape {permutation.shape}"
             raise DataError(f"a permutation of {what}: expected the images' numbers (m,)")

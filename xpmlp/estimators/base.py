@@ -189,7 +189,7 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
                 sample_weight = place.to_device(check_sample_weight(on_host(sample_weight), X))
             X = place.samples(X, dtype or X.dtype)
         else:
-            X = check_samples(self, X, y, place.xp, dtype, reset)
+            X = check_samples(self, X, y, place, dtype, reset)
         T = self._check_targets(X, y, place, incremental)
         if not place.is_host:
             require_length(T, X)
@@ -216,7 +216,7 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
                 weights = None if given is None else place.to_device(check_sample_weight(on_host(given), X))
                 X = place.samples(X, float_name(trained[0].dtype))
             else:
-                X = check_samples(self, X, y, place.xp, float_name(trained[0].dtype), reset=False)
+                X = check_samples(self, X, y, place, float_name(trained[0].dtype), reset=False)
                 weights = place.weights(given, X.shape[0], X.dtype)
             T = self._check_held_out_targets(X, y, place)
             require_length(T, X)
@@ -335,7 +335,7 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
                 X = validate_data(self, X, accept_sparse=SPARSE, reset=False)
                 X = place.samples(X, self.dtype or np.result_type(X.dtype, float_name(kept)))
             else:
-                X = check_samples(self, X, "none needed", xp, None, reset=False)
+                X = check_samples(self, X, "none needed", place, None, reset=False)
                 X = xp.astype(X, getattr(xp, self.dtype) if self.dtype else xp.result_type(X.dtype, kept), copy=False)
             with computing(place.device, X.shape[0]):
                 layers = []

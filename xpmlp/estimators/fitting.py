@@ -160,7 +160,7 @@ def fit_lbfgs(e: "Perceptron", task: Task) -> None:
         release(evaluate)
     e.n_iter_ = calls.count if calls.is_over else check_optimize_result("lbfgs", found, e.max_iter)
     e.loss_ = e._loss_type(found.fun)
-    kept = e.dtype or float_name(widest_float(place.xp))
+    kept = e.dtype or float_name(widest_float(device))
     e._set_parameters(layout, device.asarray(found.x.astype(kept), copy=True), place)
     if calls.raised is not None:
         raise calls.raised

@@ -46,8 +46,8 @@ class Place:
         host = np.asarray(array)
         if host.dtype.kind not in "biuf":
             raise ValueError(f"{host.dtype} where numbers are expected: {self.device} has no such arrays")
-        # JAX has no numbers of 64 bits, unless these are switched on.
-        if host.dtype.itemsize == 8 and host.dtype.name not in self.xp.__array_namespace_info__().dtypes():
+        # JAX has no numbers of 64 bits, unless these are switched on; some GPUs have no float64.
+        if host.dtype.itemsize == 8 and host.dtype.name not in self.device.dtypes():
             narrow = host.astype(f"{host.dtype.kind}4")
             if host.dtype.kind != "f" and not np.array_equal(narrow, host):
                 raise ValueError(f"{host.dtype} numbers that {self.device} cannot hold: they do not fit 32 bits")
@@ -125,8 +125,9 @@ def place_of(X: Any, spec: str | None, dtype: str | None = None, fitted: Any = N
     return Place(source, device)
 
 
-def check_samples(estimator: Any, X: Array, y: Any, xp: Any, dtype: str | None, reset: bool) -> Array:
+def check_samples(estimator: Any, X: Array, y: Any, place: Place, dtype: str | None, reset: bool) -> Array:
     """Return X, (n, d) of float32 or float64, of a library other than NumPy; y is only looked at for not being None."""
+    xp = place.xp
     if xp.isdtype(X.dtype, "complex floating"):
         raise ValueError(f"Complex data not supported\n{X}\n")
     # scikit-learn checks the shape, of zeros that take no memory, and keeps or compares the number of features.
@@ -134,7 +135,7 @@ def check_samples(estimator: Any, X: Array, y: Any, xp: Any, dtype: str | None, 
     y = None if y is None else "no_validation"
     validate_data(estimator, same_shape, y, reset=reset, dtype=None, ensure_all_finite=False)
     if dtype is not None or X.dtype not in (xp.float32, xp.float64):
-        X = xp.astype(X, getattr(xp, dtype) if dtype else widest_float(xp))
+        X = xp.astype(X, getattr(xp, dtype) if dtype else widest_float(place.device))
     require_finite(X, xp, "X", type(estimator).__name__)
     return X
 
@@ -215,7 +216,7 @@ def require_some(weights: Array, xp: Any) -> None:
         raise ValueError("Sample weights must contain at least one non-zero number.")
 
 
-def widest_float(xp: Any) -> Any:
-    """Return float64, or float32 where the library has no other (JAX without its 64-bit types)."""
-    kinds = xp.__array_namespace_info__().dtypes(kind="real floating")
+def widest_float(backend: Backend) -> Any:
+    """Return float64, or float32 where the device has no other (JAX without its 64-bit types, some GPUs)."""
+    kinds = backend.dtypes("real floating")
     return kinds.get("float64", kinds["float32"])

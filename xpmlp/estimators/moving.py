@@ -46,7 +46,7 @@ class Movable(BaseEstimator):  # type: ignore[misc]
         moved = type(self)(**{**self.get_params(deep=False), "backend": None})
         moved.__dict__.update(_fitted(self))
         place = place_on(backend)
-        if self.dtype == "float64" and float_name(widest_float(place.xp)) != "float64":
+        if self.dtype == "float64" and float_name(widest_float(place.device)) != "float64":
             moved.dtype = None
         _move(moved, place)
         return moved
@@ -199,6 +199,7 @@ def _fitted(estimator: Any) -> dict[str, Any]:
 
 def _copied(value: Any) -> Any:
     """Return a copy of an attribute, of an array NumPy's."""
-    if isinstance(value, list):
-        return [_copied(item) for item in value]
-    return copy.deepcopy(value.on_host() if isinstance(value, Rates) else on_host(value))
+    if isinstance(value, Rates):
+        return copy.deepcopy(value.on_host())
+    changed = _changed(value, _copied)
+    return copy.deepcopy(on_host(value)) if changed is value else changed

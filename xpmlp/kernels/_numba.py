@@ -162,6 +162,11 @@ def _cross_entropy(S, labels, delta, share):  # type: ignore[no-untyped-def]
             e = np.exp(S[i, j] - most)
             delta[i, j] = e
             total += e
+        if total != total:
+            for j in range(c):  # the first NaN is the greatest, as argmax has it
+                if S[i, j] != S[i, j]:
+                    best = j
+                    break
         label = labels[i]
         for j in range(c):
             delta[i, j] = delta[i, j] / total * share
