@@ -55,8 +55,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         For NumPy samples: the backend to compute on (see `xpmlp.get_backend`). They are moved there once, and the
         results back. None: the samples' own library and device.
     dtype : {"float32", "float64"} or None
-        Floating-point type of the computation; None: float32 if the samples are, else float64. (lbfgs then leaves `coefs_` in float64,
-        as scikit-learn's does.)
+        Floating-point type of the computation; None: float32 if the samples are, else float64. (lbfgs then leaves
+        `coefs_` in float64, as scikit-learn's does.)
 
     Attributes
     ----------
