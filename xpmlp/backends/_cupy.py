@@ -18,12 +18,12 @@ try:
     from array_api_compat import cupy as xp
     from cupy import _core  # whether products are in TF32 has no public name
 except ImportError as error:
-    driver = ask_driver()
-    also = f", and {driver.problem}" if driver.problem else ""
-    raise BackendError(
-        f"CuPy cannot be imported ({str(error).splitlines()[0]}){also}: "
-        f"pip install 'xpmlp[{driver.extra}]', {CPU_WAY_OUT}"
-    ) from None
+    driver, missing = ask_driver(), f"CuPy cannot be imported ({str(error).splitlines()[0]})"
+    if driver.problem:  # without which an installed CuPy would not help
+        missing = f"{driver.problem}, and {missing}: {driver.remedy}, then"
+    else:
+        missing += ":"
+    raise BackendError(f"{missing} pip install 'xpmlp[{driver.extra}]', {CPU_WAY_OUT}") from None
 
 
 _STAGED = 1 << 24
