@@ -95,6 +95,7 @@ class TestADataSet:
         assert {kind: made(kind).samples for kind in shapes}["columns"] == "samples"
 
 
+@pytest.mark.long_on_jax
 @pytest.mark.parametrize("kind", ["range", "columns", "colours"])
 class TestAModel:
     def test_trains_as_on_the_numbers_that_the_scaling_makes(self, kind, backend):
@@ -229,8 +230,9 @@ def test_a_file_with_a_scaling_that_is_none_is_damaged(tmp_path, scaling):
         load(path, "numpy")
 
 
+@pytest.mark.long_on_jax
 class TestDeformation:
-    @pytest.mark.parametrize("shape", [(8, 8, 3), (5, 9, 3)])
+    @pytest.mark.parametrize("shape", [(5, 9, 3), pytest.param((8, 8, 3), marks=pytest.mark.full)])
     def test_of_colours_is_that_of_each(self, backend, each_way, dtype, shape):
         images = np.random.default_rng(0).integers(0, 256, (6, *shape), dtype=np.uint8)
         numbers = backend.asarray(draw(np.random.default_rng(1), 6, 1.0, shape[:2]).astype(dtype))

@@ -48,7 +48,10 @@ def test_a_prediction():
         assert np.abs(predict(images=given)["P"] - probabilities(THETA, given)).max() < 5e-7
 
 
-@pytest.mark.parametrize("optimizer", [sgd(0.9, nesterov=True), adam()], ids=["nesterov", "adam"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [pytest.param(sgd(0.9, nesterov=True), id="nesterov", marks=pytest.mark.full), pytest.param(adam(), id="adam")],
+)
 def test_a_whole_step_that_trains(optimizer):
     """From parameters, the optimizer's vectors, the totals and a batch to their successors; a hundred times."""
     import ndonnx

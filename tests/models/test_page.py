@@ -127,6 +127,9 @@ STROKES = {
 }
 
 
+QUICK = ("a seven", "a small one in a corner", "with a speck", "nearly all black")
+
+
 class Browser:
     """Chromium with a page in it, which is drawn on and read."""
 
@@ -273,7 +276,13 @@ class TestWhatIsWritten:
     def blank(self, browser, small_page):
         browser.run("document.getElementById('clear').click()")
 
-    @pytest.mark.parametrize("strokes", STROKES.values(), ids=STROKES)
+    @pytest.mark.parametrize(
+        "strokes",
+        [
+            pytest.param(strokes, id=name, marks=[] if name in QUICK else pytest.mark.full)
+            for name, strokes in STROKES.items()
+        ],
+    )
     def test_with_the_mouse(self, browser, strokes, tmp_path):
         browser.draw(strokes)
         assert np.abs(browser.bytes().astype(int) - browser.predicts(tmp_path)).max() <= 2
