@@ -145,7 +145,7 @@ class TestTheCommand:
             monkeypatch.setenv(name, "1")
         return tmp_path
 
-    @pytest.mark.slow
+    @pytest.mark.full
     def test_measures_predicts_writes_and_draws(self, mpiexec, mnist_like, at_home, capsys):
         options = ["--ranks", "1,2", "--data-dir", str(mnist_like), "--hidden", "8", "--batch-size", "32"]
         assert run(*options, "--rounds", "1", "--epochs", "1", "--launcher", mpiexec) == 0

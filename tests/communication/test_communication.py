@@ -238,7 +238,7 @@ class TestTheSameWork:
             np.testing.assert_allclose(rank["test"], test, rtol=1e-10)
         assert (found[0]["epochs"][:, [1, 3]] == epochs[:, [1, 3]]).all(), "counts are whole numbers"
 
-    @pytest.mark.slow
+    @pytest.mark.full
     def test_is_the_same_bits_a_second_time(self, launch, tmp_path):
         settings = {**self.SETTINGS, "dtype": "float32"}
         first, second = (self.found(launch, tmp_path, 3, settings, out=out)[0] for out in ("first", "second"))
@@ -483,7 +483,7 @@ class TestTheCommand:
         for words in (["--version"], ["evaluate", "--help"], ["data", "-h"]):
             assert launch(2, sys.executable, "-m", "xpmlp", *words).returncode == 0
 
-    @pytest.mark.slow
+    @pytest.mark.full
     def test_threads_and_the_folder_of_data_may_be_each_ranks_own(self, launch, mnist_like, tmp_path):
         shutil.copytree(mnist_like, tmp_path / "elsewhere")
         second = (":", "-n", "1", *ON_MNIST, "--data-dir", "elsewhere", "--threads", "1")

@@ -532,7 +532,7 @@ assert jnp.zeros(1).dtype == np.float32
 
 
 @pytest.mark.needs("jax")
-@pytest.mark.slow
+@pytest.mark.full
 def test_jax_takes_what_it_must_narrow_where_its_wide_types_are_off(find_backend):
     find_backend("jax")
     done = run_python("-c", JAX_IN_32_BITS)
