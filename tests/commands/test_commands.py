@@ -176,7 +176,7 @@ class TestTrain:
         assert read(at_home / "adam" / "config.json")["learning_rate"] == 0.003, "SGD's rate is not Adam's"
 
     @pytest.mark.parametrize(
-        "recipe", [pytest.param(name, marks=pytest.mark.slow if name == "record" else ()) for name in RECIPES]
+        "recipe", [pytest.param(name, marks=pytest.mark.full if name == "record" else ()) for name in RECIPES]
     )
     def test_every_recipe_trains(self, at_home, recipe):
         """A few steps of it, on the digits, since MNIST's take long."""

@@ -917,7 +917,7 @@ class TestFaults:
         assert self.check(tmp_path).step == 13
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 @pytest.mark.parametrize("most", [3, pytest.param(20, marks=pytest.mark.full)])
 def test_a_run_survives_kills_of_a_rank_each_taken_up_by_another_number_of_ranks(mpiexec, data, tmp_path, most):

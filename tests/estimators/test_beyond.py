@@ -788,7 +788,7 @@ def test_predicts_inside_jaxs_transformations(target, find_backend):
     np.testing.assert_allclose(slope, differences, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_scikit_learns_own_tests_of_its_mlps_pass(tmp_path):
     """But `test_gradient`, which is of private functions that only its own classes have."""
     (tmp_path / "ours_for_theirs.py").write_text(
