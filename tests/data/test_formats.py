@@ -379,6 +379,17 @@ class TestATableOfFeatures:
         (at_home / "a.csv").write_text("sep=;\nx;label\n" + "\n".join(f"{k};{k % 2}" for k in range(60)))
         assert load_dataset("a.csv", shape="none").train.columns == ("x",)
 
+    @pytest.mark.parametrize("header", ["x\n", ""])
+    def test_of_one_feature_is_predicted(self, at_home, capsys, header):
+        lines = [f"{k % 9 - 4.5},{'low' if k % 9 < 5 else 'high'}" for k in range(120)]
+        (at_home / "a.csv").write_text("\n".join(["x,label", *lines]))
+        quick = ["--shape", "none", "--epochs", "40", "--hidden", "8", "--quiet", "--no-plot", "--out", "run"]
+        assert main(["train", "--dataset", "a.csv", *quick]) == 0
+        (at_home / "b.csv").write_text(f"{header}-4.5\n3.5\n")
+        capsys.readouterr()
+        assert main(["predict", "run", "b.csv", "--top", "1"]) == 0
+        assert [json.loads(line)["label"] for line in capsys.readouterr().out.splitlines()] == ["low", "high"]
+
     def test_is_predicted_by_its_columns_names(self, at_home, capsys):
         rng = np.random.default_rng(0)
         x, y = rng.normal(0, 1, (2, 120))

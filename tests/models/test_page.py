@@ -65,8 +65,8 @@ class TestTheFile:
         ("options", "found"),
         [
             ({"preparation": "as-trained"}, "pictures prepared as-trained"),
-            ({"shape": (28, 28, 3)}, "images of 28 × 28 × 3"),
-            ({"shape": (784,)}, "images of 784"),
+            ({"shape": (28, 28, 3)}, "images of 28 × 28 in colour"),
+            ({"shape": (784,)}, "samples of 784 numbers"),
             ({"scaling": Scaling.of_range(0, 2)}, "scaled floats"),
         ],
     )

@@ -112,7 +112,7 @@ class _Way:
             beginning = beginning_of(path)
             if beginning.startswith(b"\0\0") and known_kind(beginning) is None:
                 yield from self._of_arrays(path, *self._of_idx(path), "image")
-            elif is_table(beginning) or beginning.startswith(parquet.BEGINNING):
+            elif is_table(beginning, self._network.info.columns or ()) or beginning.startswith(parquet.BEGINNING):
                 yield from self._of_arrays(path, *self._of_table(path, beginning), "row")
             else:
                 yield from self._of_picture(read_values(path), str(path), {"file": str(path)})

@@ -129,14 +129,13 @@ def _read_own(
         raise DataError(f"{path} has {len(names)} classes: expected at most {MOST_CLASSES}")
     kind = "pictures" if path.is_dir() else "file"
 
-    def part(title: str, images: np.ndarray, classes: np.ndarray) -> Dataset:
+    def part(title: str, images: np.ndarray, classes: np.ndarray, preparation: str | None = None) -> Dataset:
         where = f"{title} set in {path}"
-        further = {"scaling": found.scaling, "columns": found.columns}
+        further = {"scaling": found.scaling, "columns": found.columns, "preparation": preparation}
         return Dataset(images, classes, names, found.max_value, where, **further)  # type: ignore[arg-type]
 
     train = part("training", found.train[0], labels[0])
-    # A test set may be too small to measure, or of one class.
-    test = dataclasses.replace(part("test", found.test[0], labels[1]), preparation=train.preparation)
+    test = part("test", found.test[0], labels[1], train.preparation)  # it may be too small to measure
     n_empty = len(names) - len(np.unique(train.labels))
     warning = f"{n_empty} of the {len(names)} classes have no training {train.samples}" if n_empty else ""
     if len(names) == 1:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 BEGINNING = b"PAR1"
 """What such a file begins with."""
 
-_NAMES = ("label", "class", "target or y")
 _PARTS = {"test": "test", **dict.fromkeys(("train", "training", "validation", "valid", "val"), "train")}
 """Words in a file's name, and the part that they stand for; a run holds validation data out itself."""
 
@@ -130,24 +129,12 @@ def _table(path: Path) -> "pyarrow.Table":
 def _label(path: Path, table: "pyarrow.Table", wanted: str | None) -> str:
     """Return the name of the column with the labels; refuse to guess."""
     names = table.column_names
-    shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
     if len(set(names)) < len(names):
-        raise DataError(f"{path} has two columns of one name ({shown}): rename one")
-    if wanted in ("first", "last"):
-        return str(names[0 if wanted == "first" else -1])
-    if wanted is not None and wanted in names:
-        return wanted
-    if wanted is not None and wanted.isdecimal() and int(wanted) < len(names):
-        return str(names[int(wanted)])
-    if wanted is not None:
-        raise DataError(f"{path} has no column {wanted!r}: its {len(names)} columns are {shown}")
-    found = [name for name in names if name.lower() in tables.LABELS]
-    if len(names) == 2 and not found:
-        found = [name for name in names if not _is_picture(table.schema.field(name).type)]
-    if len(found) != 1:
-        what = "several columns that may be the label" if found else f"no column called {', '.join(_NAMES)}"
-        raise DataError(f"{path} has {what}: name the label with --label-column. Its columns: {shown}")
-    return str(found[0])
+        raise DataError(f"{path} has two columns of one name ({', '.join(names[:6])}): rename one")
+    if wanted is None and len(names) == 2:  # beside a picture
+        others = [name for name in names if not _is_picture(table.schema.field(name).type)]
+        wanted = others[0] if len(others) == 1 else None
+    return str(names[tables.place_of_label(path, names, True, wanted)])
 
 
 def _is_encoded(kind: Any) -> bool:

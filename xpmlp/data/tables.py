@@ -44,7 +44,7 @@ def read(path: Path, label_column: str | None) -> Table:
     def label_of(cells: list[str], has_header: bool) -> int:
         if len(cells) < 2:
             raise DataError(f"{path} is not a table: {_EXPECTED}")
-        return _label_column(path, cells, has_header, label_column)
+        return place_of_label(path, cells, has_header, label_column)
 
     return _read(path, label_column, label_of)
 
@@ -64,7 +64,7 @@ def read_rows(path: Path, n_numbers: int, names: tuple[str, ...] | None, label_c
         if n_columns != n_numbers + 1:
             expected = f"the model takes {n_numbers}, beside which there may be a label"
             raise DataError(f"{path} has {n_columns} columns: {expected}")
-        return _label_column(path, cells, has_header, label_column)
+        return place_of_label(path, cells, has_header, label_column)
 
     return _read(path, label_column, label_of).rows
 
@@ -84,12 +84,15 @@ def _read_named(path: Path, names: tuple[str, ...]) -> np.ndarray | None:
         return rows
 
 
-def is_table(beginning: bytes) -> bool:
-    """Return whether a file that begins so may be a table: text, with values between commas or tabs."""
+def is_table(beginning: bytes, names: Sequence[str] = ()) -> bool:
+    """Return whether a file that begins so may be a table: text, with values between commas or tabs.
+
+    A single column is one if it begins with a number, or with one of some names.
+    """
     first = beginning.partition(b"\n")[0]
     is_picture = beginning[:1] == b"P" and beginning[1:2].isdigit()  # of Netpbm's, some of which are text
     is_text = not any(byte < 32 and byte not in b"\t\r\n" for byte in beginning)
-    has_values = any(first.count(sign.encode()) for sign in _DELIMITERS) or _is_number(first.decode("latin-1"))
+    has_values = any(first.count(sign.encode()) for sign in _DELIMITERS) or _is_cell(first, names)
     return is_text and has_values and not is_picture and known_kind(beginning) is None
 
 
@@ -163,6 +166,12 @@ def _is_header(cells: list[str], label_column: str | None) -> bool:
     )
 
 
+def _is_cell(line: bytes, names: Sequence[str]) -> bool:
+    """Return whether a line is one number, or one of some names."""
+    text = line.decode("utf-8", "replace").strip()
+    return text in names or _is_number(text)
+
+
 def _is_number(cell: str) -> bool:
     try:
         float(cell)
@@ -171,7 +180,7 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _label_column(path: Path, cells: list[str], has_header: bool, wanted: str | None) -> int:
+def place_of_label(path: Path, cells: list[str], has_header: bool, wanted: str | None) -> int:
     """Return the number of the column with the labels; refuse to guess."""
     shown = ", ".join(cells[:6]) + (", …" if len(cells) > 6 else "")
     if wanted in ("first", "last"):

@@ -226,7 +226,7 @@ class Model(Exportable):
         images : array, shape (n, *image_shape) or (n, d), d being their product
             Numbers such as the network was trained on: bytes from 0 to `max_value` (as floats, from 0 to 1), or, with
             a `scaling`, numbers that are scaled as the data set's were. NumPy's, or of the backend's library and on
-            its device.
+            its device; also a list, or a DataFrame, whose columns are found by their names.
         batch_size : int
             Images at a time.
 
@@ -239,6 +239,8 @@ class Model(Exportable):
         ------
         ArrayError, ShapeError
             If the images are of another library or on another device, neither uint8 nor floats, or of another size.
+        DataError
+            If NumPy's hold NaN or infinity, or a DataFrame lacks a column.
         """
         with computing(self.backend, batch_size):
             return softmax(self.logits(images, batch_size))

@@ -11,6 +11,7 @@ from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING
 
+from xpmlp.data.dataset import described
 from xpmlp.data.preparation import FORMS
 from xpmlp.errors import ConfigError
 from xpmlp.storage.files import StrPath, write_whole
@@ -70,7 +71,7 @@ def _require_characters(model: "Model") -> None:
     expected = "a page is made of a model of handwriting, such as MNIST's, of grey bytes"
     found = None
     if len(model.image_shape) != 2:
-        found = f"images of {' × '.join(map(str, model.image_shape))}"
+        found = described(model.image_shape)
     elif model.preparation not in FORMS:
         found = f"pictures prepared {model.preparation}"
     elif model.scaling:

@@ -7,7 +7,7 @@ const FEW = 16; // elements that are shown with their numbers
 
 let palettes = null;
 
-/** Read the colours anew: [negative … zero … positive], [zero … greatest], [paper … ink], as 32-bit pixels. */
+/** Read the colours again: [negative … zero … positive], [zero … greatest], [paper … ink], as 32-bit pixels. */
 function readColours() {
   const style = getComputedStyle(document.documentElement);
   const numbers = (hex) => hex.match(/\w\w/g).map((digits) => parseInt(digits, 16));
@@ -29,7 +29,7 @@ function blend(colours) {
   return pixels;
 }
 
-/** Return how an array is drawn: {height, width, at}; at(y, x) is the element there, or −1 where there is none. */
+/** Return how an array is drawn: {height, width, at}; at(y, x) is the element there, or −1 if there is none. */
 function planOf({ name, rows, columns, kind }, shape) {
   if (kind === "picture") return { height: shape[0], width: shape[1], at: (y, x) => y * shape[1] + x };
   if (kind === "mosaic") return mosaicOf(columns, shape);

@@ -13,7 +13,7 @@ function readParameters(text) {
   return Float32Array.from({ length: bytes.length / 4 }, (_, i) => view.getFloat32(4 * i, true));
 }
 
-/** Compute everything anew, from the picture on the paper. */
+/** Recompute everything from the picture on the canvas. */
 function compute() {
   state.bytes = normalise(paper.picture(), model.shape, model.maxValue, model.form);
   state.arrays = {};
