@@ -42,7 +42,8 @@ def run(options: Mapping[str, Any]) -> None:
             for name in here:
                 turn = partial(measure, name, work, "steady", epochs, neighbours=n)
                 turns[f", batch {size}{beside}: {name}"] = turn
-    recipe = {name: RECIPES["quick"][name] for name in ("hidden", "batch_size", "learning_rate", "epochs", "center")}
+    shared = ("hidden", "batch_size", "learning_rate", "momentum", "epochs", "center")
+    recipe = {name: RECIPES["quick"][name] for name in shared}
     cold = Work(**recipe, optimizer="sgd", data_dir=files, n_images=n_images)
     for name in here[1:] if options["cold"] else ():  # the floor learns nothing
         if name not in fixed:

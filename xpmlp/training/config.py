@@ -29,10 +29,11 @@ _ALL_DEFORMED = {"batch_size": 256, "weight_decay": 2e-5, "deform": 1.0, "deform
 
 RECIPES: dict[str, dict[str, Any]] = {
     "quick": {
-        "hidden": (256,),
-        "epochs": 3,
-        "batch_size": 192,
-        "learning_rate": 0.5,
+        "hidden": (320,),
+        "epochs": 2,
+        "batch_size": 128,
+        "learning_rate": 0.7,
+        "momentum": 0.8,
         "center": 0.13,  # near the mean of MNIST's pixels
         "val_size": 0,
         "kernels": "inplace",  # numba's import would take longer than it saves
