@@ -23,7 +23,7 @@ def scaled(xp: Any, images: Array, *, share: Scalar, dtype: Any) -> Array:
     return xp.astype(images, dtype) * share
 
 
-# --- activations: A = f(Z + b), and the gradient with respect to Z, from A and that with respect to A ---------------
+# --- activations: A = f(Z + b), and the gradient with respect to Z, from A and that with respect to A -----------------
 
 
 @elements("Z")
@@ -124,7 +124,7 @@ def logistic_backward(xp: Any, A: Array, dA: Array) -> Array:
     return dA * A * (1 - A)
 
 
-# --- activations whose derivative needs Z + b, which they return with A -------------------------------------------
+# --- activations whose derivative needs Z + b, which they return with A -----------------------------------------------
 
 
 @elements("Z")
@@ -157,7 +157,7 @@ def gelu_backward(xp: Any, Z: Array, dA: Array) -> Array:
     return dA * (0.5 * (1 + t + Z * (1 - t * t) * slope))
 
 
-# --- the gradient: its additional terms and its factors ------------------------------------------------------------
+# --- the gradient: its additional terms and its factors ---------------------------------------------------------------
 
 
 @elements("delta")
@@ -172,7 +172,7 @@ def decayed(xp: Any, gradient: Array, theta: Array, *, weight_decay: Scalar) -> 
     return gradient + weight_decay * theta
 
 
-# --- updates; see `xpmlp.math.optimizers` ---------------------------------------------------------------------------
+# --- updates; see `xpmlp.math.optimizers` -----------------------------------------------------------------------------
 
 
 @elements("theta")
@@ -232,7 +232,7 @@ def shrunk(xp: Any, theta: Array, *, decay: Scalar) -> Array:
     return theta - decay * theta
 
 
-# --- an epoch's totals ----------------------------------------------------------------------------------------------
+# --- an epoch's totals ------------------------------------------------------------------------------------------------
 
 
 @elements("loss", "correct", "steps", "finite")

@@ -56,8 +56,9 @@ def forward(
 
 
 def score(S: Array, T: Array, head: str | Head = "softmax") -> tuple[Array, Array, Array | None]:
-    """Return the gradient with respect to S, the mean loss, and how many rows have their maximum at the label (0-d,
-    int32).
+    """Return the gradient with respect to S, the mean loss, and the number of rows with the maximum at their label.
+
+    The number is 0-d, int32.
 
     Parameters
     ----------

@@ -53,7 +53,7 @@ def to_torch(theta: np.ndarray, info: ModelInfo) -> nn.Module:
 
 
 def of_layers(layers: Sequence[tuple[np.ndarray, np.ndarray]], activation: str | Sequence[str]) -> nn.Sequential:
-    """Return the computation of `xpmlp.math.network.forward`, from X to S. Parameters on the host are copied.
+    """Return the computation of `xpmlp.math.network.forward`, from X to S, with a copy of the parameters.
 
     Parameters
     ----------
