@@ -41,9 +41,9 @@ def load_dataset(
     name : str
         A name: ``mnist``, ``fashion-mnist``, ``kmnist``, ``qmnist``, ``emnist-letters``, ``emnist-balanced``,
         ``emnist-digits``, ``emnist-mnist``, ``digits`` or ``auto``. ``digits`` has 1,797 images of 8 × 8 and ships with
-        scikit-learn. ``auto`` is MNIST if it is on disk or can be downloaded, else the digits. Or a path: an ``.npz``
-        archive, a CSV, TSV or Parquet file, a folder with MNIST's four files (also ``idx:FOLDER``), or a folder with
-        one folder of pictures per class.
+        scikit-learn. ``auto`` is MNIST if it is on disk or can be downloaded, else the digits. Or a path. It is an
+        ``.npz`` archive, or a CSV, TSV or Parquet file. Or it is a folder with MNIST's four files (also
+        ``idx:FOLDER``), or with one folder of pictures per class.
     data_dir : path or None
         The only folder to search: it holds the files, or a folder with the data set's name that does. None: search the
         folder in the environment variable XPMLP_DATA, then the user's cache, then download to the cache.
@@ -116,7 +116,7 @@ def _own_path(name: str) -> Path | None:
 def _read_own(
     path: Path, label_column: str | None, shape: str | None, seed: int, progress: Progress | None
 ) -> LoadedData:
-    """Return the data set at a path, whatever its format."""
+    """Return the data set at a path, in any format."""
     from xpmlp.data import formats
 
     if idx_folders.has_files(path):

@@ -1,7 +1,7 @@
 """Deform images differently in every epoch: rotate, scale, shear, shift, and bend them by a smooth random field.
 
 The network then never sees the same image twice. (Simard, Steinkraus & Platt 2003, "Best Practices for Convolutional
-Neural Networks Applied to Visual Document Analysis"; Cireşan, Meier, Gambardella & Schmidhuber 2010, "Deep Big Simple
+Neural Networks Applied to Visual Document Analysis".) (Cireşan, Meier, Gambardella & Schmidhuber 2010, "Deep Big Simple
 Neural Nets Excel on Handwritten Digit Recognition".)
 
 A pixel of the deformed image shows another place of the original. The displacement to that place, down and to the

@@ -66,8 +66,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
     classes_ : array
         On the samples' device if the labels are numbers, else a NumPy array.
     loss_, loss_curve_ : float, list of float
-        The loss of the last epoch and of every epoch, penalty included, as scikit-learn reports them: with
-        probabilities clipped to the dtype's epsilon from 0 and 1. The gradient is that of the unclipped loss.
+        The loss of the last epoch and of every epoch, with the penalty. As in scikit-learn, probabilities are clipped
+        to the dtype's epsilon from 0 and 1. The gradient is that of the unclipped loss.
     validation_loss_curve_ : list of float or None
         The mean loss of the held-out samples after each epoch, without the penalty; None if none are held out.
     best_loss_, n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_, \

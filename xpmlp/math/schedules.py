@@ -22,7 +22,7 @@ def cosine(peak: float, total_steps: int) -> Schedule:
 
 
 def one_cycle(peak: float, total_steps: int) -> Schedule:
-    """Return a rise from 0 to the peak over the first tenth of all steps, then a fall to 0 just after the last step.
+    """Return a rise from 0 to the peak over the first tenth of all steps, then a fall to 0 after the last step.
 
     Both are linear. After Smith 2018, "A disciplined approach to neural network hyper-parameters".
     """

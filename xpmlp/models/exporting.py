@@ -22,10 +22,10 @@ class Exportable:
     def to_onnx(self, path: StrPath | None = None) -> "onnx.ModelProto":
         """Return the model as ONNX (opset 17). If a path is given, also write it there: whole, or not at all.
 
-        The input ``X`` (n, *image_shape) takes the data set's own numbers: uint8, or floats of the parameters' dtype if
-        the model was trained on floats. (Floats without a scaling have `max_value` 1.) The outputs are ``label`` (n,),
-        an index into `class_names`; ``name`` (n,), that name; and ``probabilities`` (n, classes). The metadata hold
-        `ModelInfo` as JSON.
+        The input ``X`` (n, *image_shape) takes the data set's own numbers. They are uint8, or, for a model trained on
+        floats, floats of the parameters' dtype. (Floats without a scaling have `max_value` 1.) The outputs are
+        ``label`` (n,), an index into `class_names`; ``name`` (n,), that name; and ``probabilities`` (n, classes). The
+        metadata hold `ModelInfo` as JSON.
 
         Raises
         ------

@@ -81,8 +81,7 @@ def load(path: StrPath, backend: str | Backend = "auto") -> "Model":
     Parameters
     ----------
     path : path
-        The file of a model or a checkpoint, or the folder of a run: its model, or its last checkpoint if it is not
-        finished.
+        The file of a model or a checkpoint, or the folder of a run. An unfinished run's last checkpoint is loaded.
     backend : str or Backend
         The backend to compute on, as in `get_backend`.
 

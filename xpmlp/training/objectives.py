@@ -16,7 +16,7 @@ from xpmlp.namespaces import Array, array_namespace
 
 Objective: TypeAlias = Callable[..., tuple[Array, Array, Array | None, int]]
 """Arguments: theta, a batch, and its noise or None. Returns the gradient with respect to theta, the batch's mean loss,
-its number of correctly classified samples (None: not counted), and its number of samples."""
+the number of correct samples (None: not counted), and the number of samples."""
 
 
 @dataclass(frozen=True)
