@@ -24,8 +24,8 @@ _AHEAD = 64  # pictures that are read ahead
 def read(path: Path, size: tuple[int, ...] | None, progress: Progress | None) -> list[Table]:
     """Return the training part and, if present, the test part.
 
-    Pictures are resized to `size`: (height, width, 1) is grey, (height, width, 3) colour. None: the most frequent size,
-    in colour if half of the pictures are.
+    Pictures are resized to `size`: (height, width), optionally with 1 for grey or 3 for colour. None: the most frequent
+    size, in colour if half of the pictures are.
     """
     folders = {folder.name.lower(): folder for folder in _visible(path) if folder.is_dir()}
     train, validation, test = (

@@ -35,7 +35,7 @@ _EXTRA = {"class_weight": None, "dropout": 0.0, "callbacks": None}
 """Parameters that scikit-learn's estimators lack, with the values that make ours equal theirs."""
 
 _WHATEVER = ("backend", "dtype", "huber_delta")
-"""Those of them that do not change the result, and are lost in scikit-learn's estimator."""
+"""More of them: scikit-learn's estimator loses these, without a change of the result."""
 
 _THEIRS = {
     "activation": ("identity", "logistic", "tanh", "relu"),
