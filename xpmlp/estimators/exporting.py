@@ -1,4 +1,4 @@
-"""What a fitted estimator becomes in other programs: an ONNX graph, a module of PyTorch."""
+"""Export a fitted estimator: as an ONNX graph or a PyTorch module."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,11 @@ HEADS = {
     "identity": lambda graph, S: S,
     "exp": lambda graph, S: graph.add("Exp", S),
 }
-"""By `out_activation_`, what makes predictions of the sums."""
+"""The function from the sums to the predictions, by `out_activation_`."""
 
 
 def layers_of(estimator: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return a fitted estimator's weights and biases on the host, in the dtype that it computes in."""
+    """Return a fitted estimator's weights and biases on the host, in the dtype of its computation."""
     dtype = estimator.dtype or float_name(estimator.coefs_[0].dtype)
     pairs = zip(estimator.coefs_, estimator.intercepts_, strict=True)
     return [(on_host(W).astype(dtype, copy=False), on_host(b).astype(dtype, copy=False)) for W, b in pairs]
@@ -46,7 +46,7 @@ def to_onnx(estimator: Any) -> "onnx.ModelProto":
 
 
 def _add_labels(graph: Graph, P: str, kind: str, classes: np.ndarray) -> None:
-    """Add a classifier's two outputs, of P as it predicts: a probability for each class, or that of the second."""
+    """Add a classifier's two outputs. P has a probability for each class, or only that of the second."""
     n_classes, half, one = len(classes), graph.constant(0.5), graph.constant(1.0)
     if kind == MULTILABEL:
         label = graph.cast(graph.add("Greater", P, half), classes.dtype.name, name="label")
@@ -59,14 +59,14 @@ def _add_labels(graph: Graph, P: str, kind: str, classes: np.ndarray) -> None:
         row = graph.add("Reshape", P, graph.constant(np.array([-1])))
         index = graph.cast(graph.add("Greater", row, half), "int64")
         both = graph.add("Concat", graph.add("Sub", one, P), P, name="probabilities", axis=1)
-        classes = classes[[0, -1]]  # a single class is both
+        classes = classes[[0, -1]]  # a single class is both columns
         n_classes = 2
     graph.output(graph.add("Gather", graph.constant(classes, "classes"), index, name="label"), classes.dtype, ())
     graph.output(both, graph.dtype, (n_classes,))
 
 
 def _numbers_or_names(classes: Any) -> np.ndarray:
-    """Return classes as an array that ONNX has the type of; refuse others."""
+    """Return classes as an array of a type that ONNX has; refuse others."""
     array = np.asarray(on_host(classes))
     if array.dtype.kind == "O" and all(isinstance(name, str) for name in array):
         array = array.astype(str)
