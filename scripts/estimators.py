@@ -1,7 +1,7 @@
-"""Time our estimators beside scikit-learn's: ``python scripts/estimators.py --help``.
+"""Time our estimators and scikit-learn's: ``python scripts/estimators.py --help``.
 
-Epochs of MLPClassifier on MNIST, and whole fits of small data sets, with as many epochs for both. Each column is a
-process of its own; the rounds take turns, and medians count.
+Epochs of MLPClassifier on MNIST, and whole fits of small data sets, with as many epochs for both. Each column has its
+own process; the rounds take turns, and medians count.
 """
 
 import argparse

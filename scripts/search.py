@@ -1,7 +1,7 @@
 """Time a search in stacks beside scikit-learn's and `jax.vmap`: ``python scripts/search.py --help``.
 
-The same grid for all, on digits and on a table of 20,000 × 30; then K networks of one stack, beside K of `jax.vmap`.
-The rounds take turns, and medians count.
+All search the same grid, on digits and on a table of 20,000 × 30. Then K networks of one stack are timed beside K of
+`jax.vmap`. The rounds take turns, and medians count.
 """
 
 import argparse

@@ -13,13 +13,6 @@ from xpmlp.commands import cli
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 MODULES = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "xpmlp").rglob("*.py"))]
 
-TO_SHORTEN = {
-    *(f"xpmlp/estimators/{name}.py" for name in ("base", "fitting", "stacks")),
-    *(f"xpmlp/kernels/{name}.py" for name in ("loops", "replay", "trace")),
-    *(f"xpmlp/{name}.py" for name in ("backends/base", "benchmark/checking", "training/steps", "training/threads")),
-}
-"""Modules that are expected to fail. One that passes fails here: take it out."""
-
 MOST_WORDS, MOST_IN_CLAUSE = 29, 25
 """Of a sentence, and of its parts between colons and semicolons."""
 
@@ -74,9 +67,7 @@ def test_a_page_is_in_short_plain_sentences(page):
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_docstrings_are_in_short_plain_sentences(module, request):
-    if module in TO_SHORTEN:
-        request.applymarker(pytest.mark.xfail)
+def test_docstrings_are_in_short_plain_sentences(module):
     texts = docstrings(module)
     assert [sentence for text in texts for sentence in long_sentences(text)] == []
     assert phrases(" ".join(texts)) == []

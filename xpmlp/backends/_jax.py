@@ -1,4 +1,4 @@
-"""JAX, on whatever device it runs."""
+"""JAX, on any of its devices."""
 
 import itertools
 import os
@@ -24,7 +24,7 @@ _SWITCH_ON = 'jax.config.update("jax_enable_x64", True)'
 
 
 class JaxBackend(Backend):
-    """JAX's arrays; ``jax`` alone is its default device, ``jax:gpu`` or ``jax:cpu:0`` a given one.
+    """JAX's arrays: ``jax`` is its default device, ``jax:gpu`` or ``jax:cpu:0`` a given one.
 
     JAX's own settings stay as they are. In `context` products of float32 run in float32, unless the user has set
     `jax_default_matmul_precision`; JAX's default on recent GPUs is TF32. float64 needs `jax_enable_x64`.
@@ -82,7 +82,7 @@ class JaxBackend(Backend):
         return _Compiled(step, donate, self)  # type: ignore[return-value]
 
     def repeat(self, step: Callable[..., Any], carry: Any, inputs: Iterable[tuple[Any, ...]]) -> Any:
-        """Make many steps in one call, if nothing but numbers differs from one step's input to the next.
+        """Make many steps in one call, if only numbers differ between the steps' inputs.
 
         This holds for resident images. For a small network, a call costs more than its computation.
         """
@@ -177,9 +177,9 @@ def _columns(inputs: Sequence[Any]) -> list[tuple[Any, ...]] | None:
 
 @contextmanager
 def _memory_as_needed() -> Iterator[None]:
-    """Let JAX, which opens the GPU at its first use, take memory as it needs it, and not three quarters in advance.
+    """Let JAX allocate memory when it needs it, instead of three quarters in advance at the GPU's first use.
 
-    It reads that from the environment as it opens the device. What the user has set there stays.
+    JAX reads that from the environment when it opens the device. The user's own value stays.
     """
     if any(setting in os.environ for setting in _MEMORY_SETTINGS):
         yield

@@ -10,7 +10,7 @@ from xpmlp.errors import BackendError
 
 
 class NumpyBackend(Backend):
-    """NumPy's arrays, which are the host's own."""
+    """NumPy's arrays, on the host."""
 
     name = library = "numpy"
     namespace = np
@@ -45,7 +45,7 @@ def blas_libraries() -> list[Any]:
 
 
 class _InPlace(Copier):
-    """A batch is gathered where it is computed with: there is nothing to copy, and nothing to wait for."""
+    """Gathers batches where they are used: nothing is copied, and nothing waits."""
 
     reuses_buffers = True
 

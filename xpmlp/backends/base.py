@@ -1,4 +1,4 @@
-"""What training needs of an array library, and what the host's side of that has in common."""
+"""The interface of an array library for training, and the common parts on the host."""
 
 import ctypes
 import os
@@ -17,45 +17,45 @@ from xpmlp.errors import ArrayError, BackendError
 Step = TypeVar("Step", bound=Callable[..., Any])
 
 CPU_WAY_OUT = "or --backend auto to train on the CPU"
-"""What every refusal of a named backend ends with."""
+"""The end of every message that refuses a named backend."""
 
 
 class Backend(ABC):
     """One array library on one device.
 
-    A subclass is registered in the table of `xpmlp.backends`, or by another package under the entry-point group
-    ``xpmlp.backends``, by the name that users write. `asarray` and `to_numpy` are the only doors between host and
-    device.
+    The table of `xpmlp.backends` registers a subclass under the name that users write. Another package registers one
+    under the entry-point group ``xpmlp.backends``. Only `asarray` and `to_numpy` move data between host and device.
 
     Parameters
     ----------
     device : str or None
-        What follows the colon in ``torch:cuda``; None where nothing does.
+        The part after the colon in ``torch:cuda``; None if there is none.
     dtype : {"float32", "float64"} or None
-        What the caller is going to compute in, for a library that must be told (JAX); None leaves it as it is.
+        The dtype of the caller's computation, for a library that must know it (JAX). None changes nothing.
 
     Raises
     ------
     BackendError
-        If the library or device cannot run here, in one line: what is missing, and the command that mends it.
+        If the library or device cannot run here. The message is one line: what is missing, and the command that
+        installs it.
     """
 
     name: ClassVar[str]
-    """The library, as users write it."""
+    """The library's name, as users write it."""
     library: ClassVar[str]
-    """The top-level package that its arrays' types come from."""
+    """The top-level package of its arrays' types."""
     out_of_memory: ClassVar[tuple[str, ...]] = ()
-    """What its RuntimeErrors say where memory ran out, beside Python's MemoryError."""
+    """Texts of its RuntimeErrors that mean exhausted memory, besides Python's MemoryError."""
     further_devices: ClassVar[tuple[str, ...]] = ()
-    """Which others than the library's own a listing tries."""
+    """Further devices that a listing tries."""
     run_length: ClassVar[int] = 1
-    """How many steps `repeat` makes at a time."""
+    """The number of steps that `repeat` makes in one call."""
     namespace: Any
     """The Array API namespace that its arrays are computed with."""
     device: Any
-    """The device that its arrays are on, as the library says it."""
+    """The device of its arrays, in the library's terms."""
     note: str = ""
-    """Why it was chosen, where the user left the choice to `get_backend`."""
+    """Why `get_backend` chose it, if the user left the choice open."""
 
     @abstractmethod
     def __init__(self, device: str | None = None, dtype: str | None = None) -> None: ...
@@ -73,16 +73,16 @@ class Backend(ABC):
         return (None, *cls.further_devices)
 
     def asarray(self, host: Any, *, copy: bool | None = None) -> Any:
-        """Return a host array, number or nested list as an array on the device.
+        """Return an array, number or nested list of the host as an array on the device.
 
         Values, dtype and shape stay as they are; byte order, strides and write protection become the ordinary ones.
 
         Parameters
         ----------
         host : numpy.ndarray, number or nested list
-            What is moved.
+            The data to move.
         copy : bool or None
-            True: the result has memory of its own. None: it may share the host's, so neither side may be written.
+            True: the result has its own memory. None: it may share the host's memory, so neither side may be written.
 
         Raises
         ------
@@ -113,7 +113,7 @@ class Backend(ABC):
         return self._fetch(array)
 
     def _put(self, array: np.ndarray) -> Any:
-        """Return an ordinary array on the device; here it is there."""
+        """Return an ordinary array on the device; here it is on the device already."""
         return array
 
     def _fetch(self, array: Any) -> np.ndarray:
@@ -122,7 +122,7 @@ class Backend(ABC):
 
     @classmethod
     def own_process(cls, dtype: str | None = None) -> None:
-        """Set for the whole process what computing in a dtype needs; for a program that owns it, such as a command."""
+        """Set for the whole process what a dtype needs; for programs that own the process, such as a command."""
 
     def dtypes(self, kind: str | None = None) -> Mapping[str, Any]:
         """Return the dtypes that the library has on the device, of one of the standard's kinds, by their names."""
@@ -130,34 +130,34 @@ class Backend(ABC):
         return cast(Mapping[str, Any], found)
 
     def require(self, dtype: str | None) -> None:
-        """Refuse a dtype that the library has not on the device, or not yet.
+        """Refuse a dtype that the library lacks on the device, or has not enabled yet.
 
         Raises
         ------
         BackendError
-            If it is so.
+            If the dtype is missing.
         """
         if dtype is not None and dtype not in self.dtypes():
             raise BackendError(f"{self} has no {dtype}: take float32, {CPU_WAY_OUT}")
 
     def context(self) -> AbstractContextManager[Any]:
-        """Return what is entered to compute on the device, where a library puts on its current one what names none."""
+        """Return the context to compute on the device, for libraries with a current device."""
         return nullcontext()
 
     def compile(self, step: Step, *, donate: Sequence[int] = ()) -> Step:
-        """Return whatever repeats a step fastest; here: the step itself.
+        """Return the fastest form of a repeated step; here, the step itself.
 
         Parameters
         ----------
         step : callable
             A function of arrays, and of dictionaries, tuples and Python floats.
         donate : sequence of int
-            The positions of the arguments that are handed over: the caller does not use them afterwards.
+            The positions of the arguments that may be overwritten: the caller does not use them afterwards.
         """
         return step
 
     def repeat(self, step: Callable[..., Any], carry: Any, inputs: Iterable[tuple[Any, ...]]) -> Any:
-        """Return the carry after a run of a compiled step: from a carry, handed over, and each input to the next."""
+        """Return the carry after a run of a compiled step, one step per input. The given carry may be overwritten."""
         for each in inputs:
             carry = step(*carry, *each)
         return carry
@@ -169,10 +169,10 @@ class Backend(ABC):
         )
 
     def synchronize(self) -> None:
-        """Wait until all that was asked of the device is done."""
+        """Wait until the device has finished all queued work."""
 
     def free_memory(self) -> int | None:
-        """Return the device's free memory in bytes, None where that is not known."""
+        """Return the device's free memory in bytes; None if unknown."""
         return free_host_memory()
 
     def is_out_of_memory(self, error: BaseException) -> bool:
@@ -182,16 +182,16 @@ class Backend(ABC):
         return isinstance(error, RuntimeError) and any(words in str(error) for words in self.out_of_memory)
 
     def copier(self) -> "Copier":
-        """Return what moves a stream of batches to the device."""
+        """Return the copier for a stream of batches to the device."""
         return Copier(self)
 
     @abstractmethod
     def describe(self) -> dict[str, str]:
-        """Return the library's version, the device, and what decides the precision of products."""
+        """Return the library's version, the device, and the setting of the products' precision."""
 
     @property
     def spec(self) -> str:
-        """What `get_backend` is given for the same library and device."""
+        """The argument of `get_backend` for the same library and device."""
         return f"{self.name}:{self.device}"
 
     def __repr__(self) -> str:
@@ -202,16 +202,16 @@ class Backend(ABC):
 
 
 class Copier:
-    """Staging buffers on the host, buffers on the device, and the order of copies between them.
+    """Manages staging buffers on the host, buffers on the device, and the order of copies between them.
 
-    Work on the device is thought of as two queues, one that copies and one that computes, each in its own order, and
-    events that are recorded in one and waited for in the other or on the host. An event that was never recorded makes
-    nobody wait. Here, for a library without queues of its own, each copy makes a new array and is over when it
-    returns; NumPy and CuPy have copiers of their own.
+    The model of the device's work has two queues, one for copies and one for computing, each in its own order. An event
+    is recorded in one queue; the other queue or the host waits for it. Nothing waits for an event that was never
+    recorded. This class is for libraries without queues: each copy makes a new array and is complete when it returns.
+    NumPy and CuPy have their own copiers.
     """
 
     reuses_buffers = False
-    """Whether a batch lies in a device buffer that later batches are copied into."""
+    """Whether later batches are copied into a batch's device buffer."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
@@ -253,7 +253,7 @@ class Copier:
 
 @contextmanager
 def computing(backend: Backend, batch_size: int) -> Iterator[None]:
-    """Compute on the backend's device, and say what to do where its memory runs out."""
+    """Compute on the backend's device; say what to do if its memory runs out."""
     _free_a_large_block()
     try:
         with backend.context(), np.errstate(all="ignore"):  # what diverges is found by its loss, on every library
@@ -283,7 +283,7 @@ def host_array(host: Any, *, copy: bool | None = None) -> np.ndarray:
 
 
 def free_host_memory() -> int | None:
-    """Return how many bytes a new allocation on the host can have, None where that is not known."""
+    """Return how many bytes a new allocation on the host can have; None if unknown."""
     if sys.platform == "linux":
         known = []
         try:
@@ -305,11 +305,11 @@ def free_host_memory() -> int | None:
 
 @cache
 def _free_a_large_block() -> None:
-    """Take memory and give it back untouched, by which glibc's allocator learns to keep blocks up to that size.
+    """Allocate and free memory, which makes glibc's allocator keep blocks up to that size.
 
-    It gives a block back to the system as it is freed, unless one as large has been freed before (mallopt(3),
-    M_MMAP_THRESHOLD), and the system clears each page that it hands out: half the time of a step of 784-256-128-10.
-    Once a process is enough, and no setting is changed by it.
+    glibc returns a freed block to the system, unless an equally large one was freed before (mallopt(3),
+    M_MMAP_THRESHOLD). The system clears each page that it gives out, which takes half the time of a step of
+    784-256-128-10. Once per process is enough, and it changes no setting.
     """
     with suppress(MemoryError):  # what is short of it is found where it is needed
         np.empty(31 << 20, np.uint8)  # glibc learns up to 32 MB

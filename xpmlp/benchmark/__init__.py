@@ -1,1 +1,1 @@
-"""The same work for xpmlp and for its peers, each as its own users would write it well, timed fairly."""
+"""Time the same work for xpmlp and for its peers; each is written as its own users would write it well."""

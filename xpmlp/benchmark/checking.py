@@ -1,4 +1,4 @@
-"""How far a backend is from NumPy in float64, on the machine that it runs on."""
+"""Measure how far a backend is from NumPy in float64, on this machine."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -29,8 +29,8 @@ OPTIMIZERS: dict[str, tuple[Optimizer, float]] = {
     "adam": (adam(), 1e-4),
     "adamw": (adamw(), 1e-4),
 }
-"""What the steps are made with, and at which rate: one that brings the loss from 2.9 to 1.5, not to nearly 0, where
-float32's relative error is large whatever the library."""
+"""The optimizers of the steps, and their learning rates. A rate brings the loss from 2.9 to 1.5, not to nearly 0: there
+float32's relative error is large on every library."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One contestant in a process of its own: told in JSON what to do, it answers in JSON, a line as each thing is done."""
+"""One contestant in its own process: it reads its task in JSON, and prints a line of JSON after each result."""
 
 import json
 import sys

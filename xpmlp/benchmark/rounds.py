@@ -1,4 +1,4 @@
-"""The rounds of a benchmark: each contestant in a process of its own, in turn, and what comes of it."""
+"""The rounds of a benchmark: each contestant in its own process, in turn, and the results."""
 
 import importlib.util
 import json
@@ -24,7 +24,7 @@ TARGET = 0.98  # the test accuracy after whose epoch a cold start ends; ours is 
 
 @dataclass
 class Result:
-    """What one contestant's process measured."""
+    """The measurements of one contestant's process."""
 
     contestant: str
     batch_size: int

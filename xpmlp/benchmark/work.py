@@ -1,4 +1,4 @@
-"""What every contestant is given to do, and how it is asked for it."""
+"""The work of every contestant, and the interface to it."""
 
 import contextlib
 import gzip

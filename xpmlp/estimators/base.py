@@ -1,4 +1,4 @@
-"""What the two estimators have in common: what they are given is checked, fitted, and predicted for."""
+"""The common part of both estimators: check the input, fit, and predict."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,11 +36,11 @@ SPARSE = ["csr", "csc"]  # what SciPy's sparse matrices are made, if they are of
 
 
 class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  # type: ignore[misc]
-    """What the classifier and the regressor have in common.
+    """The common part of the classifier and the regressor.
 
-    Each adds `_check_targets`, which returns T, (n, outputs), where it is computed with, and
-    `_check_held_out_targets`, which does so for validation data; `_validation_score`, by which early stopping goes; and
-    `_head`, the name in `xpmlp.math.activations.HEADS` of what is behind the last layer.
+    Each adds four methods. `_check_targets` returns T, (n, outputs), on the computing device; `_check_held_out_targets`
+    does so for validation data. `_validation_score` is the score for early stopping. `_head` is the name of the output
+    in `xpmlp.math.activations.HEADS`.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
@@ -54,7 +54,7 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
     """Of the losses that are reported: scikit-learn's, which makes them of the targets' dtype too."""
 
     def _keep(self, arguments: dict[str, Any]) -> None:
-        """Let every argument of the constructor be an attribute, untouched, as scikit-learn's estimators have it."""
+        """Store every argument of the constructor unchanged as an attribute, as scikit-learn's estimators do."""
         self.__dict__.update({name: arguments[name] for name in self._get_param_names()})
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -64,21 +64,21 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
         Parameters
         ----------
         X : array, shape (n, features)
-            The samples, of any array library, or what scikit-learn takes: a list, a data frame, a sparse matrix.
+            The samples: an array of any library, a list, a data frame, or a sparse matrix.
         y : array, shape (n,) or (n, outputs)
-            The targets; they are moved to where X is.
+            The targets; they are moved to X's device.
         sample_weight : array, shape (n,), or None
-            Weight of each sample; moved to where X is. A batch whose weights are all 0 is skipped.
+            Weight of each sample; moved to X's device. A batch whose weights are all 0 is skipped.
         validation_data : (X, y), (X, y, sample_weight) or None
-            Samples that are not trained on, prepared as X is: in a Pipeline, transformed. The network that is best on
-            them is kept: by its score where early stopping goes by it, else by its loss. None: with early stopping, a
-            part of X, `validation_fraction`.
+            Samples that are not trained on, prepared like X (in a Pipeline, transformed). The network that is best on
+            them is kept: by its score with early stopping, else by its loss. None: with early stopping, the part
+            `validation_fraction` of X.
 
         Raises
         ------
         ValueError, TypeError, BackendError
-            As scikit-learn's does, before anything of the estimator is changed; if the `backend` cannot run, or the
-            device's memory runs out.
+            As in scikit-learn, before the estimator changes. Also if the `backend` cannot run, or the device runs out
+            of memory.
         """
         return self._fit(X, y, sample_weight, incremental=False, validation_data=validation_data)
 
@@ -171,7 +171,7 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
 
     @contextmanager
     def _unchanged_by_an_error(self) -> Iterator[None]:
-        """Take back, if what is in the context fails, all that it has set."""
+        """Undo all changes of the estimator if the context's body fails."""
         before = dict(vars(self))
         try:
             yield
@@ -289,11 +289,11 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
         self.intercepts_ = [xp.reshape(b, (-1,)) for _, b in layers]
 
     def hidden_activations(self, X: Any) -> list[Array]:
-        """Return what each hidden layer makes of the samples, (n, width) each, where X is; see `predict`."""
+        """Return each hidden layer's output for the samples, (n, width) each, on X's device; see `predict`."""
         return self._hidden(X, "hidden_activations")
 
     def transform(self, X: Any) -> Array:
-        """Return what the last hidden layer makes of the samples, (n, width), where X is; see `predict`.
+        """Return the last hidden layer's output for the samples, (n, width), on X's device; see `predict`.
 
         Raises
         ------
@@ -319,13 +319,13 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
 
     @contextmanager
     def _outputs(self, X: Any, method: str) -> Iterator[tuple[Array, Place]]:
-        """Give the network's predictions P, (n, outputs), and where X is, with that device as the current one."""
+        """Give the network's predictions P, (n, outputs), and X's place, with that device as the current one."""
         with self._layers_for(X, method) as (layers, X, place):
             yield infer(layers, X, self._between(), self.out_activation_), place
 
     @contextmanager
     def _layers_for(self, X: Any, method: str) -> Iterator[tuple[list[Layer], Array, Place]]:
-        """Give the layers and checked samples of one dtype, and where X is, with that device as the current one."""
+        """Give the layers and checked samples of one dtype, and X's place, with that device as the current one."""
         check_is_fitted(self)
         place = place_of(X, self.backend, self.dtype, self.coefs_[0])
         with place.device.context():

@@ -29,12 +29,12 @@ Samples: TypeAlias = tuple[Array, Array, Array | None]  # samples, targets and w
 
 
 class Task(NamedTuple):
-    """What an estimator is to be trained with."""
+    """The data for an estimator's training."""
 
     layout: Layout
     data: Samples
     held_out: Samples | None
-    """What it is validated on, if that was given."""
+    """The validation data, if given."""
     place: Place
 
     def batch_size(self, e: "Perceptron") -> int:
@@ -43,24 +43,24 @@ class Task(NamedTuple):
 
 
 class EpochFigures(NamedTuple):
-    """What a callback of an estimator gets after each epoch; with lbfgs, after each iteration."""
+    """The figures that a callback gets after each epoch; with lbfgs, after each iteration."""
 
     epoch: int
     """Counted from 1 in each fit."""
     loss: float
-    """The mean over the epoch's samples, penalty included, as in `loss_curve_`."""
+    """The mean loss over the epoch's samples, with the penalty, as in `loss_curve_`."""
     validation_loss: float | None
-    """The mean over the held-out samples after the epoch, without a penalty; None where none are held out."""
+    """The mean loss over the held-out samples after the epoch, without the penalty; None if none are held out."""
     validation_score: float | None
     """Their score; None without early stopping."""
     learning_rate: float | None
     """Of the epoch's last step, without Adam's correction; None with lbfgs."""
     seconds: float
-    """That the epoch took."""
+    """Seconds of the epoch."""
 
 
 class WholeEpochs:
-    """What the loop asks within an epoch, of work that has nothing to do there; see `xpmlp.training.loop.Work`."""
+    """Work without actions within an epoch; see `xpmlp.training.loop.Work`."""
 
     def next_due(self, step: int) -> int:
         """Return no step that comes: nothing is to be done within an epoch."""
@@ -78,9 +78,9 @@ class WholeEpochs:
 
 
 class Epochs(WholeEpochs):
-    """What the loop asks of one fit; see `xpmlp.training.loop.Work`.
+    """One fit in the form that the loop requires; see `xpmlp.training.loop.Work`.
 
-    In a stack of networks, which takes the batches itself, `rows` are the samples of the task that are trained on.
+    In a stack of networks, which makes the batches itself, `rows` are the task's training samples.
     """
 
     def __init__(self, e: "Perceptron", task: Task, epochs: int, rows: np.ndarray | None = None) -> None:

@@ -75,7 +75,7 @@ def begin(e: "Perceptron", task: Task, incremental: bool = False, rows: np.ndarr
 
 
 def finish(work: Epochs, theta: Array, state: State, incremental: bool = False, is_stopped: bool = False) -> None:
-    """Let an estimator have what was learned: the last parameters, or the best."""
+    """Give an estimator its learned parameters: the last ones, or the best."""
     e = work.e
     e._optimizer.state = state
     e._set_parameters(work.layout, theta, work.place)
@@ -94,7 +94,7 @@ def finish(work: Epochs, theta: Array, state: State, incremental: bool = False, 
 
 
 def objective_of(e: "Perceptron", layout: Layout, dropout: Dropout | None = None) -> SampleObjective:
-    """Return what an estimator minimises; the penalty of adamw is in its steps."""
+    """Return an estimator's objective; the penalty of adamw is in its steps."""
     alpha = 0.0 if e.solver == "adamw" else float(e.alpha)
     return SampleObjective(layout, e._between(), e._loss_head(), alpha, dropout)
 
@@ -102,9 +102,9 @@ def objective_of(e: "Perceptron", layout: Layout, dropout: Dropout | None = None
 def split(e: "Perceptron", task: Task) -> tuple[Array, Array]:
     """Return the samples to train on and those to stop by, by their numbers, as scikit-learn would draw them.
 
-    Two classes are split in proportion. That needs their labels in order, on the host; in any other library their
-    number is enough, since the draw among sorted labels, taken from where a stable sort has put them, is the draw
-    among the labels themselves.
+    Two classes are split in proportion. On the host, this needs their labels in order. For another library, the number
+    of each class is enough. A draw among sorted labels, mapped back through a stable sort, equals the draw among the
+    labels themselves.
     """
     (X, T, _), place = task.data, task.place
     n, xp, labels, order = X.shape[0], place.xp, None, None
@@ -123,7 +123,7 @@ def split(e: "Perceptron", task: Task) -> tuple[Array, Array]:
 
 
 def _rows_in_one_piece(data: Samples) -> Samples:
-    """Return samples on the host row after row in memory, where batches are gathered fast, if a copy fits."""
+    """Return samples on the host in row order, which makes gathering fast, if a copy fits in memory."""
 
     def copied(array: Any) -> Any:
         if isinstance(array, SparseSamples):

@@ -1,7 +1,7 @@
-"""GridSearchCV and RandomizedSearchCV: scikit-learn's, whose fits are made in stacks of networks.
+"""GridSearchCV and RandomizedSearchCV: scikit-learn's searches, with fits in stacks of networks.
 
-scikit-learn makes candidates and splits, scores, ranks and refits. What it is handed as the estimator takes, in `fit`,
-a network that was trained in a stack with the next ones in line.
+scikit-learn makes candidates and splits, scores, ranks and refits. It gets a stand-in for the estimator. The stand-in's
+`fit` takes a network that was trained in a stack with the next ones in line.
 """
 
 import time
@@ -212,7 +212,7 @@ def network_of(estimator: Any) -> Perceptron | None:
 
 
 class _InStacks:
-    """What both searches add to scikit-learn's class beside them."""
+    """The additions of both searches to scikit-learn's classes."""
 
     _data: Any = None
     best_estimator_: Any
@@ -223,10 +223,10 @@ class _InStacks:
         Parameters
         ----------
         X, y
-            As the estimator's `fit` takes them.
+            As in the estimator's `fit`.
         params
             `groups` for the splitter, and `sample_weight` for the estimator (of a Pipeline, of its last step). With
-            others, with metadata routing, or with an estimator that is not one of ours, all is scikit-learn's.
+            other parameters, metadata routing or another estimator, all is scikit-learn's.
         """
         search: Any = self
         estimator, pipeline = search.estimator, isinstance(search.estimator, Pipeline)
@@ -269,11 +269,11 @@ class _InStacks:
 
 
 class GridSearchCV(_InStacks, sklearn.model_selection.GridSearchCV):  # type: ignore[misc]
-    """scikit-learn's GridSearchCV, which fits many `MLPClassifier` or `MLPRegressor` at once.
+    """scikit-learn's GridSearchCV; it fits many `MLPClassifier` or `MLPRegressor` at once.
 
     Parameters, attributes and results are scikit-learn's. The estimator is one of ours, or a Pipeline whose last step
-    is; its earlier steps are fitted once a split. `n_jobs` processes train stacks. `fit_time` is a stack's time
-    divided by its number of networks. With any other estimator it is scikit-learn's class.
+    is; its earlier steps are fitted once a split. `n_jobs` processes train stacks. `fit_time` is a stack's time divided
+    by its number of networks. With any other estimator it behaves as scikit-learn's class.
 
     See Also
     --------
@@ -285,7 +285,7 @@ class GridSearchCV(_InStacks, sklearn.model_selection.GridSearchCV):  # type: ig
 
 
 class RandomizedSearchCV(_InStacks, sklearn.model_selection.RandomizedSearchCV):  # type: ignore[misc]
-    """scikit-learn's RandomizedSearchCV, as `GridSearchCV` is its GridSearchCV.
+    """scikit-learn's RandomizedSearchCV, with fits as in `GridSearchCV`.
 
     See Also
     --------

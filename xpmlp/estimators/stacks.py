@@ -1,7 +1,7 @@
 """Many fits at once: a stack of networks in one array, each trained as its own `fit` would train it.
 
-What may differ from network to network: first parameters, order, rates, momentum, penalty, dropout's draws, samples and
-their weights. Those that differ in more (widths, activation, batch size) go to stacks of their own.
+Networks of a stack may differ in their initial parameters, order, learning rates, momentum, penalty, dropout's draws,
+samples and weights. Networks with other widths, activations or batch sizes go to other stacks.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ CACHED = 3 << 20
 
 
 class Job(NamedTuple):
-    """An estimator that is to be fitted."""
+    """An estimator to fit."""
 
     estimator: "Perceptron"
     X: Any
@@ -84,7 +84,7 @@ class _Member:
 
 
 def fit_together(jobs: Sequence[Job]) -> list[BaseException | None]:
-    """Fit each job's estimator as its own `fit` would, and return what each of these would have raised, or None."""
+    """Fit each job's estimator as its own `fit` would; return the exception of each, or None."""
     errors: list[BaseException | None] = [None] * len(jobs)
     shared: dict[Any, tuple[Any, Task]] = {}
     stacks: dict[Any, list[_Member]] = {}
@@ -161,7 +161,7 @@ def _train(members: list[_Member], errors: list[BaseException | None], is_interr
 
 
 class Stack(WholeEpochs):
-    """What the loop asks of a stack of networks; see `xpmlp.training.loop.Work`."""
+    """A stack of networks in the form that the loop requires; see `xpmlp.training.loop.Work`."""
 
     def __init__(self, members: Sequence[_Member], errors: list[BaseException | None]) -> None:
         self.slots, self._errors, self.place = list(members), errors, members[0].task.place
@@ -245,7 +245,7 @@ class Stack(WholeEpochs):
         }
 
     def end_epoch(self, step: int, carry: Carry) -> Carry:
-        """Let each network decide whether it was its last epoch; half of them gone, go on with the others."""
+        """Let each network decide whether it has ended; once half of them have, continue with the others."""
         losses = self.place.device.to_numpy(carry.totals.loss)
         for k, member in enumerate(self.slots):
             if self._active[k]:
@@ -267,7 +267,7 @@ class Stack(WholeEpochs):
             self._finish(k, carry)
 
     def _finish(self, k: int, carry: Carry, is_stopped: bool = False) -> None:
-        """Let an estimator have what its network learned."""
+        """Give an estimator its network's parameters."""
         member, xp = self.slots[k], self.place.xp
         self._active[k] = False
         theta, *state = (xp.asarray(array[k, :], copy=True) for array in (carry.theta, *carry.state.values()))
@@ -278,13 +278,13 @@ class Stack(WholeEpochs):
             self._errors[member.number] = error
 
     def stop(self, carry: Carry) -> None:
-        """Let all estimators have what their networks learned so far."""
+        """Give all estimators their networks' present parameters."""
         for k, is_active in enumerate(self._active):
             if is_active:
                 self._finish(k, carry, is_stopped=True)
 
     def _only(self, kept: list[int], carry: Carry) -> Carry:
-        """Go on with some of the networks."""
+        """Continue with some of the networks."""
         self.slots = [self.slots[k] for k in kept]
         self._active = [self._active[k] for k in kept]
         self._alpha = self._of_each([0.0 if m.e.solver == "adamw" else float(m.e.alpha) for m in self.slots])

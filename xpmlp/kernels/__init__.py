@@ -1,4 +1,4 @@
-"""What array libraries make of the mathematics: which version of an operation runs, chosen inside the operation.
+"""Choose the version of an operation for an array library, inside the operation.
 
 There are two kinds. A *function of elements* (`elements`) is written once, and small compilers write it out for
 NumPy, numba and CuPy. A *named operation* (`operation`) is written in plain terms, and again by hand where a library
@@ -43,7 +43,7 @@ _kernels: ContextVar[str] = ContextVar("kernels", default="inplace")
 
 
 def resolve_kernels(name: str, library: str | None = None) -> str:
-    """Return what one of `KERNELS` is on this machine, for a library where it is known; refuse what it is not."""
+    """Resolve one of `KERNELS` on this machine, for a library if known; refuse other names."""
     if name not in KERNELS:
         raise ConfigError(f"unknown kernels {name!r}: expected {', '.join(KERNELS[:-1])} or {KERNELS[-1]}")
     has_numba = importlib.util.find_spec("numba") is not None
@@ -84,7 +84,7 @@ def exact_kernels(element_steps: float) -> Iterator[None]:
 def recorded(step: Callable[..., Any], donate: tuple[int, ...] = ()) -> Callable[..., Any]:
     """Return a step of NumPy's arrays that is recorded and repeated without its Python, unless kernels are plain.
 
-    `donate` has the positions of the arguments that are handed over, and written in place.
+    `donate` has the positions of the arguments that are overwritten.
     """
     from xpmlp.kernels.replay import Recorded
 
@@ -92,7 +92,7 @@ def recorded(step: Callable[..., Any], donate: tuple[int, ...] = ()) -> Callable
 
 
 def are_plain() -> bool:
-    """Return whether the lines run as they stand, so that nothing is to be compiled."""
+    """Return whether the code runs unchanged, so that nothing is compiled."""
     return _kernels.get() == "plain"
 
 
@@ -120,12 +120,12 @@ def operation(decisive: int = 0) -> Callable[[Operation], Operation]:
 
 
 class Elements:
-    """A function of elements: written once, compiled for the library whose arrays it is called with.
+    """A function of elements: written once, compiled for the library of its arguments.
 
-    It goes from a namespace, arrays that broadcast, and keywords to an array or a tuple of arrays. A keyword is a
-    scalar (a number, or an array that broadcasts), unless it is `fixed`: a switch or dtype, for each value of which
-    the function is compiled. Its first outputs overwrite the arrays that `overwrites` names, which are handed over,
-    where the library's arrays can be written; the others are new arrays.
+    Its arguments are a namespace, arrays that broadcast, and keywords. It returns an array or a tuple of arrays. A
+    keyword is a scalar (a number, or an array that broadcasts), unless it is `fixed`. A fixed keyword is a switch or a
+    dtype; the function is compiled for each value. If the library's arrays are writable, the first outputs overwrite
+    the arrays that `overwrites` names. The other outputs are new arrays.
     """
 
     def __init__(self, function: Callable[..., Any], overwrites: tuple[str, ...], fixed: tuple[str, ...]) -> None:
@@ -155,7 +155,7 @@ class Elements:
         return self._versions[kind, kernels]
 
     def plain(self, *arrays: Any, **keywords: Any) -> Any:
-        """Run the lines as they stand."""
+        """Run the code unchanged."""
         return self.function(array_namespace(**dict(zip(self.arrays, arrays, strict=True))), *arrays, **keywords)
 
 

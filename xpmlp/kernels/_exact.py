@@ -1,6 +1,6 @@
 """NumPy's arrays, in numba's loops where these give NumPy's results to the last bit, else by NumPy's own functions.
 
-Sums, products, quotients and roots are rounded in one way; of exponentials and logarithms each library has its own.
+All libraries round sums, products, quotients and roots alike; each has its own exponentials and logarithms.
 """
 
 from collections.abc import Callable, Mapping, Sequence

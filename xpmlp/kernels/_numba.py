@@ -1,7 +1,7 @@
-"""NumPy's arrays, in loops that numba compiles: one pass each, in one thread.
+"""Loops over NumPy's arrays, compiled by numba: one pass each, in one thread.
 
-Threads of numba's own would fight those of the BLAS library, which wait for the next product without sleeping. The
-compiled loops are kept in numba's cache; importing numba and reading them takes about half a second a process.
+Numba's own threads would compete with those of the BLAS library, which spin until the next product. Numba's cache keeps
+the compiled loops. Importing numba and reading them takes about half a second per process.
 """
 
 import contextlib

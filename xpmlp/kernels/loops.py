@@ -22,9 +22,9 @@ AGAINST_A_NUMBER = {"maximum": "{1} if {0} < {1} else {0}", "minimum": "{1} if {
 def source(program: Program, patterns: Sequence[str], scalars: Sequence[str]) -> str:
     """Return a module that defines the loop, of a program's arrays, its new outputs and its scalars.
 
-    Patterns say how the arrays and the scalars lie in the loop's axes: a letter an axis, ``i`` where the array has it,
-    ``1`` where it has one element there, which counts for all. A scalar's is empty where it is one number; new outputs
-    have all axes.
+    Patterns place the arrays and the scalars in the loop's axes, with one letter per axis. The letter is ``i`` if the
+    array has the axis, and ``1`` if it has one element there, which broadcasts. A scalar's pattern is empty if it is
+    one number; new outputs have all axes.
     """
     pattern_of = dict(zip(program.arrays, patterns, strict=True))
     axes = max((len(pattern) for pattern in patterns), default=1)

@@ -13,7 +13,7 @@ _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 class Unrecordable(Exception):
-    """What a step does cannot be noted."""
+    """A step cannot be recorded."""
 
 
 class Number:
@@ -167,7 +167,7 @@ class Call(NamedTuple):
 
     @property
     def results(self) -> list[Noted]:
-        """What it returned."""
+        """Its results."""
         return leaves_of(self.result)
 
     def with_(self, same: Mapping[int, Noted]) -> "Call":

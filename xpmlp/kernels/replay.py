@@ -1,9 +1,9 @@
 """A recorded NumPy step: repeats its array calls without its Python code, which dominates small networks.
 
-A recorded step is written out as one flat function. It makes the step's calls, but none of them twice and none for
-nothing; it writes results into memory that stays, and takes views of memory that stays only once. It is used for
-arguments of the same shapes, strides and dtypes, after it has given the results of the step's own lines, to the last
-bit. A step must be a function of its arguments. One that looks at a value is not recorded, and runs as it stands.
+A recorded step is written out as one flat function. It makes the step's calls, without duplicates and without unused
+ones. It writes results into memory that stays, and takes views of that memory only once. It is used for arguments of
+the same shapes, strides and dtypes. First it must give the results of the step's own lines, to the last bit. A step
+must be a function of its arguments. One that looks at a value is not recorded, and runs as it stands.
 """
 
 import operator

@@ -1,7 +1,7 @@
 """A function of elements, called with symbols: what it computes, as a list of operations that a compiler can write out.
 
-Symbols have dtypes, and a number beside one takes its, as in the Array API. What is computed of scalars alone stays
-on the host, in float64, and reaches the kernel as one more argument: 1 − 0.999 in float32 would be wrong in the fifth
+Symbols have dtypes, and a number beside one takes its, as in the Array API. Computations with only scalars stay on the
+host, in float64. Their result is another argument of the kernel: in float32, 1 − 0.999 would be wrong in the fifth
 digit.
 """
 
@@ -44,9 +44,9 @@ class Scalar:
 class Symbol:
     """An element that is not there yet, noted in a program.
 
-    Its operation is a function of the standard, and its operands the symbols that it is computed of; or it is an
-    ``array``, a parameter of the traced function, by its name; a ``scalar``, by the expression that the host computes;
-    or a ``number``, a constant.
+    Its operation is a function of the standard, and its operands are symbols. Or it is an ``array``: a parameter of the
+    traced function, by its name. Or it is a ``scalar``, by the expression that the host computes, or a ``number``, a
+    constant.
     """
 
     __array_ufunc__ = None  # a NumPy number on the left leaves the operator to the symbol

@@ -1,4 +1,4 @@
-"""The loop: epochs of steps, whatever they train and whichever library makes them."""
+"""The loop: epochs of steps, for any work and any library."""
 
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ from xpmlp.training.steps import Carry
 
 
 class Work(Protocol):
-    """What is trained: where its batches come from, and what is done between steps and between epochs."""
+    """The work that is trained: its batches, and the actions between steps and between epochs."""
 
     def begin_epoch(self, step: int) -> tuple[Iterator[tuple[Any, Any]], int] | None:
         """Return an epoch's batches after a step, each with its noise, and its last step; None: no epoch is left."""
@@ -22,23 +22,23 @@ class Work(Protocol):
         """Return the next step after which `after_step` or `keep` is due."""
 
     def after_step(self, step: int) -> None:
-        """Do what is due after a step, which may still be queued on the device."""
+        """Act after a step, which may still be queued on the device."""
 
     def keeps(self, step: int) -> bool:
         """Return whether a checkpoint is due after a step within an epoch."""
 
     def keep(self, step: int, carry: Carry) -> None:
-        """Write a checkpoint, or whatever keeps the work so far."""
+        """Write a checkpoint, or keep the work so far in another way."""
 
     def end_epoch(self, step: int, carry: Carry) -> Carry:
-        """Do what is due after an epoch, and return what the next one starts from."""
+        """Finish an epoch, and return the carry for the next one."""
 
 
 class Loop:
-    """Steps of some work by a strategy on a backend, to its end or until the strategy wants to stop.
+    """Makes the steps of some work by a strategy on a backend, to its end or until a stop is requested.
 
-    The backend is handed runs of steps between which nothing is due, so that a library may compile these. `carry` and
-    `step` (how many were made before) are those of the last step made; `is_stopped` says whether it ended early.
+    The backend gets runs of steps between which nothing is due, so a library may compile a run. `carry` and `step` (the
+    number of earlier steps) are those of the last step made. `is_stopped` says whether the loop ended early.
     """
 
     def __init__(self, work: Work, strategy: Strategy, backend: Backend, carry: Carry, step: int = 0) -> None:
@@ -62,7 +62,7 @@ class Loop:
                 self.carry = work.end_epoch(self.step, strategy.sync(self.carry))
 
     def _inputs(self, batches: Iterator[tuple[Any, Any]], due: int) -> Iterator[tuple[Any, Scalars, Any]]:
-        """Yield what each step takes, up to the one behind which something is due, or until a wish to stop."""
+        """Yield each step's arguments, up to the next step with something due or a stop request."""
         for batch, noise in batches:
             self.step += 1
             yield batch, self.work.scalars(self.step), noise

@@ -1,4 +1,4 @@
-"""The functions of arrays that train on a batch, or test on one: what a backend compiles."""
+"""The functions of arrays that train or test on a batch; a backend compiles them."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -24,15 +24,15 @@ class Totals(NamedTuple):
     loss: Array
     """The sum of the samples' losses, of theta's dtype."""
     correct: Array
-    """How many were classified correctly, int32; 0 where that is not counted."""
+    """The number of correctly classified samples, int32; 0 if not counted."""
     steps: Array
-    """How many steps were made, int32."""
+    """The number of steps made, int32."""
     finite: Array
-    """How many were made before the first whose loss was not finite, int32."""
+    """The number of steps before the first whose loss was not finite, int32."""
 
 
 class Carry(NamedTuple):
-    """What goes from step to step; each step is handed the arrays, and returns their successors."""
+    """The state between steps. Each step may overwrite these arrays, and returns their successors."""
 
     theta: Array
     state: State
@@ -40,14 +40,15 @@ class Carry(NamedTuple):
 
 
 Step: TypeAlias = Callable[..., Carry]
-"""From theta, the optimizer's state, the totals, a batch, the optimizer's scalars and the step's noise to a `Carry`."""
+"""Arguments: theta, the optimizer's state, the totals, a batch, the optimizer's scalars and the step's noise. Returns a
+`Carry`."""
 
 TAIL = 3
-"""What the ranks sum behind the gradient: the losses, the number correct, and the wishes to stop."""
+"""The numbers that the ranks sum behind the gradient: the losses, the number correct, and the stop requests."""
 
 
 def make_step(objective: Objective, optimizer: Optimizer) -> Step:
-    """Return the function of arrays that trains on one batch and waits for nothing."""
+    """Return the function of arrays that trains on one batch, without waiting for the device."""
 
     def step(
         theta: Array, state: State, totals: Totals, batch: Batch, scalars: Scalars, noise: Noise | None = None
@@ -62,11 +63,11 @@ def make_step(objective: Objective, optimizer: Optimizer) -> Step:
 
 
 def make_gradient_step(objective: Objective) -> Callable[..., Array]:
-    """Return the first half of a step of several ranks: what one rank adds to the vector that they sum.
+    """Return the first half of a step of several ranks: one rank's term of the vector that they sum.
 
-    The function takes theta, the rank's part of a batch, how great a part of it that is (0 to 1), 1.0 where the rank
-    wishes to stop, else 0.0, and the part's noise. The vector is the part's gradient, times its share; the sum of its
-    samples' losses; how many are correct; and the wish. A loss that is not finite makes the sum of losses so.
+    The function takes theta, the rank's part of a batch, its share of the batch (0 to 1), a stop request, and the
+    part's noise. The request is 1.0 or 0.0. The vector is the part's gradient times its share, the sum of its samples'
+    losses, the number correct, and the stop request. A loss that is not finite makes the sum of losses so.
     """
 
     def step(theta: Array, batch: Batch, share: float, wish: float, noise: Noise | None = None) -> Array:
@@ -93,7 +94,7 @@ def make_update_step(optimizer: Optimizer, n: int) -> Callable[..., Carry]:
 
 
 def make_evaluation_step(layout: Layout, max_value: int) -> Callable[[Totals, Array, Batch], Totals]:
-    """Return the function of arrays that adds one batch to the totals, which are handed over."""
+    """Return the function of arrays that adds one batch to the totals, which it may overwrite."""
 
     def step(totals: Totals, theta: Array, batch: Batch) -> Totals:
         images, labels = read_batch(batch)
@@ -105,20 +106,20 @@ def make_evaluation_step(layout: Layout, max_value: int) -> Callable[[Totals, Ar
 
 
 def compiled(backend: Backend, step: Any, donate: tuple[int, ...] = ()) -> Any:
-    """Return whatever repeats a step fastest, or the step as it stands where the kernels are plain."""
+    """Return the fastest form of a repeated step; the step itself if the kernels are plain."""
     return step if are_plain() else _compiled(backend, step, donate)
 
 
 @lru_cache(maxsize=16)
 def compiled_step(backend: Backend, objective: Objective, optimizer: Optimizer) -> Step:
-    """Return a compiled step; one of a kind is compiled once in a process."""
+    """Return a compiled step; equal steps are compiled once per process."""
     step: Step = _compiled(backend, make_step(objective, optimizer), donate=(0, 1, 2))
     return step
 
 
 @lru_cache(maxsize=16)
 def compiled_gradient(backend: Backend, objective: Objective) -> Objective:
-    """Return a compiled objective; one of a kind is compiled once in a process."""
+    """Return a compiled objective; equal objectives are compiled once per process."""
     compiled_objective: Objective = _compiled(backend, objective)
     return compiled_objective
 
@@ -135,6 +136,6 @@ def release(step: Any) -> None:
 
 
 def zero_totals(backend: Backend, dtype: str, networks: tuple[int, ...] = ()) -> Totals:
-    """Return the totals of nothing, of one network or (K,) of several."""
+    """Return zero totals, for one network or (K,) for several."""
     kinds = (dtype, "int32", "int32", "int32")
     return Totals(*(backend.asarray(np.zeros(networks, kind), copy=True) for kind in kinds))

@@ -1,8 +1,8 @@
-"""How many threads the BLAS library takes for NumPy's products: measured while steps are made, and adapted.
+"""Choose the number of BLAS threads for NumPy's products: measure steps, and adapt.
 
-BLAS threads wait for one another by spinning. Beside anything else that computes, one of them waits for a core while
-the others spin, and a step takes up to thirty times as long as on one thread (OpenBLAS issues 731 and 900, scikit-learn
-issue 25822).
+BLAS threads wait for one another by spinning. If another program computes, one thread waits for a core while the others
+spin. A step then takes up to thirty times as long as on one thread. (OpenBLAS issues 731 and 900, scikit-learn issue
+25822.)
 """
 
 import math
@@ -22,13 +22,13 @@ FEWEST_STEPS = 200
 """Shorter runs are not tuned: trials would cost as much as they gain."""
 
 _VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "GOTO_NUM_THREADS")
-"""Where a user has said how many threads there are to be, or joblib for its workers."""
+"""The variables with which a user, or joblib for its workers, sets the number of threads."""
 
 _MOST_KNOWN = 64
-"""The most threads that the BLAS library in NumPy's wheels supports."""
+"""The greatest number of threads that the BLAS library in NumPy's wheels supports."""
 
 _TRIAL = ((2, 0.5), (5, 0.05), (10, 0.01), (100, 0.0))
-"""A trial is over after so many steps, if they have taken so many seconds."""
+"""A trial ends after so many steps, if they took so many seconds."""
 
 _SLOW, _BETTER = 1.4, 0.97
 """How much slower steps must get to trigger a trial, and how much faster another number must be to win."""
@@ -37,15 +37,15 @@ _WINDOW = 12
 """Steps in the running mean."""
 
 _FIRST, _SOONEST, _LATEST = 0.2, 1.0, 8.0
-"""Seconds to the next trial: after the first, after a change, and after several in vain; of steps longer than 50 ms,
-units of 20 steps. The first is soon repeated: a program that started meanwhile may have disturbed it."""
+"""Seconds to the next trial: after the first one, after a change, and after several without gain. The first is soon
+repeated, since it may have been disturbed. For steps longer than 50 ms the unit is 20 steps."""
 
 _WARM_UP = 4
 """Steps at the start that are not measured: kernels are compiled, and the step is recorded."""
 
 
 class Change(NamedTuple):
-    """A number of threads that is taken from now on."""
+    """A change to a new number of threads."""
 
     threads: int
     seconds: float
@@ -55,30 +55,30 @@ class Change(NamedTuple):
 
 
 class FixedThreads:
-    """What takes the place of a tuner where the number of threads stays."""
+    """Replaces a tuner if the number of threads is fixed."""
 
     is_tuned = False
 
     def watched(self, step: Any) -> Any:
-        """Return the step as it is."""
+        """Return the step unchanged."""
         return step
 
 
 class ThreadTuner:
-    """Chooses a number of threads by the time of steps, and goes on choosing.
+    """Chooses a number of threads by the time of steps, and adapts it.
 
     At the start each number is tried for a few steps, and the fastest is taken. One thread is tried as soon as three
-    steps running, or the mean of twelve, are much slower than usual; the next number up or down now and then, ever more
-    rarely while that brings nothing.
+    steps in a row, or the mean of twelve, are much slower than usual. The next number up or down is tried sometimes,
+    and ever more rarely if it gains nothing.
 
     Parameters
     ----------
     candidates : sequence of int
         The numbers to choose from, ascending.
     set_threads : callable
-        Is called with the number to compute with from the next step on.
+        Called with the number of threads for the next steps.
     on_change : callable
-        Is called with each `Change`.
+        Called with each `Change`.
     clock : callable
         Returns the time in seconds.
     """
@@ -100,7 +100,7 @@ class ThreadTuner:
         self._start_trials(self._candidates, {})
 
     def watched(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the same step, whose calls are timed."""
+        """Return the step with timed calls."""
         clock, note = self._clock, self.note
 
         def timed(*arguments: Any) -> Any:
@@ -112,7 +112,7 @@ class ThreadTuner:
         return timed
 
     def note(self, seconds: float) -> None:
-        """Take note of a step's time, and of what follows from it for the next one."""
+        """Note a step's time, and decide for the next one."""
         if self._to_skip:
             self._to_skip -= 1
             return
@@ -128,7 +128,7 @@ class ThreadTuner:
             self._look_around()
 
     def _start_trials(self, candidates: Sequence[int], known: dict[int, float]) -> None:
-        """Try some numbers from the next step on, beside what is known."""
+        """Try some numbers from the next step on; others are known."""
         self._trials, self._times, self._found = list(candidates), list[float](), known
         self._set(self._trials[0])
 
@@ -148,7 +148,7 @@ class ThreadTuner:
                 self._decide()
 
     def _decide(self) -> None:
-        """Take the fastest; of those that are hardly slower the one that was taken so far, or the fewest threads."""
+        """Take the fastest number; among almost equal ones, the present number or the fewest threads."""
         found, before, now = self._found, self.threads, self._clock()
         good = [threads for threads, seconds in found.items() if seconds * _BETTER <= min(found.values())]
         is_first = self._usual is None
@@ -185,7 +185,7 @@ class ThreadTuner:
 
 
 def _mean(times: Sequence[float]) -> float:
-    """Return the mean of all but the longest, which may be the system's doing."""
+    """Return the mean of all but the longest, which the system may have caused."""
     return sum(times) / len(times) if len(times) < 3 else (sum(times) - max(times)) / (len(times) - 1)
 
 
@@ -195,8 +195,8 @@ def tuned_threads(
 ) -> Iterator[ThreadTuner | FixedThreads]:
     """Yield a tuner of the BLAS library's threads, if they are tuned; restore their number at the end.
 
-    They are tuned for NumPy, in the main thread, outside of joblib's workers, if neither the environment nor
-    threadpoolctl limits them, unless the caller knows of fewer than `FEWEST_STEPS` steps.
+    They are tuned for NumPy, in the main thread, outside of joblib's workers. They are not tuned if the environment or
+    threadpoolctl limits them, or if the caller knows of fewer than `FEWEST_STEPS` steps.
     """
     is_main = threading.current_thread() is threading.main_thread()
     is_said = any(os.environ.get(name, "").partition(",")[0].strip().isdecimal() for name in _VARIABLES)
