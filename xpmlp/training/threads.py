@@ -27,8 +27,11 @@ _VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLI
 _MOST_KNOWN = 64
 """The greatest number of threads that the BLAS library in NumPy's wheels supports."""
 
-_TRIAL = ((2, 0.5), (5, 0.05), (10, 0.01), (100, 0.0))
+_TRIAL = ((2, 0.5), (5, 0.03), (10, 0.01), (100, 0.0))
 """A trial ends after so many steps, if they took so many seconds."""
+
+_HOPELESS = ((1, 2.0), (2, 1.25))
+"""A trial is also over after so many steps, if all took so many times the best number's seconds."""
 
 _SLOW, _BETTER = 1.4, 0.97
 """How much slower steps must get to trigger a trial, and how much faster another number must be to win."""
@@ -137,7 +140,9 @@ class ThreadTuner:
         times.append(seconds)
         counted = times[1:]  # the first step wakes threads up
         best = min(self._found.values(), default=float("inf"))
-        is_hopeless = times[0] > 8 * best or (len(counted) > 0 and min(times) > 2 * best)
+        is_hopeless = times[0] > 8 * best or any(
+            len(counted) >= n and min(times) > factor * best for n, factor in _HOPELESS
+        )
         is_enough = any(len(counted) >= n and sum(counted) >= seconds for n, seconds in _TRIAL)
         if is_hopeless or is_enough:
             self._found[self._trials.pop(0)] = _mean(counted or times)
