@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from xpmlp.errors import ConfigError, DataError
+from xpmlp.errors import ConfigError, DataError, expected_one_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,7 +81,7 @@ class _Way:
         from xpmlp.data.preparation import FORMS, PREPARATIONS
 
         if preparation not in PREPARATIONS:
-            raise ConfigError(f"preparation {preparation!r}: expected {' or '.join(PREPARATIONS)}")
+            raise ConfigError(f"preparation {preparation!r}: {expected_one_of(preparation, PREPARATIONS)}")
         self._network, self._split, self._invert = network, split, invert
         self._label_column, self._form = label_column, FORMS.get(preparation)
         self._shape, self._most, self._scaling = network.image_shape, network.max_value, network.scaling

@@ -14,7 +14,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from xpmlp.data.files import known_kind, require_memory
-from xpmlp.errors import DataError
+from xpmlp.errors import DataError, nearest
 
 LABELS = ("label", "labels", "class", "target", "y")
 _NAMES = ("label", "class", "target or y")
@@ -190,12 +190,14 @@ def place_of_label(path: Path, cells: list[str], has_header: bool, wanted: str |
     if wanted is not None and wanted.isdecimal() and int(wanted) < len(cells):
         return int(wanted)
     if wanted is not None:
-        raise DataError(f"{path} has no column {wanted!r}: its {len(cells)} columns are {shown}")
-    found = [k for k, cell in enumerate(cells) if has_header and cell.lower() in LABELS]
-    if len(found) != 1:
-        what = "several columns that may be the label" if found else f"no column called {', '.join(_NAMES)}"
+        known = () if wanted.isdecimal() else (*(cells if has_header else ()), "first", "last")
+        found = f"no column {wanted!r}: {nearest(wanted, known)}its {len(cells)} columns are {shown}"
+        raise DataError(f"{path} has {found}")
+    places = [k for k, cell in enumerate(cells) if has_header and cell.lower() in LABELS]
+    if len(places) != 1:
+        what = "several columns that may be the label" if places else f"no column called {', '.join(_NAMES)}"
         raise DataError(f"{path} has {what}: name the label with --label-column. Its columns: {shown}")
-    return found[0]
+    return places[0]
 
 
 def _values(
