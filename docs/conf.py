@@ -54,7 +54,7 @@ ROOT_PAGES = {"benchmarks": "BENCHMARKS.md", "changelog": "CHANGELOG.md", "deriv
 
 
 def place(docname: str, text: str) -> str:
-    """Return a page's text with links that lead to the site's own pages, or to nothing outside of it."""
+    """Return a page's text with links to the site's own pages, or to nothing outside of it."""
     folder = (ROOT / ROOT_PAGES[docname]).parent if docname in ROOT_PAGES else ROOT / "docs"
     pages = {ROOT / file: f"{name}.md" for name, file in ROOT_PAGES.items()}
 

@@ -1,7 +1,7 @@
-"""Change one thing at a time in a recipe and measure what it gains on validation data.
+"""Change one setting of a recipe at a time, and measure the gain on validation data.
 
-``python scripts/ablate.py --help``: a line of JSON a run in runs/ablate.jsonl (what is there already is skipped), and a
-table. The test set is not read.
+``python scripts/ablate.py --help``. The script writes one line of JSON per run to runs/ablate.jsonl, skips the runs
+that it holds already, and prints a table. It does not read the test set.
 """
 
 import argparse
@@ -43,7 +43,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Make the runs that are missing, seed by seed, and print the table."""
+    """Make the missing runs, seed by seed, and print the table."""
     parser = argparse.ArgumentParser(description="What each change of a recipe gains, on validation data.")
     parser.add_argument("--recipe", default="best", choices=RECIPES, help="what is changed (%(default)s)")
     parser.add_argument("--epochs", type=int, default=20, help="of each run (%(default)s)")
@@ -106,7 +106,7 @@ def assignment(pair: str) -> tuple[str, Any]:
 
 
 def is_a_change(name: str, base: dict[str, Any], n_images: int) -> bool:
-    """Return whether a change makes another run, of so many images, and say where not; refuse what is no run."""
+    """Return whether a change makes a different run of so many images; print it if not. Refuse invalid settings."""
     changed, was = {**base, **CHANGES[name]}, xpmlp.TrainConfig(**base).resolve(n_images)
     if changed.get("deform_fade") and not changed.get("deform"):
         print(f"left out: {name}: no deformation is there to fade", file=sys.stderr)
@@ -118,7 +118,7 @@ def is_a_change(name: str, base: dict[str, Any], n_images: int) -> bool:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Return the runs that a file holds, none where there is no file."""
+    """Return the runs in a file; none if there is no file."""
     if not path.exists():
         return []
     try:
@@ -128,7 +128,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def measure(settings: dict[str, Any], train: xpmlp.Dataset, backend: xpmlp.Backend) -> dict[str, Any]:
-    """Return what a run's last epoch reached, and its seconds."""
+    """Return the metrics of a run's last epoch, and its seconds."""
     began = time.perf_counter()
     _, history = xpmlp.train(train, backend=backend, **settings)
     last = history.epochs[-1]
@@ -142,7 +142,7 @@ def measure(settings: dict[str, Any], train: xpmlp.Dataset, backend: xpmlp.Backe
 
 
 def tell(found: dict[str, list[dict[str, Any]]]) -> None:
-    """Print a row a change: the mean, the least and the greatest over the seeds, the recipe first."""
+    """Print one row per change: mean, least and greatest over the seeds; the recipe first."""
     print("| change | validation accuracy, % | least–most | against the recipe | validation loss | s/run | seeds |")
     print("|---|---|---|---|---|---|---|")
     recipe = mean(found["the recipe"], "val_accuracy") if "the recipe" in found else None
@@ -157,7 +157,7 @@ def tell(found: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def mean(lines: list[dict[str, Any]], what: str) -> float:
-    """Return the mean of a figure over runs."""
+    """Return the mean of a metric over runs."""
     return statistics.mean(line[what] for line in lines)
 
 

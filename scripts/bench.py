@@ -1,4 +1,4 @@
-"""Time xpmlp beside its peers: ``python scripts/bench.py --help``; the same as ``xpmlp bench``."""
+"""Time xpmlp and its peers: ``python scripts/bench.py --help``; the same as ``xpmlp bench``."""
 
 import sys
 

@@ -1,7 +1,8 @@
-"""Time the same training on one rank and on several, and the sums between them, and predict what more would give.
+"""Time the same training on one rank and on several, time their sums, and predict the speed of more ranks.
 
-``python scripts/ranks.py --ranks 1,2,4``: strong and weak scaling of xpmlp's training on MNIST over processes; a line
-of JSON a launch in benchmark/ranks.jsonl, all that comes of them in ranks.json, tables, and the picture ranks.png.
+``python scripts/ranks.py --ranks 1,2,4`` measures strong and weak scaling of xpmlp's training on MNIST over processes.
+It writes one line of JSON per launch to benchmark/ranks.jsonl, all results to ranks.json, and the plot ranks.png. It
+prints tables.
 """
 
 import sys
@@ -24,7 +25,7 @@ from xpmlp.communication import SingleRank
 from xpmlp.errors import BackendError, CommunicationError, ConfigError
 from xpmlp.training.config import TrainConfig
 
-STEPS = 200  # in an epoch, as far as the images go
+STEPS = 200  # steps in an epoch, limited by the images
 
 
 @click.command()
@@ -49,7 +50,7 @@ def ranks(ranks: tuple[int, ...], backend: str, batch_size: tuple[int, ...], out
     if max(ranks) > min(batch_size):
         raise ConfigError(f"{max(ranks)} ranks for batches of {min(batch_size)} images: each needs at least one")
     library, kernels = ("numpy", "compiled") if backend == "numba" else (backend, "inplace")
-    if problem := probe_apart(library)[0].problem:  # said now, not by each rank
+    if problem := probe_apart(library)[0].problem:  # an error now, not from each rank
         raise BackendError(problem)
     launcher = find_launcher(options["launcher"])
     files, n_images = folder_of_mnist(options["data_dir"])
@@ -62,7 +63,7 @@ def ranks(ranks: tuple[int, ...], backend: str, batch_size: tuple[int, ...], out
         "kernels": kernels,
         "epochs": options["epochs"] + 1,  # the first is not timed
     }
-    TrainConfig(**settings, batch_size=max(batch_size)).resolve(n_images)  # refuses what cannot be
+    TrainConfig(**settings, batch_size=max(batch_size)).resolve(n_images)  # refuses invalid numbers
     if max(ranks) > 1:
         launcher = try_launcher(launcher, options["launcher"], max(ranks))
     cores = SingleRank().cores
@@ -74,7 +75,7 @@ def ranks(ranks: tuple[int, ...], backend: str, batch_size: tuple[int, ...], out
             most = n_images // size
             say("left out", f"weak scaling of batch {size:,} on more than {most} ranks: there are {n_images:,} images")
     task = {"backend": library, "data_dir": files, "steps": STEPS, "settings": settings}
-    launches = ways(ranks, 1 if library == "cupy" else cores)  # CuPy's step runs on no core
+    launches = ways(ranks, 1 if library == "cupy" else cores)  # CuPy's step uses no core
     folder = Path(out)
     results = take_turns(turns(task, batch_size, launches, launcher), folder / "ranks.jsonl", options["rounds"])
     wanted = [result for result in results if result.ranks > 1] or results
@@ -91,7 +92,7 @@ def ranks(ranks: tuple[int, ...], backend: str, batch_size: tuple[int, ...], out
 
 
 def engine_of(results: Sequence[Launched]) -> str:
-    """Return what summed, as the last launch of several ranks says."""
+    """Return the library that summed, from the last launch of several ranks."""
     for result in reversed(results):
         if engine := result.description.get("engine"):
             hosts = result.description["hosts"]
@@ -100,7 +101,7 @@ def engine_of(results: Sequence[Launched]) -> str:
 
 
 def tables(found: dict[str, Any]) -> str:
-    """Return what `summarise` has found as tables in Markdown."""
+    """Return the results of `summarise` as tables in Markdown."""
     lines = ["", "Strong scaling: the batch is that of all ranks together.", "", *_scaling(found["strong"], "batch")]
     lines += ["", "Weak scaling: the batch is each rank's own.", "", *_scaling(found["weak"], "batch a rank")]
     lengths = dict(sorted({**_LENGTHS, found["bytes"]: f"a step's {found['bytes'] / 1e6:.2f} MB"}.items()))

@@ -1,8 +1,8 @@
-"""How well ``xpmlp predict`` reads digits that are off centre, of other sizes, in black on white, and on pages.
+"""Measure how well ``xpmlp predict`` reads digits: off centre, in other sizes, black on white, and on pages.
 
     python scripts/reading.py RUN     # a run on MNIST; its test images are what is read
 
-Each figure is the part of the digits that is read rightly, by the images as they are and as they are changed.
+Each figure is the share of digits that are read correctly, for the original and for the changed images.
 """
 
 import argparse
@@ -19,19 +19,19 @@ import xpmlp
 from xpmlp.data.ink import character_in
 from xpmlp.data.pages import characters_on
 
-N = 2000  # images that are changed
+N = 2000  # number of images that are changed
 SHAPE = (28, 28)
 
 
 def shifted(image: np.ndarray, by: int) -> np.ndarray:
-    """Return an image moved up and to the left by so many pixels; what leaves it is lost."""
+    """Return an image moved up and to the left by so many pixels; pixels that leave it are lost."""
     moved = np.zeros_like(image)
     moved[: 28 - by, : 28 - by] = image[by:, by:]
     return moved
 
 
 def resized(image: np.ndarray, side: int) -> np.ndarray:
-    """Return an image whose digit is so many pixels long, in its upper left corner."""
+    """Return an image with its digit resized to so many pixels, in the upper left corner."""
     rows, columns = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
     cut = Image.fromarray(image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
     size = [max(1, round(length * side / max(cut.size))) for length in cut.size]
@@ -41,7 +41,7 @@ def resized(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def page(images: np.ndarray, columns: int, scale: int, rng: np.random.Generator) -> np.ndarray:
-    """Return a page of grey ink on grey paper with noise, the digits a little out of line."""
+    """Return a page of grey ink on grey paper with noise; the digits are slightly out of line."""
     rows = -(-len(images) // columns)
     ink = np.zeros((rows * 34 * scale + 40, columns * 30 * scale + 40))
     for image, (row, column) in zip(images, itertools.product(range(rows), range(columns)), strict=False):

@@ -1,4 +1,4 @@
-"""Train a perceptron: ``python scripts/train.py --help``; the same as ``xpmlp train``."""
+"""Train a multilayer perceptron: ``python scripts/train.py --help``; the same as ``xpmlp train``."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""Measure how fast batches come to the device, kept there or streamed, and how much of that a training step hides.
+"""Measure how fast batches get to the device, resident or streamed, and how much of that a training step hides.
 
-``python scripts/transfer.py --backend numpy``: medians over rounds in which all ways take their turn. The images are
-made up, 28 × 28, so that no data set is needed.
+``python scripts/transfer.py --backend numpy`` prints medians over rounds in which all ways take turns. The images are
+synthetic, 28 × 28, so no data set is needed.
 """
 
 import statistics
@@ -24,7 +24,7 @@ from xpmlp.training.steps import make_step, zero_totals
 @click.option("--images", default=60_000, show_default=True)
 @click.option("--rounds", default=5, show_default=True)
 def transfer(backend: str, batch_size: int, images: int, rounds: int) -> None:
-    """Measure how fast batches come to the device."""
+    """Measure how fast batches get to the device."""
     device = get_backend(backend)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (images, 28, 28), dtype=np.uint8)
@@ -75,7 +75,7 @@ def transfer(backend: str, batch_size: int, images: int, rounds: int) -> None:
 
 
 def _ceiling(device) -> float:
-    """Return the GB/s of one large copy out of page-locked memory, the most that a stream can reach."""
+    """Return the GB/s of one large copy from page-locked memory, the limit of a stream."""
     copier = device.copier()
     host = copier.host_buffer((256 << 20,), "uint8")
     buffer = copier.device_buffer(host)

@@ -1,7 +1,8 @@
 """Run the notes' equations literally, with each of their slips and each pair of them, over rates from 1e-4 to 1.
 
-``python scripts/why.py --help``: a line of JSON a run in runs/why.jsonl (what is there already is skipped), a table,
-and the graph scripts/pictures/why.png. The findings are in xpmlp/math/derivation.md, "Why 0.376?".
+``python scripts/why.py --help``. The script writes one line of JSON per run to runs/why.jsonl, and skips the runs that
+it holds already. It prints a table and draws scripts/pictures/why.png. The findings are in xpmlp/math/derivation.md,
+"Why 0.376?".
 """
 
 import argparse
@@ -23,19 +24,21 @@ SLIPS = {
     "weights": "unit-scale weights",
     "few": "too few steps",
 }
-"""By what a run's line calls them: derivation.md, "Where this page departs from the notes", and three usual ones."""
+"""The slips by their names in a run's line: those of derivation.md, "Where this page departs from the notes", and three
+usual ones."""
 
 NOTES = 0.376
 WIDTH, BATCH, STEPS, FEW = 128, 100, 500, 25
-"""Of both hidden layers (the misplaced product fits no others); images a step; steps of an epoch, and too few."""
+"""The width of both hidden layers (the misplaced product fits no other); images per step; steps of an epoch; too few
+steps."""
 
 RATES = [round(10 ** (k / 2), 6) for k in range(-8, 1)]
 LOOKS = 5
-"""How often in a run the validation accuracy is measured, the end among them."""
+"""How often a run measures the validation accuracy, including at its end."""
 
 
 def main() -> None:
-    """Make the runs that are missing, print the table and draw the graph."""
+    """Make the missing runs, print the table and draw the graph."""
     parser = argparse.ArgumentParser(description="Which slips end near a validation accuracy of 0.376?")
     parser.add_argument("--data-dir", help="where MNIST is (else XPMLP_DATA, the cache, or a download)")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each setting (%(default)s)")
@@ -79,7 +82,7 @@ def run(slips: set[str], rate: float, seed: int, images: np.ndarray, labels: np.
     scale = np.float32(1 if "pixels" in slips else 1 / 255)
     steps = FEW if "few" in slips else STEPS
     accuracies = []
-    with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges ends as it ends
+    with np.errstate(over="ignore", invalid="ignore"):  # a run may diverge
         for k in range(steps):
             rows = order[k * BATCH : (k + 1) * BATCH]
             theta = step(theta, images[rows] * scale, labels[rows], np.float32(rate), slips)
@@ -89,7 +92,7 @@ def run(slips: set[str], rate: float, seed: int, images: np.ndarray, labels: np.
 
 
 def forward(theta: list[np.ndarray], X: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return all that the forward pass computes, F1 to F6."""
+    """Return all arrays of the forward pass, F1 to F6."""
     W1, b1, W2, b2, W3, b3 = theta
     H = X @ W1 + b1
     A = np.maximum(H, 0)
@@ -104,7 +107,7 @@ def forward(theta: list[np.ndarray], X: np.ndarray) -> tuple[np.ndarray, ...]:
 def step(
     theta: list[np.ndarray], X: np.ndarray, labels: np.ndarray, rate: np.float32, slips: set[str]
 ) -> list[np.ndarray]:
-    """Return the parameters after one step of plain gradient descent, B1 to B11 or what the slips make of them."""
+    """Return the parameters after one step of plain gradient descent: B1 to B11, changed by the slips."""
     W2, W3 = theta[2], theta[4]
     H, A, O, q, P = forward(theta, X)  # noqa: E741
     T = np.eye(10, dtype=X.dtype)[labels]
@@ -115,7 +118,7 @@ def step(
     dH = (H > 0) * dA
 
     def bias(delta: np.ndarray) -> np.ndarray:
-        """With a gradient of n rows a bias becomes n rows too: one for each place in the batch."""
+        """With a gradient of n rows, a bias gets n rows too: one for each place in the batch."""
         return delta if "rows" in slips else delta.sum(axis=0, keepdims=True)
 
     gradients = X.T @ dH, bias(dH), A.T @ dO, bias(dO), q.T @ dS, bias(dS)
@@ -123,9 +126,9 @@ def step(
 
 
 def accuracy(theta: list[np.ndarray], images: np.ndarray, labels: np.ndarray, scale: np.float32) -> float:
-    """Return the share that is classified correctly, batch by batch, as biases of n rows need it.
+    """Return the accuracy, computed batch by batch, since biases of n rows need it.
 
-    Of outputs that are not finite the first counts as the greatest, as NumPy has it: about a tenth is then right.
+    If outputs are not finite, NumPy takes the first as the greatest: about a tenth is then correct.
     """
     right = 0
     for k in range(0, len(images), BATCH):
@@ -135,7 +138,7 @@ def accuracy(theta: list[np.ndarray], images: np.ndarray, labels: np.ndarray, sc
 
 
 def tell(medians: dict[tuple[str, ...], dict[float, float]]) -> None:
-    """Print a row a setting: its validation accuracy at each rate."""
+    """Print one row per setting: its validation accuracy at each rate."""
     print("| slips | " + " | ".join(f"{rate:.2g}" for rate in RATES) + " | best |\n|" + "---|" * (len(RATES) + 2))
     for slips, of in sorted(medians.items(), key=lambda item: (len(item[0]), -max(item[1].values()))):
         name = " and ".join(SLIPS[slip] for slip in slips) or "none"
@@ -143,7 +146,7 @@ def tell(medians: dict[tuple[str, ...], dict[float, float]]) -> None:
 
 
 def draw(medians: dict[tuple[str, ...], dict[float, float]], path: Path) -> None:
-    """Draw the single slips over the rates, and the best rate's accuracy of each pair."""
+    """Draw the single slips over the rates, and each pair's accuracy at its best rate."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 5), layout="constrained")

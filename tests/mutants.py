@@ -46,8 +46,8 @@ TITLE = "| mutant | where | found by | mode |\n|---|---|---|---|"
 HEAD = """\
 # Faults and the tests that find them
 
-Written by `python tests/mutants.py --write`, which puts each fault of `tests/mutants_table.py` alone into a copy of the
-project and runs some of its tests on CuPy's emulated CUDA device (*plain*: without it), up to the first that fails.
+`python tests/mutants.py --write` writes this page. It puts each fault of `tests/mutants_table.py` alone into a copy of
+the project. Then it runs some tests on CuPy's emulated CUDA device (*plain*: without it), up to the first that fails.
 
 """
 

@@ -54,7 +54,7 @@ _LAZY = {
     }.items()
     for name in names
 }
-"""What needs NumPy, or is seldom asked for, by the module that it is imported from when it is."""
+"""Names that need NumPy or are seldom used, with the module that they are imported from on first use."""
 
 __all__ = [
     "ArrayError",

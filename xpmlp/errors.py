@@ -1,18 +1,18 @@
-"""The errors that a user can cause, each with a message of one line."""
+"""The errors that a user can cause; each message is one line."""
 
 from collections.abc import Iterable
 
 
 class XpmlpError(Exception):
-    """The base of all of them: names the thing, what was found, what was expected and what to do."""
+    """The base of all of them. A message names the thing, what was found, what was expected and what to do."""
 
 
 class ArrayError(XpmlpError, TypeError):
-    """An array of another library or dtype than the ones it meets."""
+    """An array of another library or dtype than the arrays it is used with."""
 
 
 class ShapeError(ArrayError, ValueError):
-    """An array of the right library and of a shape that does not fit."""
+    """An array of the right library whose shape does not fit."""
 
 
 class BackendError(XpmlpError):
@@ -24,7 +24,7 @@ class DataError(XpmlpError, ValueError):
 
 
 class ConfigError(XpmlpError, ValueError):
-    """A setting outside its range, or one that contradicts another."""
+    """A setting that is outside of its range, or contradicts another."""
 
 
 class CheckpointError(XpmlpError):
@@ -32,19 +32,19 @@ class CheckpointError(XpmlpError):
 
 
 class ExportError(XpmlpError, ValueError):
-    """A network that another program's form cannot hold, or a package that is missing to write it."""
+    """A network that another program's format cannot hold, or a missing package to write it."""
 
 
 class TrainingError(XpmlpError):
-    """A training run that cannot go on, such as one whose loss is no longer finite."""
+    """A training run that cannot continue, such as one whose loss is no longer finite."""
 
 
 class CommunicationError(XpmlpError):
-    """Ranks of one run that do not find each other, or that are not at the same work."""
+    """Ranks of one run that do not find each other, or do different work."""
 
 
 class JoiningError(CommunicationError):
-    """What keeps a process from finding the others, as it does every process of its host: the first one says it."""
+    """A problem that keeps every process of a host from finding the others; the first one reports it."""
 
 
 def either(names: Iterable[str]) -> str:

@@ -1,19 +1,19 @@
-"""Which Array API namespace an array belongs to."""
+"""Find the Array API namespace of an array."""
 
 from typing import Any, TypeAlias
 
 from xpmlp.errors import ArrayError
 
 Array: TypeAlias = Any
-"""An array of any library that follows the Python Array API standard, which has no type for it yet."""
+"""An array of any library that follows the Python Array API standard. The standard has no type for it yet."""
 
 
 def array_namespace(**arguments: Array | tuple[Array, ...]) -> Any:
-    """Return the one Array API namespace that all the arrays of a call share.
+    """Return the Array API namespace that all arrays of a call share.
 
-    They are given by the names that the caller knows them by; what is no array, or of another library than the first,
-    is an `ArrayError`. The namespace is the library's own where its arrays name one (NumPy, JAX, array-api-strict),
-    else the one that array-api-compat puts around it (CuPy, PyTorch).
+    Pass the arrays by the caller's names for them. An object that is not an array, or is of another library than the
+    first, is an `ArrayError`. The namespace is the library's own if its arrays name one (NumPy, JAX, array-api-strict),
+    else array-api-compat's wrapper (CuPy, PyTorch).
     """
     xp = kind = first = None
     for name, value in arguments.items():
@@ -29,28 +29,28 @@ def array_namespace(**arguments: Array | tuple[Array, ...]) -> Any:
                         f"{name} comes from {library_of(type(x))}, {first} from {library_of(kind)}: "
                         f"move {name} to the same library with get_backend(...).asarray(...)"
                     )
-                if hasattr(type(x), "is_noted"):  # of a step that is being recorded; the others are constants of it
+                if hasattr(type(x), "is_noted"):  # of a step that is being recorded; other values are its constants
                     xp, kind = found, type(x)
     return xp
 
 
 def clipped(x: Array, low: float, high: float) -> Array:
-    """Return x, no number of it below or above a bound, and NaN where it is NaN.
+    """Return x clipped to the bounds; NaN stays NaN.
 
-    A step uses this instead of the standard's `clip`: array-api-compat's, which CuPy's arrays get, indexes by a mask,
-    and the host waits for the device to count it.
+    A step uses this instead of the standard's `clip`. CuPy's arrays get the one of array-api-compat, which indexes by a
+    mask: the host waits for the device to count it.
     """
     xp = array_namespace(x=x)
     return xp.minimum(xp.maximum(x, low), high)
 
 
 def float_name(dtype: Any) -> str:
-    """Return a floating dtype's name, whatever the library calls it."""
+    """Return a floating dtype's name, the same for every library."""
     return "float64" if "float64" in str(dtype) else "float32"
 
 
 def library_of(kind: type | None) -> str:
-    """Return the name of the package that a type of arrays comes from, such as ``numpy``."""
+    """Return the package of an array type, such as ``numpy``."""
     root = str(kind.__module__).partition(".")[0]
     return "jax" if root == "jaxlib" else root
 
@@ -59,7 +59,7 @@ def _namespace_of(x: Array, name: str) -> Any:
     try:
         return x.__array_namespace__()
     except AttributeError:
-        import array_api_compat  # 20 ms that NumPy, JAX and array-api-strict do not pay
+        import array_api_compat  # an import of 20 ms that NumPy, JAX and array-api-strict do not need
 
         try:
             return array_api_compat.array_namespace(x)

@@ -2,8 +2,8 @@
 A curve, and what each activation makes of it
 =============================================
 
-One hidden layer of 32 units is fitted to 200 noisy points of a sine, once with each activation.
-The smooth activations make smooth curves; ReLU makes straight pieces.
+One hidden layer of 32 units is fitted to 200 noisy points of a sine, once with each activation. Smooth activations give
+smooth curves; ReLU gives straight pieces.
 """
 
 import matplotlib.pyplot as plt

@@ -2,8 +2,8 @@
 How sure is a network?
 ======================
 
-Twenty networks that differ only in their seed are trained together, as one stack of arrays.
-Where there are data they agree. Between and beyond the data they do not, and their spread says so.
+Twenty networks that differ only in their seed are trained together, as one stack of arrays. They agree where there are
+data. Between and beyond the data they disagree, and their spread shows it.
 """
 
 import matplotlib.pyplot as plt

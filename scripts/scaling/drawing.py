@@ -1,4 +1,4 @@
-"""The picture of what was measured and predicted."""
+"""The plot of the measurements and predictions."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +12,7 @@ _GREY = "#bbbbbb"
 
 
 def plot_ranks(found: Mapping[str, Any], path: str | os.PathLike[str], title: str) -> None:
-    """Draw what `launches.summarise` returns: speed-ups, the sums' times and lines, and predicted efficiencies."""
+    """Draw the result of `launches.summarise`: speed-ups, the sums' times and lines, and predicted efficiencies."""
     figure = new_figure(16.5, 4.2)
     from matplotlib.ticker import PercentFormatter
 
@@ -58,5 +58,5 @@ def plot_ranks(found: Mapping[str, Any], path: str | os.PathLike[str], title: st
 
 
 def _coloured(values: Iterable[Any]) -> Iterator[tuple[Any, str]]:
-    """Return each value once, with a colour of its own."""
+    """Return each value once, with its own colour."""
     return zip(dict.fromkeys(values), cycle(_SEVERAL), strict=False)

@@ -1,4 +1,4 @@
-"""The same training on one rank and on several, and the sums between them: launches in turn, and what comes of them."""
+"""Launch the same training on one rank and on several, in turn, and summarise the results."""
 
 import importlib.util
 import json
@@ -20,14 +20,14 @@ from scaling.formula import LINKS, Computing, Line, efficiency, fit_line, link_b
 from xpmlp.benchmark.rounds import read_answers, spread
 from xpmlp.errors import ConfigError
 
-LADDER = tuple(4**k for k in range(7))  # batch sizes, 1 to 4096, from which one rank's time for any other is read
+LADDER = tuple(4**k for k in range(7))  # batch sizes, 1 to 4096; one rank's times for others are interpolated
 PREDICTED_RANKS = (8, 64, 512, 4096)
 PREDICTED_BATCHES = (1024, 8192, 65536)  # of all ranks together
 PREDICTED_EVERY = (1, 64)  # steps from one sum to the next
 
 _RANK = Path(__file__).absolute().with_name("rank.py")  # the same path on every host
-_LIMIT = 1200  # seconds after which a launch counts as hanging
-_LIMIT_TO_START = 60  # seconds in which a launcher must start processes that do nothing
+_LIMIT = 1200  # seconds after which a launch is regarded as hanging
+_LIMIT_TO_START = 60  # seconds for a launcher to start processes that do nothing
 _AS_ROOT = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM")
 
 
@@ -50,8 +50,8 @@ class Launched:
     threads: int  # BLAS threads of each
     steps: dict[int, list[float]] = field(default_factory=dict)  # batch size: a step's seconds in each epoch
     sums: dict[int, list[float]] = field(default_factory=dict)  # bytes: each all-reduce's seconds
-    description: dict[str, Any] = field(default_factory=dict)  # what rank 0 says of a step, its host and its library
-    problem: str = ""  # why there is nothing, where there is nothing
+    description: dict[str, Any] = field(default_factory=dict)  # rank 0's report on a step, its host and its library
+    problem: str = ""  # the reason, if there are no measurements
 
     @property
     def way(self) -> Way:
@@ -60,7 +60,7 @@ class Launched:
 
 
 def find_launcher(launcher: str) -> tuple[str, ...]:
-    """Return the words that start an MPI launcher, the program as a path; refuse one that will start nothing."""
+    """Return the words that start an MPI launcher, with the program as a path; refuse a launcher that fails."""
     try:
         program, *options = shlex.split(launcher) or [""]
     except ValueError as error:
@@ -81,9 +81,9 @@ def find_launcher(launcher: str) -> tuple[str, ...]:
 
 
 def try_launcher(words: Sequence[str], launcher: str, n: int) -> tuple[str, ...]:
-    """Return the words with which a launcher starts n processes: those that `find_launcher` gave, or one more.
+    """Return the words that make a launcher start n processes: those of `find_launcher`, or one more.
 
-    Open MPI starts more ranks than there are cores only where it is told to, and then fills one host before the next.
+    Open MPI starts more ranks than cores only with an option; it then fills one host before the next.
     """
     said = []
     for way in (tuple(words), (*words, "--oversubscribe")):
@@ -101,16 +101,16 @@ def try_launcher(words: Sequence[str], launcher: str, n: int) -> tuple[str, ...]
 
 
 def ways(ranks: Sequence[int], cores: int) -> list[Way]:
-    """Return what is launched: one rank of one thread, one of all cores, and each number of ranks of one thread."""
+    """Return the launches: one rank with one thread, one with all cores, and each number of ranks with one thread."""
     return sorted({Way(1, 1), Way(1, cores), *(Way(n, 1) for n in ranks)})
 
 
 def turns(
     task: Mapping[str, Any], batch_sizes: Sequence[int], launches: Sequence[Way], launcher: Sequence[str]
 ) -> dict[str, Callable[[int], Launched]]:
-    """Return what is measured in each round: every launch, of what `rank` reads in the task.
+    """Return the launches of each round; `rank` reads the task.
 
-    The batch sizes are of all ranks together for strong scaling, of each for weak.
+    Batch sizes are those of all ranks together for strong scaling, of each rank for weak scaling.
     """
     found: dict[str, Callable[[int], Launched]] = {}
     for way in launches:
@@ -122,7 +122,7 @@ def turns(
 
 
 def measure(task: Mapping[str, Any], way: Way, launcher: Sequence[str], round_: int) -> Launched:
-    """Return what one launch measures; one rank needs no launcher."""
+    """Return one launch's measurements; one rank needs no launcher."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(way.threads))
     start = (*launcher, "-n", str(way.ranks)) if way.ranks > 1 else ()
     command = [*start, sys.executable, str(_RANK), json.dumps({**task, "threads": way.threads})]
@@ -146,9 +146,9 @@ def measure(task: Mapping[str, Any], way: Way, launcher: Sequence[str], round_: 
 
 
 def summarise(results: Sequence[Launched], batch_sizes: Sequence[int]) -> dict[str, Any]:
-    """Return all that the launches say: strong and weak scaling, the sums' lines, one rank's times, the prediction.
+    """Return the results of all launches: strong and weak scaling, the sums' lines, one rank's times, the prediction.
 
-    Efficiencies are against one rank of one thread; ``bytes`` is what a step sums.
+    Efficiencies compare with one rank with one thread; ``bytes`` is the size of a step's sum.
     """
     steps: dict[Way, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     sums: dict[int, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -167,7 +167,7 @@ def summarise(results: Sequence[Launched], batch_sizes: Sequence[int]) -> dict[s
     between = {1: 0.0} | {ranks: lengths[n_bytes] for ranks, lengths in summed.items() if n_bytes in lengths}
 
     def row(way: Way, size: int, batch_size: int) -> dict[str, Any]:
-        """Return one way's row: the size that names it, and the batch of all ranks that was trained."""
+        """Return one way's row: the size in its name, and the batch of all ranks."""
         found = spread(steps[way][batch_size])
         gain = batch_size / size * alone[size] / found["seconds"] if size in alone else None
         formula = None

@@ -1,4 +1,4 @@
-"""One of the ranks that are timed together; rank 0 answers for all."""
+"""One of the ranks that are timed together; rank 0 reports for all."""
 
 import dataclasses
 import json
@@ -18,12 +18,12 @@ from xpmlp.training.config import TrainConfig
 from xpmlp.training.run import train_network
 from xpmlp.training.steps import TAIL
 
-SUMMED = tuple(4**k for k in range(12))  # how many numbers, beside those of a step: from 4 bytes to 17 MB of float32
-_PATIENCE = 0.3  # seconds after which no further sum of a length is begun, once there were five
+SUMMED = tuple(4**k for k in range(12))  # lengths of the sums, besides a step's: from 4 bytes to 17 MB of float32
+_PATIENCE = 0.3  # seconds after which no further sum of a length starts, once there were five
 
 
 def main() -> None:
-    """Do what the first argument says."""
+    """Do the task in the first argument."""
     task = json.loads(sys.argv[1])
     ranks, spec = join(), task["backend"]
     own_process(spec)
@@ -32,7 +32,7 @@ def main() -> None:
     settings = {**task["settings"], "hidden": tuple(task["settings"]["hidden"])}
     data = load_dataset("mnist", task["data_dir"]).train
     n_summed = Layout((784, *settings["hidden"], 10)).size + TAIL
-    threadpoolctl.threadpool_limits(task["threads"])  # on another host the environment, which says so too, is its own
+    threadpoolctl.threadpool_limits(task["threads"])  # another host has its own environment, which may not say so
     if ranks.rank == 0:
         about = {name: getattr(ranks, name) for name in ("engine", "hosts", "local_size", "cores")}
         answer(bytes_a_step=4 * n_summed, **about, **backend.describe())
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def sum_seconds(n: int, backend: Backend, ranks: Communicator) -> list[float]:
-    """Return what sums of n float32 numbers take, each until the last rank has it; some go by way of the host."""
+    """Return the seconds of sums of n float32 numbers, each until the last rank has it; some go through the host."""
     is_direct = ranks.library in (None, backend.library)
     vector: Any = backend.asarray(np.zeros(n, np.float32), copy=True)  # zeros stay zeros
     seconds: list[float] = []

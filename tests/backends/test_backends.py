@@ -129,6 +129,25 @@ class TestNames:
         assert all(type(value) is str and value for value in described.values())
         assert backend.free_memory() is None or backend.free_memory() > 0
 
+    def test_numpy_names_the_kernels_of_its_blas_library(self, monkeypatch):
+        class Library:
+            def __init__(self, **info):
+                self.info = lambda: info
+
+        scipys = Library(filepath="/site/scipy.libs/libopenblas.so", internal_api="openblas", architecture="Haswell")
+        own = Library(filepath="/site/numpy.libs/libopenblas.so", internal_api="openblas", architecture="SkylakeX")
+        other = Library(filepath="/opt/libmkl_rt.so", internal_api="mkl")
+        for libraries, expected in [
+            ([scipys, own], ", SkylakeX kernels (OPENBLAS_CORETYPE)"),
+            ([scipys], ", Haswell kernels (OPENBLAS_CORETYPE)"),
+            ([Library(filepath="libblis.so", internal_api="blis", architecture="zen3")], ", zen3 kernels"),
+        ]:
+            monkeypatch.setattr("xpmlp.backends._numpy.blas_libraries", lambda libraries=libraries: libraries)
+            assert get_backend("numpy").describe()["products"].endswith(expected)
+        for libraries in ([other], []):
+            monkeypatch.setattr("xpmlp.backends._numpy.blas_libraries", lambda libraries=libraries: libraries)
+            assert "kernels" not in get_backend("numpy").describe()["products"]
+
     @pytest.mark.parametrize(
         ("spec", "message"),
         [

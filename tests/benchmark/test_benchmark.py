@@ -1,15 +1,18 @@
 """``xpmlp bench``: the same work for all, and honest figures of it. (No test looks at how long anything takes.)"""
 
+import gc
 import json
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 from xpmlp.benchmark.rounds import Result, installed, summarise
-from xpmlp.benchmark.work import CONTESTANTS, PEERS, Work, make
+from xpmlp.benchmark.work import CONTESTANTS, PEERS, UNTIL_EXIT, Work, make
 from xpmlp.commands import main
 from xpmlp.errors import ConfigError
+from xpmlp.training.threads import FixedThreads
 
 COMPILES = (
     pytest.mark.full,
@@ -22,6 +25,13 @@ def marks_of(name):
     package = CONTESTANTS[name][1]
     needs = pytest.mark.needs(package) if package in ("cupy", "jax", "torch") else pytest.mark.needs(module=package)
     return [needs, *(COMPILES if name == "pytorch-compile" else ())]
+
+
+@pytest.fixture(autouse=True)
+def contestants_leave():
+    """In a benchmark each has a process of its own, to whose end it keeps what it enters."""
+    yield
+    UNTIL_EXIT.close()
 
 
 @pytest.mark.parametrize("optimizer", ["adam", pytest.param("sgd", marks=pytest.mark.slow)])
@@ -48,6 +58,24 @@ def test_the_floor_is_the_steps_products(mnist_like, monkeypatch):
         *(((fan_in, 32), (32, fan_out)) for (_, fan_in), (_, fan_out) in forward),
         *(((32, fan_out), (fan_out, fan_in)) for (_, fan_in), (_, fan_out) in forward[1:]),
     }
+
+
+@pytest.mark.parametrize("name", ["floor", "numpy"])
+def test_threads_stay_tuned_to_the_end_of_the_process(name, mnist_like, monkeypatch):
+    events = []
+
+    @contextmanager
+    def tuned_threads(backend):
+        events.append("entered")
+        yield FixedThreads()
+        events.append("left")
+
+    monkeypatch.setattr("xpmlp.training.threads.tuned_threads", tuned_threads)
+    monkeypatch.setattr("xpmlp.benchmark.contestants.ours.tuned_threads", tuned_threads)
+    contestant = make(name, Work((8,), 32, "adam", 0.001, 1, str(mnist_like), n_images=64))
+    gc.collect()
+    contestant.epoch()
+    assert events == ["entered"]
 
 
 def test_the_medians_and_ratios_are_of_all_rounds():

@@ -148,7 +148,7 @@ def library(monkeypatch):
     library = Library()
     for name in module._VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(module, "_blas_libraries", lambda: [library])
+    monkeypatch.setattr(module, "blas_libraries", lambda: [library])
     monkeypatch.setattr(module, "usable_cores", lambda: {0, 1, 2, 3})
     return library
 

@@ -1,4 +1,4 @@
-"""Choosing an array library and device: a name becomes a `Backend`."""
+"""Choose an array library and device: a name becomes a `Backend`."""
 
 import contextlib
 import difflib
@@ -19,7 +19,7 @@ GROUP = "xpmlp.backends"
 """The entry-point group by which other packages add a backend: its name, and a `Backend` subclass."""
 
 GPUS = ("cupy", "torch:cuda", "jax:gpu")
-"""The backends on a GPU, which several ranks of a host take one each of."""
+"""The backends on a GPU. Several ranks of a host take one GPU each."""
 
 _BUILT_IN = {
     "numpy": "xpmlp.backends._numpy:NumpyBackend",
@@ -31,29 +31,29 @@ _BUILT_IN = {
 }
 
 _LIBRARIES = {"jaxlib": "jax", "array_api_strict": "array-api-strict"}
-"""The packages that built-in backends' arrays come from, where they are not called as the backend is."""
+"""The packages of built-in backends' arrays, if their names differ from the backend's."""
 
 
 def get_backend(spec: str = "auto", dtype: str | None = None, precision: str | None = None) -> Backend:
-    """Return the backend that a name stands for. Only a precision changes a setting of the process or library.
+    """Return the backend with a name. Only `precision` changes a setting of the process or library.
 
     Parameters
     ----------
     spec : str
-        ``auto`` (CuPy where a CUDA device answers, else NumPy; the result's `note` says why), ``numpy``, ``cupy``,
-        ``torch``, ``jax``, ``dpnp``, ``array-api-strict`` or one that another package added, alone for its usual
-        device or with a colon and a device: ``cupy:1``, ``torch:cuda``, ``jax:gpu``, ``dpnp:gpu``.
+        ``auto``, ``numpy``, ``cupy``, ``torch``, ``jax``, ``dpnp``, ``array-api-strict`` or a backend that another
+        package added. ``auto`` is CuPy if a CUDA device answers, else NumPy; the result's `note` says why. A name alone
+        means its usual device. A device follows a colon: ``cupy:1``, ``torch:cuda``, ``jax:gpu``, ``dpnp:gpu``.
     dtype : {"float32", "float64"} or None
-        What will be computed in; float64 on JAX needs its 64-bit types (`jax_enable_x64`).
+        The dtype of later computations. float64 on JAX needs its 64-bit types (`jax_enable_x64`).
     precision : {"float32", "tf32"} or None
-        Of products of float32: ``tf32`` lets the whole library, in this process, round their factors to TF32's 10 bits
-        of mantissa, which NVIDIA's GPUs since Ampere multiply several times as fast. None and ``float32`` leave it as
-        it is: true float32, unless the library was told otherwise.
+        The precision of products of float32. ``tf32`` lets the whole library, in this process, round factors to TF32's
+        10 bits of mantissa. NVIDIA's GPUs since Ampere multiply these several times as fast. None and ``float32``
+        change nothing: products are true float32, unless the user has set the library otherwise.
 
     Raises
     ------
     BackendError
-        If the name is unknown, or the library or device cannot run here, or has no TF32. Never is another one taken
+        If the name is unknown, or the library or device cannot run here or has no TF32. No other backend is taken
         instead.
     """
     if not isinstance(spec, str):
@@ -73,7 +73,7 @@ def get_backend(spec: str = "auto", dtype: str | None = None, precision: str | N
 
 
 def backend_of(array: Any) -> Backend:
-    """Return the backend of the library and device that an array is on.
+    """Return the backend of an array's library and device.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def backend_of(array: Any) -> Backend:
     if name in _BUILT_IN:
         return backend_class(name).of(array)
     for entry in entry_points(group=GROUP):
-        with contextlib.suppress(BackendError):  # one that is broken does not keep another from knowing its arrays
+        with contextlib.suppress(BackendError):  # a broken backend must not hide another's arrays
             added = backend_class(entry.name)
             if added.library == root:
                 return added.of(array)
@@ -95,7 +95,7 @@ def backend_of(array: Any) -> Backend:
 
 
 def is_foreign(array: object) -> bool:
-    """Return whether something is an array of another library than NumPy: no data frame, list or sparse matrix."""
+    """Return whether an object is another library's array: not NumPy's, nor a data frame, list or sparse matrix."""
     if not isinstance(array, np.ndarray | np.generic) and hasattr(array, "__dlpack__"):
         with contextlib.suppress(ArrayError):
             return backend_of(array) is not None
@@ -103,7 +103,7 @@ def is_foreign(array: object) -> bool:
 
 
 def is_traced(array: Any) -> bool:
-    """Return whether an array is one of JAX's that has no values yet, in a function that is being transformed."""
+    """Return whether an array is a tracer: JAX's array without values in a function that is being transformed."""
     if not type(array).__module__.startswith("jax"):
         return False
     import jax
@@ -112,18 +112,18 @@ def is_traced(array: Any) -> bool:
 
 
 def on_host(array: Any) -> Any:
-    """Return another library's array as NumPy's, and what is none as it is."""
+    """Return another library's array as NumPy's, and any other object unchanged."""
     return backend_of(array).to_numpy(array) if is_foreign(array) else array
 
 
 def own_process(spec: str, dtype: str | None = None) -> None:
-    """Set for the whole process what a backend needs to compute in a dtype; for a program that owns it."""
+    """Set for the whole process what a backend needs to compute in a dtype; for programs that own the process."""
     with contextlib.suppress(BackendError):  # `get_backend` says it
         backend_class("numpy" if spec == "auto" else spec.partition(":")[0]).own_process(dtype)
 
 
 def reopened(spec: str, dtype: str | None = None) -> Backend:
-    """Return the backend that a pickle or a copy was on, or NumPy where that cannot run here, which a warning says."""
+    """Return the backend of a pickle or a copy, or NumPy with a warning if that backend cannot run here."""
     try:
         return get_backend(spec, dtype)
     except BackendError as error:
@@ -133,14 +133,14 @@ def reopened(spec: str, dtype: str | None = None) -> Backend:
 
 
 def backend_names() -> list[str]:
-    """Return the names of all backends, whether or not they can run here."""
+    """Return the names of all backends, including those that cannot run here."""
     return [*_BUILT_IN, *sorted(entry.name for entry in entry_points(group=GROUP) if entry.name not in _BUILT_IN)]
 
 
 def available_backends() -> list[str]:
-    """Return the names, with a device where there are several, of the backends that can run here.
+    """Return the names of the backends that can run here, with a device if there are several.
 
-    Each is tried in a process of its own, which takes a second or two for all of them.
+    Each is tried in its own process. All together take a second or two.
     """
     from xpmlp.backends.probe import probe_all
 
@@ -148,7 +148,7 @@ def available_backends() -> list[str]:
 
 
 def backend_class(name: str) -> type[Backend]:
-    """Return the class of a backend by its name; refuse one that is unknown, or whose library is not installed."""
+    """Return a backend's class by its name; refuse an unknown name, and a library that is not installed."""
     if name in _BUILT_IN:
         module, _, attribute = _BUILT_IN[name].partition(":")
         return cast(type[Backend], getattr(importlib.import_module(module), attribute))
@@ -156,7 +156,7 @@ def backend_class(name: str) -> type[Backend]:
         if entry.name == name:
             try:
                 return cast(type[Backend], entry.load())
-            except Exception as error:  # whatever another package's import may raise
+            except Exception as error:  # another package's import may raise anything
                 raise BackendError(f"the backend {name} ({entry.value}) cannot be loaded: {error}") from None
     names = ["auto", *backend_names()]
     near = difflib.get_close_matches(name, names, n=1)

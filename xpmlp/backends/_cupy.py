@@ -16,10 +16,10 @@ try:
     import cupy
     import cupyx
     from array_api_compat import cupy as xp
-    from cupy import _core  # whether products are in TF32 has no public name
+    from cupy import _core  # no public function tells whether products use TF32
 except ImportError as error:
     driver, missing = ask_driver(), f"CuPy cannot be imported ({str(error).splitlines()[0]})"
-    if driver.problem:  # without which an installed CuPy would not help
+    if driver.problem:  # an installed CuPy does not help without them
         missing = f"{driver.problem}, and {missing}: {driver.remedy}, then"
     else:
         missing += ":"
@@ -27,11 +27,11 @@ except ImportError as error:
 
 
 _STAGED = 1 << 24
-"""Bytes up to which an array goes through page-locked memory, which CuPy's pool keeps for the next."""
+"""Arrays up to so many bytes go through page-locked memory, which CuPy's pool keeps for later ones."""
 
 
 class CupyBackend(Backend):
-    """CuPy's arrays; ``cupy`` alone is the first GPU, ``cupy:1`` the second. The thread's current GPU stays current."""
+    """CuPy's arrays: ``cupy`` is the first GPU, ``cupy:1`` the second. The thread's current GPU stays current."""
 
     name = library = "cupy"
     namespace = xp
@@ -58,7 +58,7 @@ class CupyBackend(Backend):
         return f"cupy on cuda:{self.device.id}"
 
     def _put(self, array: np.ndarray) -> Any:
-        """CuPy may still be reading the array, if it is pinned memory that was not copied."""
+        """CuPy may still be reading the array, if it is pinned memory without a copy."""
         with self.context():
             if array.nbytes <= _STAGED:
                 return cupy.asarray(array, order="C")
@@ -70,9 +70,9 @@ class CupyBackend(Backend):
         return np.asarray(cupy.asnumpy(array, order="C"))
 
     def context(self) -> AbstractContextManager[Any]:
-        """Return the GPU as the thread's current one, on which CuPy puts what names none.
+        """Return a context in which the GPU is the thread's current one: CuPy's default device.
 
-        A new object each time, since several threads enter it at once.
+        Each call returns a new object, since several threads enter it at once.
         """
         return cupy.cuda.Device(self.device.id)  # type: ignore[no-any-return]
 
@@ -85,7 +85,7 @@ class CupyBackend(Backend):
         return on_device  # type: ignore[return-value]
 
     def use_tf32(self) -> None:
-        """Let cuBLAS take TF32 for float32, as the environment's CUPY_TF32=1 would; never run on a GPU so far."""
+        """Let cuBLAS use TF32 for float32, like CUPY_TF32=1 in the environment; never run on a GPU so far."""
         if int(self.device.compute_capability) < 80:
             super().use_tf32()
         with self.context():
@@ -98,7 +98,7 @@ class CupyBackend(Backend):
         self.device.synchronize()
 
     def free_memory(self) -> int | None:
-        """Count as free what CuPy's pool holds unused, too."""
+        """Return the free bytes, including unused memory in CuPy's pool."""
         with self.context():
             return int(self.device.mem_info[0]) + int(cupy.get_default_memory_pool().free_bytes())
 
@@ -113,10 +113,10 @@ class CupyBackend(Backend):
 
 
 class _PinnedCopier(Copier):
-    """Copies on a stream of its own, out of page-locked memory, while the caller's current stream computes.
+    """Copies from page-locked memory on its own stream, while the caller's current stream computes.
 
-    Device buffers are allocated outside of the copying stream: CuPy's pool returns a block to the stream that was the
-    current one when it was allocated, whoever else still reads it.
+    Device buffers are allocated outside of the copying stream. CuPy's pool returns a block to the stream that was
+    current at its allocation, even if another stream still reads it.
     """
 
     reuses_buffers = True
@@ -127,7 +127,7 @@ class _PinnedCopier(Copier):
             self._stream = cupy.cuda.Stream(non_blocking=True)
 
     def host_buffer(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-        """Return page-locked memory, which alone is copied while the host goes on."""
+        """Return page-locked memory: only this is copied while the host continues."""
         with self.backend.context():
             return np.asarray(cupyx.empty_pinned(shape, dtype))
 
@@ -141,7 +141,7 @@ class _PinnedCopier(Copier):
         return rows
 
     def event(self) -> Any:
-        """Return an event for which the host waits without spinning."""
+        """Return an event that the host waits for without spinning."""
         with self.backend.context():
             return cupy.cuda.Event(block=True, disable_timing=True)
 
@@ -167,9 +167,9 @@ class _PinnedCopier(Copier):
 
 
 def _problem(index: int, driver: Driver, wheel: int) -> str | None:
-    """Return why CuPy cannot run on a GPU and what mends it, None where it can.
+    """Return why CuPy cannot run on a GPU, and the remedy; None if it can.
 
-    ``cupy.is_available()`` only counts devices, so one kernel and one product are run: they need the run-time
+    ``cupy.is_available()`` only counts devices, so this runs one kernel and one product. They need the run-time
     compiler, the runtime's headers, cuBLAS, and a wheel for this GPU's architecture. `wheel` is the major version of
     CUDA that CuPy was built for.
     """

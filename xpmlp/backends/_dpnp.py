@@ -14,14 +14,14 @@ from xpmlp.errors import BackendError
 
 _VARIABLE = "OCL_ICD_FILENAMES"
 _CPU_DRIVER = Path(sys.prefix) / "lib" / "libintelocl.so"
-"""OpenCL for CPUs, as the wheel intel-opencl-rt installs it."""
+"""OpenCL for CPUs, from the wheel intel-opencl-rt."""
 
 
 @contextmanager
 def _finding_the_cpu() -> Iterator[None]:
-    """Let OpenCL find the wheel's driver for CPUs: the file that should name it names a folder of its makers.
+    """Let OpenCL find the wheel's driver for CPUs: the file that should name it names a folder of the wheel's builders.
 
-    OpenCL reads the variable once, as the devices are listed. What the user has set there stays.
+    OpenCL reads the variable once, when the devices are listed. The user's own value stays.
     """
     if _VARIABLE in os.environ or not _CPU_DRIVER.exists():
         yield
@@ -46,10 +46,10 @@ except ImportError as error:
 
 
 class DpnpBackend(Backend):
-    """dpnp's arrays; ``dpnp`` alone is SYCL's default device, a GPU before a CPU; ``dpnp:gpu:1`` the second GPU.
+    """dpnp's arrays: ``dpnp`` is SYCL's default device, a GPU before a CPU; ``dpnp:gpu:1`` is the second GPU.
 
-    All arrays of a device are on the one queue that dpnp keeps for it. An array that came on another queue, with which
-    they cannot be mixed, belongs to another backend.
+    All arrays of a device are on the one queue that dpnp keeps for it. Arrays on another queue cannot be mixed with
+    them, and belong to another backend.
     """
 
     name = library = "dpnp"
@@ -82,10 +82,10 @@ class DpnpBackend(Backend):
         return self.device.sycl_device
 
     def _put(self, array: np.ndarray) -> Any:
-        return dpnp.asarray(array, dtype=array.dtype, device=self.device)  # without the dtype it may be narrowed
+        return dpnp.asarray(array, dtype=array.dtype, device=self.device)  # without the dtype, dpnp may narrow it
 
     def _fetch(self, array: Any) -> np.ndarray:
-        return np.array(dpnp.asnumpy(array), order="C")  # a copy, out of SYCL's memory
+        return np.array(dpnp.asnumpy(array), order="C")  # a copy from SYCL's memory
 
     def synchronize(self) -> None:
         self.device.sycl_queue.wait()
@@ -110,7 +110,7 @@ class DpnpBackend(Backend):
 
 
 def _problem(device: str | None, error: Exception) -> str:
-    """Return why a device does not run, and what mends it."""
+    """Return why a device does not run, and the remedy."""
     found = [each.filter_string for each in dpctl.get_devices()]
     if found and not isinstance(error, dpctl.SyclDeviceCreationError):
         return f"{str(error).splitlines()[0]}; its driver may not fit it: write dpnp:{found[-1]}"

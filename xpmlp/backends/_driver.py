@@ -1,4 +1,4 @@
-"""What NVIDIA's driver says, asked by itself: no array library is imported for it."""
+"""Ask NVIDIA's driver directly, without importing an array library."""
 
 import ctypes
 import os
@@ -13,11 +13,11 @@ class Driver:
     """The driver's answer."""
 
     problem: str | None
-    """Why no CUDA device can be used, as a part of a sentence; None where one answers."""
+    """Why no CUDA device can be used, as a part of a sentence; None if one answers."""
     version: int = 0
     """The newest CUDA that the driver knows, as 13020 for 13.2; 0 without a driver."""
     devices: int = 0
-    """How many it sees."""
+    """The number of devices that it sees."""
     remedy: str = ""
     """What to do about the problem."""
 
@@ -28,9 +28,9 @@ class Driver:
 
 
 def ask_driver() -> Driver:
-    """Return what NVIDIA's driver says, asked in a child process.
+    """Return the answer of NVIDIA's driver, asked in a child process.
 
-    To count devices it must be started (``cuInit``), and children that a process forks after that have no CUDA.
+    Counting devices starts the driver (``cuInit``). Children that a process forks after that have no CUDA.
     """
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
@@ -52,7 +52,7 @@ def ask_driver() -> Driver:
 
 @lru_cache
 def _started(visible: str | None) -> tuple[int, int]:
-    """Return the driver's status once started, and its devices, of those that the environment leaves visible."""
+    """Start the driver; return its status and the number of visible devices."""
     try:
         done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, timeout=60, check=False)
         status, devices = map(int, done.stdout.split())

@@ -1,5 +1,6 @@
 """NumPy, on the CPU."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,23 @@ class NumpyBackend(Backend):
 
     def describe(self) -> dict[str, str]:
         blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-        return {"version": np.__version__, "device": "cpu", "products": f"{blas['name']} {blas['version']}"}
+        products = f"{blas['name']} {blas['version']}"
+        loaded = [library.info() for library in blas_libraries()]
+        own: dict[str, Any] = min(
+            loaded, key=lambda info: "numpy" not in info["filepath"], default={}
+        )  # SciPy may have another
+        if "architecture" in own:  # the processor for which it has chosen its kernels
+            by_hand = " (OPENBLAS_CORETYPE)" if own["internal_api"] == "openblas" else ""
+            products += f", {own['architecture']} kernels{by_hand}"
+        return {"version": np.__version__, "device": "cpu", "products": products}
+
+
+@cache
+def blas_libraries() -> list[Any]:
+    """Return threadpoolctl's controllers of the BLAS libraries that this process has loaded."""
+    from threadpoolctl import ThreadpoolController
+
+    return [library for library in ThreadpoolController().lib_controllers if library.user_api == "blas"]
 
 
 class _InPlace(Copier):

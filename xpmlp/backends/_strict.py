@@ -1,4 +1,4 @@
-"""array-api-strict: the standard and nothing else, for those who write array code."""
+"""array-api-strict: the standard and nothing else, for authors of array code."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ except ImportError:
 
 
 class StrictBackend(Backend):
-    """array-api-strict's arrays, on its ``CPU_DEVICE`` or one of the devices that it makes up.
+    """array-api-strict's arrays, on its ``CPU_DEVICE`` or one of its imaginary devices.
 
-    On ``device1`` and ``device2`` its arrays lie in host memory, but nothing reaches them from the host by accident:
-    a stand-in for a GPU on machines that have none.
+    Arrays on ``device1`` and ``device2`` are in host memory, but the host cannot read them by accident. They stand in
+    for a GPU on machines without one.
     """
 
     name = "array-api-strict"

@@ -17,12 +17,12 @@ except ImportError:
 
 
 class TorchBackend(Backend):
-    """PyTorch's tensors, through array-api-compat; ``torch`` alone is its CPU."""
+    """PyTorch's tensors, through array-api-compat; ``torch`` is the CPU."""
 
     name = library = "torch"
     namespace = xp
     further_devices = ("cuda", "mps")
-    out_of_memory = ("out of memory", "not enough memory")  # a GPU's, the CPU's
+    out_of_memory = ("out of memory", "not enough memory")  # errors of a GPU, of the CPU
 
     def __init__(self, device: str | None = None, dtype: str | None = None) -> None:
         try:
@@ -47,7 +47,7 @@ class TorchBackend(Backend):
 
     @contextmanager
     def context(self) -> Iterator[None]:
-        """Compute ordinary tensors: no graph for gradients, and no precision of the caller's autocast."""
+        """Compute ordinary tensors, without gradient graphs and without the caller's autocast."""
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             yield
 
@@ -63,7 +63,7 @@ class TorchBackend(Backend):
             torch.mps.synchronize()
 
     def free_memory(self) -> int | None:
-        """Count as free what PyTorch's allocator holds unused, too."""
+        """Return the free bytes, including unused memory in PyTorch's allocator."""
         if self.device.type == "cuda":
             held = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
             return int(torch.cuda.mem_get_info(self.device)[0] + held)

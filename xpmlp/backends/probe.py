@@ -1,4 +1,4 @@
-"""Trying every backend, each in a process of its own, so that one does not spoil the next."""
+"""Try every backend, each in its own process, so that one does not affect the next."""
 
 import json
 import subprocess
@@ -12,12 +12,12 @@ from xpmlp.backends.base import CPU_WAY_OUT
 from xpmlp.errors import BackendError
 
 TIME_LIMIT = 120.0
-"""Seconds after which a library that does not answer is given up."""
+"""Seconds to wait for a library's answer."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What one backend said of itself: why it cannot run, or its version, device and free memory in bytes."""
+    """One backend's report: why it cannot run, or its version, device and free memory in bytes."""
 
     spec: str
     problem: str | None = None
@@ -34,7 +34,7 @@ def probe_all() -> Iterator[Report]:
 
 
 def probe(name: str) -> list[Report]:
-    """Return the reports of one backend, made in this process."""
+    """Return one backend's reports, made in this process."""
     reports = []
     try:
         devices = backend_class(name).devices()
@@ -54,12 +54,12 @@ def probe(name: str) -> list[Report]:
 
 
 def _without_way_out(error: BackendError) -> str:
-    """Return what is wrong, without the advice for a run that wanted this backend."""
+    """Return the problem, without the advice for a run on this backend."""
     return str(error).removesuffix(f", {CPU_WAY_OUT}")
 
 
 def probe_apart(name: str) -> list[Report]:
-    """Return the reports of one backend, made in a process of its own: it takes no memory of a device in this one."""
+    """Return one backend's reports, made in another process, so that this process uses no device memory."""
     command = [sys.executable, "-m", "xpmlp.backends.probe", name]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT, check=False)

@@ -1,5 +1,6 @@
 """What every contestant is given to do, and how it is asked for it."""
 
+import contextlib
 import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ CONTESTANTS = {
 WITH_BLAS_THREADS = ("numpy", "numba")
 """Those of ours whose number of BLAS threads can be fixed: ``numba@2`` has two, ``numba`` as many as it finds best."""
 
+UNTIL_EXIT = contextlib.ExitStack()
+"""Keeps what a contestant enters: a context whose stack is collected is left at once."""
+
 OURS = ("numpy", "numba", "torch", "jax", "cupy")
 PEERS = tuple(name for name in CONTESTANTS if name not in (*OURS, "floor"))
 
@@ -39,12 +43,13 @@ class Work:
 
     hidden: tuple[int, ...]
     batch_size: int
-    optimizer: str  # "adam", at a constant rate, or "sgd", with Nesterov's momentum 0.9 and a one-cycle rate
+    optimizer: str  # "adam", at a constant rate, or "sgd", with Nesterov's momentum and a one-cycle rate
     learning_rate: float  # or the cycle's peak
     epochs: int  # over which the rate's cycle goes
     data_dir: str
     n_images: int = 60_000  # of the training set
     center: float = 0.0  # what is subtracted from all inputs
+    momentum: float = 0.9  # of sgd
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The command line: ``xpmlp``, a file a command."""
+"""The command line ``xpmlp``: one file per command."""
 
 import os
 import platform
@@ -51,13 +51,12 @@ for _command in (train, evaluate, predict, export, compare, data, backends, chec
 def main(arguments: Sequence[str] | None = None, *, command: click.Command = cli, program: str = "xpmlp") -> int:
     """Run a command and return its exit code.
 
-    What a user can cause is one line on stderr and exit code 2; Ctrl-C is 130, SIGTERM 143. Of several ranks one says
-    it, and ends the others. The arguments are those of the process where none are given; `program` is what help and
-    errors call it.
+    A user's error is one line on stderr and exit code 2; Ctrl-C is 130, SIGTERM 143. With several ranks, one prints the
+    line and ends the others. The arguments are the process's by default. `program` is the name in help and errors.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # "×" on a terminal that has none is no traceback
+            stream.reconfigure(errors="replace")  # "×" must not raise on a terminal without it
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with raising():
@@ -75,9 +74,9 @@ def main(arguments: Sequence[str] | None = None, *, command: click.Command = cli
         return _fail(program, as_flags(str(error)) if isinstance(error, ConfigError) else str(error))
     except Interrupted as interrupted:
         return _fail(program, str(interrupted), interrupted.exit_code)
-    except (KeyboardInterrupt, click.Abort):  # where no handler could be set
+    except (KeyboardInterrupt, click.Abort):  # if no handler could be set
         return _fail(program, "interrupted", 130)
-    except (BrokenPipeError, SystemExit):  # the reader of our output has gone (click then exits with 1): say no more
+    except (BrokenPipeError, SystemExit):  # the output's reader has gone (click then exits with 1): print no more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         abort(141)
         return 141
@@ -87,7 +86,7 @@ def main(arguments: Sequence[str] | None = None, *, command: click.Command = cli
 
 
 def _require_one_process(command: click.Command, arguments: Sequence[str]) -> None:
-    """Refuse several copies of a command that writes the same files in each; training shares its work out."""
+    """Refuse several copies of a command that would all write the same files; only training shares its work."""
     launch = find_launch()
     if launch is None or (launch.size or 1) == 1:
         return
@@ -101,7 +100,7 @@ def _require_one_process(command: click.Command, arguments: Sequence[str]) -> No
 def _fail(who: str, message: str, code: int = 2) -> int:
     wait_for_rank_0()
     launch = find_launch()
-    where = f"rank {launch.rank} on {platform.node()}: " if launch and launch.rank > 0 else ""  # rank 0 speaks for all
+    where = f"rank {launch.rank} on {platform.node()}: " if launch and launch.rank > 0 else ""  # rank 0 prints for all
     click.echo(f"{who}: {where}{' '.join(message.split())}", err=True)
     abort(code)
     return code

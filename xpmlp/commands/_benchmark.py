@@ -1,4 +1,4 @@
-"""One ``xpmlp bench``: what is measured, written and said, in order."""
+"""One ``xpmlp bench``: measure, write and print, in order."""
 
 import contextlib
 import dataclasses
@@ -24,7 +24,7 @@ from xpmlp.training.config import RECIPES
 
 
 def run(options: Mapping[str, Any]) -> None:
-    """Measure as the command line says."""
+    """Run the measurements of the command line."""
     if unknown := [name for name in options["backend"] if name not in OURS]:
         raise ConfigError(f"unknown backend {unknown[0]!r}: {expected_one_of(unknown[0], OURS)}")
     peers = PEERS if options["peers"] is None else [name for name in options["peers"] if name != "none"]
@@ -42,7 +42,8 @@ def run(options: Mapping[str, Any]) -> None:
             for name in here:
                 turn = partial(measure, name, work, "steady", epochs, neighbours=n)
                 turns[f", batch {size}{beside}: {name}"] = turn
-    recipe = {name: RECIPES["quick"][name] for name in ("hidden", "batch_size", "learning_rate", "epochs", "center")}
+    shared = ("hidden", "batch_size", "learning_rate", "momentum", "epochs", "center")
+    recipe = {name: RECIPES["quick"][name] for name in shared}
     cold = Work(**recipe, optimizer="sgd", data_dir=files, n_images=n_images)
     for name in here[1:] if options["cold"] else ():  # the floor learns nothing
         if name not in fixed:
@@ -66,7 +67,7 @@ def run(options: Mapping[str, Any]) -> None:
 
 
 def _tables(rows: Sequence[dict[str, Any]]) -> str:
-    """Return a table in Markdown for each batch size, and one for cold starts, the fastest first."""
+    """Return a Markdown table for each batch size and one for cold starts, fastest first."""
     lines = []
     for what, batch_size in dict.fromkeys((row["what"], row["batch_size"]) for row in rows):
         group = [row for row in rows if (row["what"], row["batch_size"]) == (what, batch_size)]
@@ -100,13 +101,13 @@ def markdown(heads: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]:
 
 
 def folder_of_mnist(data_dir: str | None) -> tuple[str, int]:
-    """Return the folder with MNIST's files, where they are or once downloaded, and the number of training images."""
+    """Return the folder with MNIST's files, downloaded if needed, and the number of training images."""
     found = load_dataset("mnist", data_dir, progress=make_download_progress())
     return os.path.abspath(found.train.provenance.partition(" set in ")[2]), len(found.train)
 
 
 def describe_machine(n_cores: int) -> str:
-    """Return what the benchmark runs on; the processor as the machine calls it."""
+    """Return the benchmark's machine and versions; the processor's name is the system's."""
     processor = platform.processor() or platform.machine()
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
         models = (line.partition(":")[2].strip() for line in file if line.startswith("model name"))
@@ -116,7 +117,7 @@ def describe_machine(n_cores: int) -> str:
 
 
 def take_turns(turns: Mapping[str, Callable[[int], Result]], path: Path, rounds: int) -> list[Result]:
-    """Return what every turn measures in each round; each is also written as it comes, a line of JSON."""
+    """Return each turn's measurements in each round; each is also written at once as a line of JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     results = []
     with path.open("w", buffering=1, encoding="utf-8") as file:
@@ -132,7 +133,7 @@ def take_turns(turns: Mapping[str, Callable[[int], Result]], path: Path, rounds:
 
 
 def write_record(path: Path, machine: str, options: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Write what was measured, when and how."""
+    """Write the measurements, their time and their settings."""
     when = {"xpmlp": xpmlp.__version__, "date": time.strftime("%Y-%m-%d %H:%M"), "machine": machine}
     how = {name: options[name] for name in ("hidden", "optimizer", "rounds", "epochs")}
     write_whole(path, (json.dumps({**when, **how, **found}, indent=1) + "\n").encode())

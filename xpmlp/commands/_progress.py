@@ -1,4 +1,4 @@
-"""How a training run shows that it goes on: a bar on a terminal, a line an epoch elsewhere."""
+"""Show a training run's progress: a bar on a terminal, one line per epoch elsewhere."""
 
 import sys
 import time
@@ -12,13 +12,13 @@ from xpmlp.data.download import READING, Progress
 from xpmlp.training.records import Callback, EpochMetrics, Plan
 
 _REDRAW = 0.1
-"""Seconds between two looks of the bar."""
+"""Seconds between two updates of the bar."""
 
 _BAR = 30
-"""Signs of a download's bar."""
+"""Width of a download's bar in characters."""
 
 Say: TypeAlias = Callable[[str, str], None]
-"""Prints a heading and a text, or nothing where the user wants quiet."""
+"""Prints a heading and a text, or nothing with --quiet."""
 
 
 def say(what: str, text: str) -> None:
@@ -27,13 +27,13 @@ def say(what: str, text: str) -> None:
 
 
 def say_nothing(what: str, text: str) -> None:
-    """Take the place of `say` where the user wants quiet."""
+    """Replace `say` with --quiet."""
 
 
 def make_download_progress() -> Progress:
-    """Return what shows a download: a line a file, and on a terminal the part of it that has come.
+    """Return a function that shows a download: one line per file, and on a terminal its progress.
 
-    Pictures that are read are shown too, on a terminal.
+    On a terminal it also counts the pictures that were read.
     """
     last = ""
 
@@ -52,7 +52,7 @@ def make_download_progress() -> Progress:
 
 
 def make_progress(quiet: bool) -> "TrainingProgress":
-    """Return what suits standard output and the user."""
+    """Return the display that suits standard output and the user."""
     if quiet or not is_terminal():
         return TrainingProgress(None, quiet=quiet)
     from rich.console import Console  # 50 ms that only a terminal pays
@@ -63,8 +63,8 @@ def make_progress(quiet: bool) -> "TrainingProgress":
 
 
 def is_terminal() -> bool:
-    """Return whether a bar would be seen; a launcher gives its ranks terminals that are none."""
-    return sys.stdout is not None and sys.stdout.isatty() and find_launch() is None  # None where it was closed
+    """Return whether a bar is visible; a launcher gives its ranks terminals that nobody sees."""
+    return sys.stdout is not None and sys.stdout.isatty() and find_launch() is None  # None if it was closed
 
 
 def _figures(what: str, loss: float, accuracy: float) -> str:
@@ -72,7 +72,7 @@ def _figures(what: str, loss: float, accuracy: float) -> str:
 
 
 class TrainingProgress(Callback):
-    """A line an epoch; and with a bar, that over all steps, the last epoch's figures and the present samples/s."""
+    """Prints one line per epoch; a bar shows all steps, the last epoch's metrics and the present samples/s."""
 
     every_step = False
 
@@ -114,6 +114,6 @@ class TrainingProgress(Callback):
         self._epoch_began = time.perf_counter()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar:
             self._bar.stop()

@@ -1,4 +1,4 @@
-"""What rank 0 writes into a run's folder and says of it; the other ranks do neither."""
+"""Rank 0 writes a run's folder and prints its lines; the other ranks do neither."""
 
 import dataclasses
 import platform
@@ -26,7 +26,7 @@ from xpmlp.training.records import Callback, Checkpoint, EpochMetrics, History, 
 from xpmlp.training.threads import Change
 
 KEEP = 2
-"""Checkpoints of a run that are kept, where the user does not say: one is a reserve."""
+"""Checkpoints kept by default: one is a reserve."""
 
 FORMAT_VERSION = 1
 """Of ``config.json``."""
@@ -34,7 +34,7 @@ FORMAT_VERSION = 1
 
 @dataclasses.dataclass
 class Task:
-    """What is to be computed, and with what; rank 0 tells the others."""
+    """A run's task and its options; rank 0 sends them to the others."""
 
     config: TrainConfig
     backend: str
@@ -50,7 +50,7 @@ class Task:
 
 @dataclasses.dataclass
 class Run:
-    """A task with all that carries it out on one rank."""
+    """A task, with everything that runs it on one rank."""
 
     task: Task
     data: LoadedData
@@ -61,15 +61,15 @@ class Run:
 class Recorder(Callback):
     """Writes the run's config before the first step, its metrics after each epoch, its checkpoints, and its end.
 
-    The folder of a new run is made when that begins; it is called after data and backend where the user has not named
-    it. `record` is what ``config.json`` is to hold beside the settings, and all that it holds of an older run; `steps`
-    were made by this process or before it; `tunes_threads` says whether their number is chosen by measurement.
+    A new run's folder is made when the run begins; by default its name has the data and the backend. `record` holds the
+    entries of ``config.json`` besides the settings, and for an older run all its entries. `steps` counts steps made by
+    this process or before it. `tunes_threads` says whether measurement chooses the number of threads.
     """
 
     every_step = False
     steps = 0
     tunes_threads = False
-    whole: Path | None = None  # the folder of several runs that this one is in
+    whole: Path | None = None  # the folder of several runs that contains this one
     _plan: Plan | None = None
 
     def __init__(self, folder: RunFolder, record: dict[str, Any], tell: Say, *, is_new: bool) -> None:
@@ -77,14 +77,14 @@ class Recorder(Callback):
 
     @property
     def where(self) -> str:
-        """How far the run is, as a part of a sentence."""
+        """The run's progress, as a part of a sentence."""
         if self._plan is None:
             return ""
         epoch = -(-self.steps // self._plan.steps_per_epoch)
         return f" after step {self.steps:,}, in epoch {max(1, epoch)} of {self._plan.epochs}"
 
     def attach(self, run: Run) -> None:
-        """Take the run, whose data and backend decide what was left open, and refuse to go on with other data."""
+        """Attach the run: its data and backend decide the open settings. Refuse to resume with other data."""
         self.run = run
         self.steps = run.task.start.step if run.task.start else 0
         data, device = run.data, run.device
@@ -95,7 +95,7 @@ class Recorder(Callback):
         self.record["dataset_spec"] = f"{kind}:{Path(own).absolute()}" if own else kind
         if self.record["backend_spec"] == "auto":
             self.record["backend_spec"] = device.name
-        if self.folder.is_default:  # its name says when, on what and with what: of a user's own folder its last part
+        if self.folder.is_default:  # its name has the time, the data (a path's last part) and the backend
             own = f"-{re.sub(r'[^a-zA-Z0-9_-]+', '-', Path(own).name)[:40]}" if own else ""
             name = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{kind}{own}-{device.name}"
             self.folder = RunFolder(name, is_default=True)
@@ -110,12 +110,12 @@ class Recorder(Callback):
                 )
 
     def on_begin(self, plan: Plan) -> None:
-        """Write ``config.json``, or what has changed in it, and say what is going to be done."""
+        """Write ``config.json`` or its changes, and print the plan."""
         data, device, ranks, start = self.run.data, self.run.device, self.run.ranks, self.run.task.start
         self._plan = plan
         self._info = info_of(plan.layout, data.train, data.name)
         settings = {**dataclasses.asdict(plan.config), "hidden": list(plan.config.hidden)}
-        # On what the run is computed may be another thing where it goes on.
+        # A resumed run may use another backend.
         threads = "auto" if self.tunes_threads else blas_threads()
         processes = {
             "threads": threads,
@@ -127,7 +127,7 @@ class Recorder(Callback):
         if not self.is_new:
             note = self.folder.restore_metrics(start.epochs if start else ())
             self.folder.write_json("config.json", {**self.record, **settings, **processes})
-            self.folder.remove("summary.json")  # it is of an end that is none any more
+            self.folder.remove("summary.json")  # it describes an end that no longer holds
         else:
             note = ""
             self.folder.create()
@@ -159,11 +159,11 @@ class Recorder(Callback):
         self._say_what_begins(plan, note)
 
     def on_step(self, step: int) -> None:
-        """Remember how far the run is."""
+        """Note the run's progress."""
         self.steps = step
 
     def on_threads(self, change: Change) -> None:
-        """Write which number of BLAS threads is taken from now on."""
+        """Write the new number of BLAS threads."""
         line = {"step": self.steps, "threads": change.threads, "seconds_a_step": change.seconds}
         self.folder.append("threads.jsonl", {**line, "seconds_a_step_before": change.before})
 
@@ -180,8 +180,8 @@ class Recorder(Callback):
         self.folder.write_model(theta, self._info)
 
     def finish(self, history: History, test: Evaluation, seconds: float) -> None:
-        """Write the summary, whose test figures are of the last epoch's parameters, and say it."""
-        import importlib.metadata  # 20 ms, when all else is done
+        """Write and print the summary; its test metrics are those of the last epoch's parameters."""
+        import importlib.metadata  # an import of 20 ms, when all else is done
 
         data, device, best = self.run.data, self.run.device, history.best
         description = device.describe()
@@ -245,7 +245,7 @@ class Recorder(Callback):
 
 
 def _how(config: TrainConfig) -> list[str]:
-    """Return what decides the steps, in the words of a heading."""
+    """Return the settings of the steps, in the words of a heading."""
     fade = f", fading over the last {config.deform_fade:g} of the run" if config.deform_fade else ""
     momentum = f"momentum {config.momentum or 0:g}{' (Nesterov)' if config.nesterov else ''}"
     said = {
@@ -272,6 +272,6 @@ def draw(folder: RunFolder) -> None:
 
 
 def blas_threads() -> int:
-    """Return how many threads the BLAS library uses."""
+    """Return the number of threads that the BLAS library uses."""
     pools = threadpoolctl.threadpool_info()
     return max((int(pool["num_threads"]) for pool in pools if pool["user_api"] == "blas"), default=1)

@@ -1,4 +1,4 @@
-"""One run of ``xpmlp train``, new or taken up again, from the options to the last line, in order."""
+"""One run of ``xpmlp train``, new or resumed, from the options to the last line, in order."""
 
 import dataclasses
 import errno
@@ -35,7 +35,7 @@ from xpmlp.training.steps import Step
 from xpmlp.training.threads import FixedThreads, tuned_threads
 
 _EACH_HOSTS = ("data_dir", "threads")
-"""Options that may differ between the ranks; one without takes rank 0's."""
+"""Options that may differ between the ranks; a rank without one takes rank 0's."""
 
 _SETTINGS = tuple(field.name for field in dataclasses.fields(TrainConfig))
 
@@ -50,7 +50,7 @@ _RECORDED = {
     "checkpoint_steps": "checkpoint_steps",
     "keep": "keep",
 }
-"""Options that ``config.json`` holds beside the settings, and what it calls them."""
+"""Options that ``config.json`` holds besides the settings, and their names there."""
 
 
 def run(
@@ -63,9 +63,9 @@ def run(
     whole: Path | None = None,
     **options: Any,
 ) -> None:
-    """Train as the command line says, `given` being the options that the user has written.
+    """Train as the command line says; `given` are the options that the user has set.
 
-    `whole` is the folder that is resumed where the run is one of several in it.
+    `whole` is the folder that is resumed, if the run is one of several in it.
     """
     began = time.perf_counter()
     ranks = join(distributed)
@@ -87,7 +87,7 @@ def run(
     task, recorder = found or (None, None)
     try:
         task = ranks.broadcast(task)
-        if task is None:  # of a run that is finished
+        if task is None:  # from a finished run
             leave()
             return
         if not is_first:
@@ -119,9 +119,9 @@ def _begin(options: Mapping[str, Any], given: set[str], tell: Say) -> tuple[Task
 
 
 def _recipe(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
-    """Return a recipe's settings, those left out that the user has given.
+    """Return a recipe's settings, without those that the user has set.
 
-    Its rate and center are for its optimizer, its fading for a deformation.
+    Its rate and center apply only with its optimizer, its fading only with a deformation.
     """
     name, beaten = options["recipe"], set(given)
     if name not in RECIPES:
@@ -136,7 +136,7 @@ def _recipe(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
 def _take_up(
     resume: str, given: set[str], options: Mapping[str, Any], plot: bool, tell: Say, size: int
 ) -> tuple[Task, Recorder] | None:
-    """Return a run that goes on, on so many ranks, or None where it is finished, which is said."""
+    """Return a resumed run on so many ranks; if it is finished, say so and return None."""
     if "out" in given:
         raise ConfigError(f"--out {options['out']}: a resumed run stays in its folder {resume}; leave it out")
     if "recipe" in given:
@@ -157,7 +157,7 @@ def _take_up(
     known: dict[str, Any] = {
         name: options[name] if name in given else record.get(recorded) for name, recorded in _RECORDED.items()
     }
-    if "dataset" in given:  # the run's folder of data is for the run's own name
+    if "dataset" in given:  # the run's data folder belongs to the run's own data set
         known["data_dir"] = options["data_dir"]
     threads = options["threads"] if "threads" in given else _recorded_threads(record, size)
     names = ("backend", "precision", "dataset", "data_dir", "label_column", "shape", "checkpoint_steps")
@@ -167,7 +167,7 @@ def _take_up(
 
 
 def _equip(task: Task, ranks: Communicator) -> Backend:
-    """Return the backend that all ranks compute with; of a host's GPUs each rank takes one of its own."""
+    """Return the backend of all ranks; each rank takes its own GPU of its host."""
     dtype, precision = task.config.dtype, task.precision
     own_process(task.backend, dtype)
     first = get_backend(task.backend, dtype, precision) if ranks.rank == 0 else None
@@ -178,7 +178,7 @@ def _equip(task: Task, ranks: Communicator) -> Backend:
     if spec not in GPUS:
         return first or get_backend(spec, dtype, precision)
     n, visible = ask_driver().devices, (platform.node(), os.environ.get("CUDA_VISIBLE_DEVICES"))
-    sees_its_own = ranks.gather(visible).count(visible) == 1  # as launchers such as Slurm's arrange it
+    sees_its_own = ranks.gather(visible).count(visible) == 1  # as with launchers such as Slurm's
     if n < ranks.local_size and not sees_its_own:
         raise ConfigError(
             f"{ranks.local_size} ranks on a host with {n} GPU{'' if n == 1 else 's'}: start as many as it has, or let "
@@ -188,9 +188,9 @@ def _equip(task: Task, ranks: Communicator) -> Backend:
 
 
 def _load(task: Task, ranks: Communicator, progress: Any) -> LoadedData:
-    """Return the data; where they are downloaded, the first rank of a host does so for the others."""
+    """Return the data; the first rank of a host downloads them for the others."""
     if told := ranks.broadcast(os.environ.get(DATA_VARIABLE)):
-        os.environ.setdefault(DATA_VARIABLE, told)  # launchers pass no variables of the user's on to other hosts
+        os.environ.setdefault(DATA_VARIABLE, told)  # launchers do not pass the user's variables on to other hosts
     own: dict[str, Any] = {"label_column": task.label_column, "shape": task.shape, "seed": task.config.seed}
     data = load_dataset(task.dataset, task.data_dir, progress=progress, **own) if ranks.rank == 0 else None
     name = ranks.broadcast(data and data.name)
@@ -201,9 +201,9 @@ def _load(task: Task, ranks: Communicator, progress: Any) -> LoadedData:
 
 
 def _carry_out(work: Run, recorder: Recorder | None, began: float, plot: bool, quiet: bool) -> None:
-    """Train and test; rank 0, which has the recorder, writes and says what came of it."""
+    """Train and test; rank 0, which has the recorder, writes and prints the results."""
     task, stop, progress = work.task, StopRequest(), make_progress(quiet)
-    keep_freed_memory()  # not before: what reading the data has freed goes back to the system
+    keep_freed_memory()  # not before: the memory that reading the data has freed goes back to the system first
     with _threads(work, recorder) as watched, _explaining(recorder, progress):
         with stop.listening():
             theta, history = train_network(
@@ -217,14 +217,14 @@ def _carry_out(work: Run, recorder: Recorder | None, began: float, plot: bool, q
                 communicator=work.ranks,
                 watched=watched,
             )
-        signum = next(filter(None, work.ranks.gather(stop.signum)), None)  # all ranks learn of it
+        signum = next(filter(None, work.ranks.gather(stop.signum)), None)  # all ranks learn it
         if signum is not None:
             raise Interrupted(signum, is_of_all=True)
         if recorder:
             recorder.write_model(work.device.to_numpy(theta))
         layout, size, transfer = history.plan.layout, history.plan.batch_size, task.config.transfer
         test = evaluate(theta, layout, work.data.test, work.device, size, transfer, work.ranks)
-        leave()  # the others have nothing left to do
+        leave()  # the other ranks have finished
         progress.close()
         if recorder:
             before = task.start.seconds if task.start else 0.0
@@ -237,9 +237,9 @@ def _carry_out(work: Run, recorder: Recorder | None, began: float, plot: bool, q
 
 @contextmanager
 def _threads(work: Run, recorder: Recorder | None) -> Iterator[Callable[[Step], Step]]:
-    """Give what watches a step, with as many BLAS threads as the user says, or as measurement says.
+    """Give the function that watches a step, with the user's number of BLAS threads, or a measured one.
 
-    With several ranks on a host, each uses its share of the cores, for OpenMP's threads too, which are PyTorch's.
+    With several ranks on a host, each uses its share of the cores. This includes OpenMP's threads, which PyTorch uses.
     """
     ranks, threads = work.ranks, work.task.threads
     if ranks.size > 1:
@@ -258,9 +258,9 @@ def _threads(work: Run, recorder: Recorder | None) -> Iterator[Callable[[Step], 
 
 @contextmanager
 def _explaining(recorder: Recorder | None, progress: TrainingProgress) -> Iterator[None]:
-    """Say of a run that is cut short what is left of it, and how it goes on; one that never began leaves nothing.
+    """Explain what an interrupted run has left, and how to resume it. A run that never began leaves nothing.
 
-    That is for rank 0, which has the recorder; the others end with it where a signal ends all.
+    Rank 0, which has the recorder, does this; the others end with it if a signal ends all.
     """
     try:
         yield
@@ -281,7 +281,7 @@ def _explaining(recorder: Recorder | None, progress: TrainingProgress) -> Iterat
             error.args = (f"{error} (the last good checkpoint: {folder.checkpoints[-1]})",)
         elif isinstance(error, XpmlpError):
             error.args = (f"{error} (the run so far is in {folder.path})",)
-        elif isinstance(error, OSError) and not isinstance(error, BrokenPipeError):  # whose reader wants no more
+        elif isinstance(error, OSError) and not isinstance(error, BrokenPipeError):  # its reader has closed it
             room = ": make room, then" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "; then"
             raise CheckpointError(
                 f"{error.filename}: {error.strerror or error}{room} resume from the last checkpoint with: {way_on}"
@@ -297,7 +297,7 @@ def _explaining(recorder: Recorder | None, progress: TrainingProgress) -> Iterat
 
 
 def _last_checkpoint(folder: RunFolder) -> Checkpoint | None:
-    """Return where a run can go on, None where it has no checkpoint yet."""
+    """Return the checkpoint from which a run can resume; None if there is none yet."""
     paths = folder.checkpoints
     if not paths:
         return None
@@ -309,7 +309,7 @@ def _last_checkpoint(folder: RunFolder) -> Checkpoint | None:
 
 
 def _is_over(config: TrainConfig, begun: TrainConfig, start: Checkpoint | None, folder: RunFolder) -> bool:
-    """Return whether a run that has a summary is at its end, which more epochs may have moved."""
+    """Return whether a run with a summary is at its end; more epochs may have moved the end."""
     if start:
         return len(start.epochs) == config.epochs or is_reached(config, start.epochs)
     if (config.epochs, config.target_accuracy) != (begun.epochs, begun.target_accuracy):
@@ -318,7 +318,7 @@ def _is_over(config: TrainConfig, begun: TrainConfig, start: Checkpoint | None, 
 
 
 def _tell_finished(folder: RunFolder, plot: bool, tell: Say) -> None:
-    """Say what came of a run, and draw it where that was cut short."""
+    """Print a finished run's results; draw its curves if that was interrupted."""
     summary = read_json(folder.path / "summary.json")
     accuracy, picture = summary.get("test_accuracy"), folder.path / "history.png"
     if not isinstance(accuracy, float):
@@ -332,7 +332,7 @@ def _tell_finished(folder: RunFolder, plot: bool, tell: Say) -> None:
 
 
 def _begun(record: Mapping[str, Any], path: Path) -> tuple[TrainConfig, int]:
-    """Return with what a run was begun, of which ``config.json`` is the record, and how many images it has."""
+    """Return a run's original settings from ``config.json``, and its number of images."""
     found = record.get("format_version")
     if not isinstance(found, int):
         raise CheckpointError(f"{path} has no format version: expected the config.json of a run")
@@ -348,9 +348,9 @@ def _begun(record: Mapping[str, Any], path: Path) -> tuple[TrainConfig, int]:
 
 
 def _recorded_threads(record: Mapping[str, Any], size: int) -> int | None:
-    """Return the BLAS threads that the user asked for, which decide the run's last bits.
+    """Return the number of BLAS threads that the user set, which decides the results' last bits.
 
-    With another number of ranks there are other last bits, and another number of threads suits them.
+    With another number of ranks, the last bits differ anyway, and another number of threads is better.
     """
     asked = record.get("threads_asked", record.get("threads"))
     return asked if isinstance(asked, int) and record.get("ranks", 1) == size else None

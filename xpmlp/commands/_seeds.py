@@ -1,4 +1,4 @@
-"""``xpmlp train --seeds``: runs that differ in their seed alone, in a folder that has a run's folder for each."""
+"""``xpmlp train --seeds``: runs that differ only in their seed, each in its own folder within one folder."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ from xpmlp.training.drawing import plot_seeds
 from xpmlp.training.folder import RunFolder, read_json, read_metrics
 
 FILE = "seeds.json"
-"""In the folder of such runs: their seeds, and the options that they were begun with."""
+"""The file in the folder of such runs with their seeds and their original options."""
 
 FORMAT_VERSION = 1
 
@@ -32,7 +32,7 @@ def run_seeds(seeds: Sequence[int], *, given: set[str], plot: bool, quiet: bool,
     if "seed" in given:
         raise ConfigError(f"--seed {options['seed']} with --seeds: give one of them")
     out = options["out"] or time.strftime("runs/%Y%m%d-%H%M%S-seeds")
-    folder = RunFolder(out).path  # refused before the work, unless it is new or empty
+    folder = RunFolder(out).path  # refused before the work starts, unless it is new or empty
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     asked = {name: value for name, value in options.items() if name not in ("out", "resume")}
@@ -53,7 +53,7 @@ def run_seeds(seeds: Sequence[int], *, given: set[str], plot: bool, quiet: bool,
 
 
 def resume_seeds(folder: Path, *, given: set[str], plot: bool, quiet: bool, **options: Any) -> None:
-    """Go on with such runs: those that are finished stay, unless they are told to make more epochs."""
+    """Resume such runs; finished ones stay, unless more epochs are requested."""
     for name, kept in (("out", "stay in their folder"), ("dataset", "keep their data set")):
         if name in given:
             raise ConfigError(f"--{name} {options[name]}: resumed runs {kept}; leave it out")
@@ -67,7 +67,7 @@ def resume_seeds(folder: Path, *, given: set[str], plot: bool, quiet: bool, **op
     record = {**before, "options": {**asked, **changed}, "changed": {**before.get("changed", {}), **changed}}
     record["given"] = sorted({*before.get("given", ()), *changed})
     with _locked(folder):
-        _write(folder / FILE, record)  # a run that is interrupted goes on so
+        _write(folder / FILE, record)  # this is how an interrupted run resumes
         try:
             _train(folder, record, plot, quiet)
         except XpmlpError:
@@ -98,7 +98,7 @@ def _train(folder: Path, record: Mapping[str, Any], plot: bool, quiet: bool) -> 
 
 
 def _absolute(name: str | None) -> str | None:
-    """Return a path so that it is found from any folder, and a data set's name as it is."""
+    """Return a path as an absolute one, and a data set's name unchanged."""
     kind, colon, rest = (name or "").partition(":")
     if colon and kind in ("idx", *OWN):
         return f"{kind}:{expanded(rest).absolute()}"
@@ -107,7 +107,7 @@ def _absolute(name: str | None) -> str | None:
 
 
 def _summary(runs: Sequence[Path]) -> dict[str, dict[str, float]]:
-    """Return mean, standard deviation (of a sample; of one run 0), least and greatest of each figure of all runs."""
+    """Return each metric's mean, standard deviation (of a sample; 0 for one run), least and greatest over all runs."""
     summaries = [read_json(path / "summary.json") for path in runs]
     figures = {}
     for name in summaries[0]:

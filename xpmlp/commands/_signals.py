@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGUSR1: an exception at most times, a wish to stop while a run trains."""
+"""SIGINT, SIGTERM and SIGUSR1: a stop request while a run trains, an exception at other times."""
 
 import os
 import signal
@@ -11,9 +11,9 @@ from xpmlp.training.interrupts import handling
 
 
 class Interrupted(BaseException):
-    """A signal has come whose default action is to end the process.
+    """A signal that ends the process by default has arrived.
 
-    `is_of_all`: all ranks of a run are about to end for it, after the same step.
+    `is_of_all`: all ranks of a run are about to end because of it, after the same step.
     """
 
     def __init__(self, signum: int, *, is_of_all: bool = False) -> None:
@@ -21,7 +21,7 @@ class Interrupted(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects of a process that a signal has ended."""
+        """The exit code that a shell expects of a process ended by a signal."""
         return 128 + self.signum
 
     def __str__(self) -> str:
@@ -30,7 +30,7 @@ class Interrupted(BaseException):
 
 
 def raising() -> AbstractContextManager[None]:
-    """Let these signals raise `Interrupted`: also as a container's first process, which has no default action."""
+    """Let these signals raise `Interrupted`, also in a container's first process, which has no default action."""
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         raise Interrupted(signum)
@@ -39,16 +39,16 @@ def raising() -> AbstractContextManager[None]:
 
 
 class StopRequest:
-    """A wish to stop, asked by calling it: true after the first of these signals. A second one ends the process."""
+    """A stop request: calling it returns true after the first of these signals. A second signal ends the process."""
 
     signum: int | None = None
-    """Which it was."""
+    """The signal that arrived."""
 
     def __call__(self) -> bool:
         return self.signum is not None
 
     def listening(self) -> AbstractContextManager[None]:
-        """Listen while this is entered."""
+        """Listen to the signals within this context."""
         return _handling(self._hear)
 
     def _hear(self, signum: int, frame: FrameType | None) -> None:
@@ -56,12 +56,12 @@ class StopRequest:
             self.signum = signum
             return
         if sys.__stdout__ is not None and sys.__stdout__.isatty():
-            os.write(sys.__stdout__.fileno(), b"\x1b[?25h")  # shows the cursor, which a progress bar has hidden
-        os._exit(128 + signum)  # at once: what is half-written is a .part, which a run that goes on removes
+            os.write(sys.__stdout__.fileno(), b"\x1b[?25h")  # shows the cursor again after a progress bar
+        os._exit(128 + signum)  # at once: an incomplete file is a .part, which a resumed run removes
 
 
 def _handling(handler: Callable[..., None]) -> AbstractContextManager[None]:
-    # Of the three, mpiexec passes SIGUSR1 on and lets the ranks end in their own time; so do job schedulers.
-    # One that is ignored, as nohup and `&` in a script leave SIGINT, stays ignored.
+    # Of the three, mpiexec and job schedulers pass SIGUSR1 on and let the ranks end in their own time. An ignored
+    # signal stays ignored: nohup and `&` in a script ignore SIGINT.
     ignored = (signal.SIG_IGN, None)
     return handling(handler, "SIGINT", "SIGTERM", "SIGUSR1", gives_way=lambda usual: usual not in ignored)

@@ -23,7 +23,7 @@ def counts(context: click.Context, parameter: click.Parameter, value: str) -> tu
 
 
 def counts_or_none(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
-    """Return the same, or none."""
+    """Return the same, or an empty tuple."""
     return () if value is None else counts(context, parameter, value)
 
 

@@ -1,4 +1,4 @@
-"""``xpmlp check``: how far a backend is from NumPy in float64."""
+"""``xpmlp check``: compare a backend with NumPy in float64."""
 
 import click
 

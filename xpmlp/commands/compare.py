@@ -1,4 +1,4 @@
-"""``xpmlp compare``: several runs beside each other."""
+"""``xpmlp compare``: compare several runs."""
 
 import dataclasses
 import os
@@ -31,7 +31,7 @@ def compare(runs: Sequence[str], out: str, plot: bool) -> None:
         raise ConfigError(f"--out {out!r}: there is not a folder {Path(out).parent}: make it, or name another")
     compared = dict(zip(_names(runs), map(_read, runs), strict=True))
     settings = ["dataset", *(field.name for field in dataclasses.fields(TrainConfig)), "backend"]
-    # Not the transfer, of which no result depends, nor what the network and the epochs done say already.
+    # Without the transfer, which changes no result, and settings that the network and the epochs done show already.
     settings = [name for name in settings if name not in ("transfer", "hidden", "epochs")]
     differing = [name for name in settings if len({str(config.get(name)) for config, *_ in compared.values()}) > 1]
     rows = [{"run": name, **_row(*run, differing)} for name, run in compared.items()]
@@ -49,7 +49,7 @@ def compare(runs: Sequence[str], out: str, plot: bool) -> None:
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """Return the shortest names that tell the runs apart: their folders' own, or their paths; each a single time."""
+    """Return the shortest distinct names of the runs: their folders' names, or their paths; each run once."""
     if len({os.path.realpath(path) for path in paths}) < len(paths):
         raise ConfigError(f"{', '.join(paths)}: a run is named twice: give each once")
     short = [os.path.basename(os.path.abspath(path)) for path in paths]
@@ -57,7 +57,7 @@ def _names(paths: Sequence[str]) -> list[str]:
 
 
 def _read(path: str) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
-    """Return a run's config, its epochs' lines, and its summary, which is empty where the run is not finished."""
+    """Return a run's config, its epochs' lines, and its summary, which is empty if the run is not finished."""
     from xpmlp.training.folder import read_json, read_metrics
 
     folder = Path(path)

@@ -1,4 +1,4 @@
-"""``xpmlp data``: what a data set holds, in figures and in a picture."""
+"""``xpmlp data``: show a data set in figures and a picture."""
 
 import dataclasses
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from xpmlp.data import Dataset
 
-DEFORMATIONS = 9  # drawn of each image
+DEFORMATIONS = 9  # deformations drawn per image
 
 
 @click.command()
@@ -45,7 +45,7 @@ def data(
     path = Path(out).with_name("deformed.png")
     if deform and Path(out) == path:
         raise ConfigError(f"--out {out}: --deform draws its own picture there; name another file")
-    TrainConfig(deform=deform)  # refuses a strength that is none
+    TrainConfig(deform=deform)  # refuses an invalid strength
     loaded = load_dataset(dataset, data_dir, progress=make_download_progress(), label_column=label_column, shape=shape)
     say("data", loaded.name + (f", since {loaded.note}" if loaded.note else ""))
     if loaded.about:
@@ -64,7 +64,7 @@ def data(
     click.echo(f"{'class':<{wide}}  {'training':>9}  {'test':>9}")
     for class_name, in_training, in_test in zip(loaded.train.class_names, *counts, strict=True):
         click.echo(f"{class_name:<{wide}}  {in_training:>9,}  {in_test:>9,}")
-    deformed = _deformed(loaded.train, deform) if deform else None  # refuses what is no image, before a file is written
+    deformed = _deformed(loaded.train, deform) if deform else None  # refuses all but images, before a file is written
     plot_samples(loaded.train.images, loaded.train.labels, loaded.train.class_names, out, loaded.name)
     say("picture", out)
     if deformed:
@@ -74,7 +74,7 @@ def data(
 
 
 def _scaled(part: "Dataset") -> str:
-    """Return in words what a network takes of the values."""
+    """Return in words how the values are scaled."""
     if part.scaling is None:
         return f"{part.max_value} counts as 1"
     if len(part.image_shape) == 1:
@@ -84,7 +84,7 @@ def _scaled(part: "Dataset") -> str:
 
 
 def _deformed(part: "Dataset", strength: float) -> tuple["np.ndarray", "np.ndarray"]:
-    """Return the first image of each class with its deformations behind it, and their labels."""
+    """Return the first image of each class, followed by its deformations, and their labels."""
     import numpy as np
 
     from xpmlp.backends import get_backend

@@ -1,4 +1,4 @@
-"""``xpmlp evaluate``: how good a trained model is, in figures and in pictures."""
+"""``xpmlp evaluate``: test a trained model, in figures and in pictures."""
 
 import dataclasses
 import hashlib
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from xpmlp.data import Dataset, LoadedData
     from xpmlp.models.model import Model
 
-WORST = 30  # how many mistakes are drawn
+WORST = 30  # number of mistakes drawn
 PARTS = ("test", "train", "all")
 
 
@@ -63,10 +63,10 @@ def evaluate(
     if part not in PARTS:
         raise ConfigError(f"unknown part {part!r}: {expected_one_of(part, PARTS)}")
     paths = [find_model(model) for model in models]
-    own_process(backend, "float64")  # a model may be of it
+    own_process(backend, "float64")  # the model may be float64
     networks = [load(path, backend) for path in paths]
     names, device, is_vote = networks[0].class_names, networks[0].backend, len(paths) > 1
-    folder = None if is_vote and out is None else _folder(out, paths[0])  # a vote is at home in no model's folder
+    folder = None if is_vote and out is None else _folder(out, paths[0])  # a vote belongs to no model's folder
     own = {"label_column": label_column, "shape": shape}
     loaded = _loaded(paths, networks, dataset, data_dir, own)
     data = {"test": loaded.test, "train": loaded.train}.get(part) or _joined(loaded)
@@ -109,7 +109,7 @@ def _loaded(
     data_dir: str | None,
     own: dict[str, Any],
 ) -> "LoadedData":
-    """Return the data set that the user names, or that of the models; read as theirs was unless the user says how."""
+    """Return the user's data set, or the models' own; read it as the models' was, unless the user says how."""
     from xpmlp.commands._progress import make_download_progress
     from xpmlp.data import load_dataset
     from xpmlp.data.datasets import is_path
@@ -136,7 +136,7 @@ def _joined(loaded: "LoadedData") -> "Dataset":
 def _outputs(
     paths: Sequence[Path], networks: Sequence["Model"], data: "Dataset", batch_size: int
 ) -> tuple["np.ndarray", dict[str, Any]]:
-    """Return a model's logits or several models' vote, and what the record has of each; say how good each voter is."""
+    """Return a model's logits or several models' vote, and each one's record; print each voter's metrics."""
     import numpy as np
 
     from xpmlp.commands._progress import say
@@ -162,7 +162,7 @@ def _outputs(
 
 
 def _folder(out: str | None, path: Path) -> Path:
-    """Return where the files go, once it is sure that they can."""
+    """Return the folder for the files, after checking that it is writable."""
     folder = _home(path) if out is None else Path(out)
     if out == "" or (folder.exists() and not folder.is_dir()):
         raise ConfigError(f"--out {out!r}: expected a folder; name another")
@@ -173,7 +173,7 @@ def _folder(out: str | None, path: Path) -> Path:
 
 
 def _recorded_by_all(paths: Sequence[Path], networks: Sequence["Model"]) -> tuple[str, str | None, dict[str, Any]]:
-    """Return the one data set that the models were trained on, its folder, and how the first one's run read it."""
+    """Return the data set that all models were trained on, its folder, and how the first one's run read it."""
     from xpmlp.data.datasets import OWN
     from xpmlp.training.folder import read_json
 
@@ -192,7 +192,7 @@ def _recorded_by_all(paths: Sequence[Path], networks: Sequence["Model"]) -> tupl
 
 
 def _own(path: Path) -> dict[str, Any]:
-    """Return how a model's run read its data set."""
+    """Return the options with which a model's run read its data set."""
     from xpmlp.training.folder import read_json
 
     config = _home(path) / "config.json"
@@ -201,7 +201,7 @@ def _own(path: Path) -> dict[str, Any]:
 
 
 def _home(path: Path) -> Path:
-    """Return the folder that a model's file is at home in: of a checkpoint the run's."""
+    """Return the folder of a model's file; for a checkpoint, the run's folder."""
     from xpmlp.models.model import CHECKPOINTS
 
     is_checkpoint = path.parent.name == CHECKPOINTS and not (path.parent / "config.json").exists()
@@ -239,7 +239,7 @@ def _tell(figures: dict[str, Any], n_wrong: int, what: str) -> None:
 
 
 def _draw(folder: Path, who: str, record: dict[str, Any], n_wrong: int, images: "np.ndarray", most: float) -> None:
-    """Draw the confusion matrix and, of images, the most confident mistakes."""
+    """Draw the confusion matrix and, for images, the most confident mistakes."""
     import numpy as np
 
     from xpmlp.models.drawing import plot_confusion, plot_mistakes

@@ -1,4 +1,4 @@
-"""``xpmlp export``: a trained model as a file for other programs."""
+"""``xpmlp export``: write a trained model for other programs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ def _page(model: "Model", path: Path) -> None:
 
 
 FORMS: dict[str, Callable[["Model", Path], None]] = {".onnx": _onnx, ".html": _page}
-"""By a file's ending, what writes a model to it."""
+"""The writer of a model for each file ending."""
 
 
 @click.command()
@@ -52,7 +52,7 @@ def export(model: str, file: str) -> None:
     from xpmlp.commands._progress import say
     from xpmlp.models.model import find_model, load
 
-    own_process("numpy", "float64")  # a model may be of it
+    own_process("numpy", "float64")  # the model may be float64
     path = find_model(model)
     network = load(path, "numpy")
     FORMS[out.suffix.lower()](network, out)

@@ -1,4 +1,4 @@
-"""``xpmlp predict``: what a model sees in pictures."""
+"""``xpmlp predict``: classify pictures, pages and tables."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from xpmlp.models.model import Model
 
-BATCH = 256  # pictures that are classified together: few, so that their lines come soon
+BATCH = 256  # pictures classified together: few, so that their lines come soon
 
 
 class Sample(NamedTuple):
-    """An image of the model's form, and what is said of where it is from: in words, and in a line of JSON."""
+    """An image in the model's form, its name in words, and the fields of its line that name its origin."""
 
     name: str
     source: dict[str, Any]
@@ -58,7 +58,7 @@ def predict(
     from xpmlp.backends import own_process
     from xpmlp.models.model import load
 
-    own_process(backend, "float64")  # a model may be of it
+    own_process(backend, "float64")  # the model may be float64
     network = load(model, backend)
     way = _Way(network, prepare or network.preparation, split, invert, label_column)
     show, problems = make_show(top), 0
@@ -77,7 +77,7 @@ def predict(
 
 
 class _Way:
-    """From a path to samples as a model takes them."""
+    """Reads samples from a path in the model's form."""
 
     def __init__(self, network: "Model", preparation: str, split: bool, invert: bool, label_column: str | None) -> None:
         from xpmlp.data.preparation import FORMS, PREPARATIONS
@@ -97,7 +97,7 @@ class _Way:
             raise ConfigError(f"--invert: {why}; leave it out")
 
     def samples(self, path: Path) -> Iterator[Sample | DataError]:
-        """Yield the samples that a path stands for, and an error in the place of each that cannot be had."""
+        """Yield a path's samples, and an error in the place of each unreadable one."""
         from xpmlp.data import parquet
         from xpmlp.data.files import beginning_of, known_kind
         from xpmlp.data.pictures import ENDINGS, read_values
@@ -124,7 +124,7 @@ class _Way:
             yield DataError(f"{path}: {error.strerror or error}")
 
     def _of_idx(self, path: Path) -> tuple["np.ndarray", bool]:
-        """Return the images in an IDX file, and whether they have the size of the model's."""
+        """Return the images in an IDX file, and whether they have the model's size."""
         import numpy as np
 
         from xpmlp.data import idx
@@ -150,14 +150,14 @@ class _Way:
         return numbers, True
 
     def _numbers(self, path: Path, values: "np.ndarray") -> "np.ndarray":
-        """Return numbers such as the data set had, for all samples in the same way; refuse others."""
+        """Return numbers in the data set's form, converted alike for all samples; refuse others."""
         import numpy as np
 
         if self._scaling is not None or self._most == 1 or not values.size:
             return values.astype(np.float64)
         low, high = float(values.min()), float(values.max())
         is_whole = values.dtype == np.uint8 or np.array_equal(values, np.rint(values))
-        if low >= 0 and high <= 1:  # parts; of bytes there would be greater ones
+        if low >= 0 and high <= 1:  # parts of 1; bytes would include greater values
             parts: np.ndarray = np.rint(values * self._most).astype(np.uint8)
             return parts
         if low >= 0 and high <= self._most and is_whole:
@@ -174,7 +174,7 @@ class _Way:
                 yield from self._of_picture(array, name, source)
 
     def _of_picture(self, values: "np.ndarray", name: str, source: dict[str, Any]) -> Iterator[Sample | DataError]:
-        """Yield a picture, or each character on it, as the model's pictures were prepared."""
+        """Yield a picture, or each character on it, prepared as the model's pictures were."""
         from xpmlp.data.ink import character_in
         from xpmlp.data.pages import characters_on
         from xpmlp.data.pictures import grey_bytes
@@ -193,7 +193,7 @@ class _Way:
             yield DataError(f"{name}: {error}")
 
     def _as_trained(self, values: "np.ndarray", name: str, source: dict[str, Any]) -> Sample:
-        """Return a picture of the size and the range of the training images."""
+        """Return a picture in the training images' size and range."""
         import numpy as np
 
         from xpmlp.data.pictures import grey_bytes, resized
@@ -201,7 +201,7 @@ class _Way:
         if len(self._shape) == 1:
             raise DataError(f"a picture: the model takes samples of {self._shape[0]} numbers, as in a CSV file")
         low, high = self._range()
-        is_raw = values.dtype != np.uint8 and low == 0 and high > 255  # as the training pictures', of more than 8 bits
+        is_raw = values.dtype != np.uint8 and low == 0 and high > 255  # as the training pictures, of more than 8 bits
         if not is_raw and values.dtype != np.uint8:
             values = grey_bytes(values)
         values = resized(values, self._shape)
@@ -229,7 +229,7 @@ class _Way:
 
 
 def _say(waiting: list[Sample], network: "Model", top: int | None, show: Show) -> None:
-    """Classify what is waiting, show it, and wait for nothing."""
+    """Classify the waiting samples, show them, and empty the list."""
     import numpy as np
 
     if not waiting:

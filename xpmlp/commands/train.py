@@ -1,4 +1,4 @@
-"""``xpmlp train``: from a data set's name to a trained model with its curves."""
+"""``xpmlp train``: train a model on a data set, and draw its curves."""
 
 import dataclasses
 import re
@@ -13,7 +13,7 @@ from xpmlp.training.config import TrainConfig
 
 
 def widths(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    """Return whole numbers that stand with commas between them."""
+    """Return whole numbers separated by commas."""
     try:
         return tuple(int(width) for width in value.split(","))
     except ValueError:
@@ -23,12 +23,12 @@ def widths(context: click.Context, parameter: click.Parameter, value: str) -> tu
 
 
 def flag(name: str) -> str:
-    """Return a setting's name as the command line has it."""
+    """Return a setting's name as a command-line flag."""
     return f"--{name.replace('_', '-')}"
 
 
 def as_flags(message: str) -> str:
-    """Return a message with the names of settings as flags: those that are no words, and one that it begins with."""
+    """Return a message with settings' names as flags: names that are not words, and one at the start."""
     names = [field.name for field in dataclasses.fields(TrainConfig)]
     for pattern in (
         rf"\b({'|'.join(name for name in names if '_' in name)})\b",
@@ -39,7 +39,7 @@ def as_flags(message: str) -> str:
 
 
 def settings(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command an option for each field of `TrainConfig`."""
+    """Add an option to a command for each field of `TrainConfig`."""
     kinds = typing.get_type_hints(TrainConfig)
     for field in reversed(dataclasses.fields(TrainConfig)):
         kind, name = kinds[field.name], flag(field.name)
@@ -59,7 +59,7 @@ def settings(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-class _Threads(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions alone
+class _Threads(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions
     """A number of threads, or auto, which is None."""
 
     name = "N|auto"
@@ -73,7 +73,7 @@ class _Threads(click.ParamType):  # type: ignore[type-arg]  # generic in newer v
 
 
 class _Seeds(click.ParamType):  # type: ignore[type-arg]
-    """Whole numbers and ranges of them, with commas between."""
+    """Whole numbers and ranges of them, separated by commas."""
 
     name = "0-9"
 
@@ -142,7 +142,7 @@ def train(context: click.Context, /, **options: Any) -> None:
     a checkpoint; so do Ctrl-C, SIGTERM and SIGUSR1. --resume continues from it, exactly on NumPy with a fixed number of
     --threads. Under `mpiexec -n 4`, four processes train one model.
     """
-    from xpmlp.commands._run import run  # with NumPy and the rest, which --help does without
+    from xpmlp.commands._run import run  # this imports NumPy and the rest, which --help does not need
 
     given = {name for name in options if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT}
     seeds, resume = options.pop("seeds"), options["resume"]

@@ -1,8 +1,8 @@
-"""One model on many processes: a rank's way to the others, by MPI and NCCL in a file each, and how they are joined.
+"""One model on many processes: how a rank joins the others, and communicates by MPI or NCCL.
 
-The engine is one that exists: MPI for arrays on the host, NCCL for arrays on GPUs; nothing here opens a connection. The
-math, its kernels and the backends know nothing of it. A process that no MPI launcher started is alone, and pays
-nothing: neither mpi4py nor CuPy is imported for it.
+MPI sums arrays on the host, NCCL sums arrays on GPUs. This package opens no connection itself. The math, its kernels
+and the backends do not depend on it. A process that no MPI launcher started is alone and costs nothing: neither mpi4py
+nor CuPy is imported.
 """
 
 import os
@@ -15,91 +15,91 @@ from typing import Any, NamedTuple
 from xpmlp.errors import ConfigError, JoiningError, expected_one_of
 
 WAYS = ("auto", "off", "mpi")
-"""How a process may be joined to others."""
+"""The ways to join a process to others."""
 
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK")
 _LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
-"""What Open MPI's, MPICH's, Intel's and Slurm's launchers tell a process of itself."""
+"""The variables that the launchers of Open MPI, MPICH, Intel and Slurm set for a process."""
 
 
 class Communicator:
-    """The ranks of one launch, seen from one of them; as it stands, from the only one there is.
+    """The ranks of one launch, seen from one of them. The base class is the view of a single rank.
 
-    Every method but `abort` is called by all ranks, in one order.
+    All ranks call every method except `abort`, in the same order.
     """
 
     rank: int = 0
-    """The process's number, from 0."""
+    """The rank's number, from 0."""
     size: int = 1
-    """How many there are."""
+    """The number of ranks."""
     local_rank: int = 0
-    """Its number among those of its host."""
+    """The rank's number on its host."""
     local_size: int = 1
-    """How many there are on its host."""
+    """The number of ranks on its host."""
     hosts: int = 1
-    """How many hosts there are."""
+    """The number of hosts."""
     engine: str | None = None
-    """What moves the numbers, and its version; None where nothing does."""
+    """The library that communicates, and its version; None for a single rank."""
     library: str | None = None
-    """The library whose arrays `sum` takes; None where it takes any."""
+    """The library whose arrays `sum` takes; None if it takes any."""
     stop_poll_interval: int = 1
-    """After how many steps a sum's numbers are looked at, which on a GPU waits for it."""
+    """The host reads a sum after so many steps; on a GPU, reading waits for the sum."""
 
     @cached_property
     def cores(self) -> int:
-        """The processor cores that the ranks of its host may use, all of them together."""
+        """The number of processor cores that all ranks of its host may use together."""
         return len(usable_cores())
 
     def sum(self, vector: Any) -> Any:
-        """Return the sum of the ranks' vectors, the same bits on all; the vector is handed over."""
+        """Return the sum of the ranks' vectors, with the same bits on all ranks. The vector may be overwritten."""
         return vector
 
     def broadcast(self, content: Any) -> Any:
-        """Return rank 0's content, whatever the others give."""
+        """Return rank 0's content on all ranks."""
         return content
 
     def gather(self, content: Any) -> list[Any]:
-        """Return every rank's content, in their order, on all of them."""
+        """Return every rank's content, in order, on all ranks."""
         return [content]
 
     def barrier(self) -> None:
-        """Return when all ranks have come here."""
+        """Return when all ranks have called this."""
 
     def leave(self) -> None:
-        """Return when all ranks have come here, and let each go on and end alone."""
+        """Return when all ranks have called this; then each may continue and end alone."""
 
     def abort(self, code: int) -> None:
-        """End all ranks at once, wherever they are; one that is alone ends as it would."""
+        """End all ranks at once; a single rank ends by itself."""
 
 
 class SingleRank(Communicator):
-    """A process that has no others: its sums are what it is given, and nothing is waited for."""
+    """A single process: its sums are its arguments, and it waits for nothing."""
 
 
 def usable_cores() -> set[int]:
-    """Return the processor cores that this process may use, which a launcher may have bound to some."""
+    """Return the processor cores that this process may use; a launcher may have bound it to some."""
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
 
 
 class Launch(NamedTuple):
-    """What an MPI launcher has told a process."""
+    """The information that an MPI launcher gives to a process."""
 
     rank: int
     size: int | None
-    """None where it did not say."""
+    """The number of ranks; None if unknown."""
     local_rank: int | None = None
-    """The number among the ranks of its host, None where it did not say."""
+    """The rank's number on its host; None if unknown."""
 
 
 _joined: Communicator | None = None
-"""What this process was joined to and has not left, so that its end is that of all."""
+"""The ranks that this process has joined and not left: if it ends, all of them end."""
 
 
 def find_launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
-    """Return what an MPI launcher has told this process, None where none has started it."""
+    """Return an MPI launcher's information; None if no launcher started this process."""
 
     def first(names: Sequence[str]) -> int | None:
         return next((int(environment[name]) for name in names if environment.get(name, "").isdecimal()), None)
@@ -111,20 +111,20 @@ def find_launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
 
 
 def join(way: str = "auto") -> Communicator:
-    """Return the way to the ranks that were started together with this one.
+    """Join the ranks that were started together with this one.
 
     Parameters
     ----------
     way : {"auto", "off", "mpi"}
-        ``auto``: to all of a launch by MPI, where that has more than one rank. ``off``: to none. ``mpi``: to all, one
-        included, and an error where no launcher has started this process.
+        ``auto``: join all ranks of an MPI launch, if it has more than one. ``off``: join none. ``mpi``: join all, even
+        a single one; it is an error if no launcher started this process.
 
     Raises
     ------
     ConfigError
-        If there is no such way, or no launcher.
+        If the way is unknown, or ``mpi`` has no launcher.
     JoiningError
-        If a launcher has started ranks that do not find each other.
+        If a launcher started ranks that do not find each other.
     """
     global _joined
     if way not in WAYS:
@@ -155,19 +155,19 @@ def join(way: str = "auto") -> Communicator:
 
 
 def join_gpus(communicator: Communicator, context: Callable[[], AbstractContextManager[Any]]) -> Communicator:
-    """Return the way to the same ranks whose sums are CuPy's, each rank on the GPU of a context."""
+    """Return a communicator of the same ranks that sums CuPy's arrays, each rank on the GPU of a context."""
     if communicator.size == 1:
         return communicator
     global _joined
     from xpmlp.communication._nccl import NcclCommunicator
 
-    with context():  # NCCL takes the current GPU
+    with context():  # NCCL uses the current GPU
         _joined = NcclCommunicator(communicator)
     return _joined
 
 
 def leave() -> None:
-    """Go on alone, when all ranks have come here."""
+    """Wait until all ranks have called this, then continue alone."""
     global _joined
     if _joined:
         _joined.leave()
@@ -175,33 +175,33 @@ def leave() -> None:
 
 
 def abort(code: int) -> None:
-    """End all ranks that this process is joined to; nothing happens where it is alone, or has left them."""
+    """End all ranks that this process has joined; do nothing if it is alone or has left them."""
     if _joined:
-        time.sleep(0.2)  # the launcher passes on what this process has said, before lines of its own
+        time.sleep(0.2)  # the launcher prints this process's output before its own lines
         _joined.abort(code)
 
 
 def wait_for_rank_0() -> None:
-    """Leave the ranks below the time to say first what all have met, and to end all: so it is said once."""
+    """Give lower ranks the time to report a common problem first and to end all ranks: so it is printed once."""
     launch = find_launch()
     if launch and launch.rank > 0:
-        time.sleep(1.0 + min(3.0, 0.3 * (launch.rank - 1)))  # each its own time
+        time.sleep(1.0 + min(3.0, 0.3 * (launch.rank - 1)))  # each rank has its own time
 
 
 def is_first_of_host() -> bool:
-    """Return whether this process is the first of its host, as far as a launcher has said."""
+    """Return whether this process is the first on its host, as far as a launcher says."""
     launch = find_launch()
     return not (launch and launch.local_rank)
 
 
 def those_that_differ(communicator: Communicator, content: Any) -> list[int]:
-    """Return the ranks whose content is not rank 0's; all ranks learn of them."""
+    """Return the ranks with other content than rank 0; all ranks get the same answer."""
     first, *others = communicator.gather(content)
     return [rank for rank, other in enumerate(others, start=1) if other != first]
 
 
 def part_of(n: int, communicator: Communicator) -> slice:
-    """Return which of n rows are a rank's: contiguous parts, as even as can be, the first ones one row longer."""
+    """Return a rank's part of n rows. Parts are contiguous and even; the first ones may be one row longer."""
     size, rank = communicator.size, communicator.rank
     share, rest = divmod(n, size)
     first = rank * share + min(rank, rest)

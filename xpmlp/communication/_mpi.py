@@ -10,17 +10,17 @@ from xpmlp.communication import Communicator, usable_cores
 from xpmlp.errors import JoiningError
 
 _was_running = "mpi4py.MPI" in sys.modules
-"""Whether the user's own program has started MPI, which then is theirs to end."""
+"""Whether the user's own program started MPI. Then that program must end it."""
 
 try:
     import mpi4py
 
     if not _was_running:
-        # A process that ends without finalising MPI is one that has failed, and the launcher then ends the others. The
-        # usual finalising at exit would wait instead for ranks that wait for this one.
+        # If a process ends without finalising MPI, the launcher regards it as failed and ends the others. Finalising at
+        # exit, as usual, would wait for ranks that wait for this one.
         mpi4py.rc.finalize = False
-        mpi4py.rc.thread_level = "funneled"  # the loader's thread calls nothing of MPI
-    with warnings.catch_warnings():  # mpi4py's, of an MPI that is not the launcher's; ours is one line
+        mpi4py.rc.thread_level = "funneled"  # the loader's thread does not call MPI
+    with warnings.catch_warnings():  # mpi4py's message about an MPI that is not the launcher's; ours is one line
         warnings.filterwarnings("ignore", "suspicious MPI execution environment", RuntimeWarning)
         from mpi4py import MPI
 except (ImportError, RuntimeError) as error:
@@ -31,7 +31,7 @@ except (ImportError, RuntimeError) as error:
 
 
 class MpiCommunicator(Communicator):
-    """All ranks that one launcher has started."""
+    """All ranks of one launch."""
 
     library = "numpy"
 
@@ -65,4 +65,4 @@ class MpiCommunicator(Communicator):
             MPI.Finalize()
 
     def abort(self, code: int) -> None:
-        self._world.Abort(code)  # the launcher says so, in lines of its own
+        self._world.Abort(code)  # the launcher reports it in its own lines

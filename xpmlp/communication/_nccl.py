@@ -1,6 +1,6 @@
-"""NCCL, through CuPy: sums of arrays on GPUs, a GPU a rank, queued behind the work that makes them.
+"""NCCL, through CuPy: sums of arrays on GPUs, one GPU per rank, queued behind the work that makes them.
 
-It has never been run: where this was written there was no machine with two GPUs.
+It has never been run: no machine with two GPUs was at hand.
 """
 
 import os
@@ -14,16 +14,16 @@ import cupy
 from xpmlp.communication import Communicator
 from xpmlp.errors import CommunicationError
 
-with warnings.catch_warnings():  # CuPy's, in many lines, where NCCL is missing; ours is one
+with warnings.catch_warnings():  # CuPy's message has many lines if NCCL is missing; ours has one
     warnings.simplefilter("ignore")
     from cupy.cuda import nccl
 
 WATCH_INTERVAL = 2.0
-"""Seconds between two looks at whether NCCL still reaches all ranks."""
+"""Seconds between two checks that NCCL still reaches all ranks."""
 
 
 class NcclCommunicator(Communicator):
-    """The ranks of an MPI launch, whose sums go from GPU to GPU; all else goes by the host's way to the same ranks."""
+    """The ranks of an MPI launch: sums go from GPU to GPU, all else through MPI on the host."""
 
     library = "cupy"
     stop_poll_interval = 16
@@ -51,7 +51,7 @@ class NcclCommunicator(Communicator):
         self.engine = f"NCCL {version // 10000}.{version // 100 % 100}.{version % 100}, {host.engine}"
 
     def sum(self, vector: Any) -> Any:
-        """Queue the sum behind what makes the vector, and return that, which holds the sum for what is queued next."""
+        """Queue the sum behind the work that makes the vector; return the vector, which later holds the sum."""
         kinds = {"float32": nccl.NCCL_FLOAT32, "float64": nccl.NCCL_FLOAT64}
         pointer, stream = vector.data.ptr, cupy.cuda.get_current_stream().ptr
         try:
@@ -61,14 +61,14 @@ class NcclCommunicator(Communicator):
         return vector
 
     def _end_where_lost(self) -> None:
-        """End this process, and so the launch, once NCCL reports an error: sums that are queued would never end."""
+        """End this process, and so the launch, once NCCL reports an error: queued sums would never end."""
         while not self._has_left.wait(WATCH_INTERVAL):
             try:
                 self._ranks.check_async_error()
             except nccl.NcclError as error:
                 sys.stderr.write(f"xpmlp: {_lost(self.rank, error)}\n")
                 sys.stderr.flush()
-                os._exit(2)  # the main thread waits for the GPU, and MPI may be called by that one alone
+                os._exit(2)  # the main thread waits for the GPU, and only it may call MPI
 
     def leave(self) -> None:
         self._has_left.set()

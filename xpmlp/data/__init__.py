@@ -1,4 +1,4 @@
-"""From a file to a batch on the device."""
+"""Data sets: files, pictures and tables become batches on the device."""
 
 from xpmlp.data.dataset import Dataset, LoadedData
 from xpmlp.data.datasets import load_dataset

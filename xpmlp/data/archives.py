@@ -13,7 +13,7 @@ from xpmlp.data.files import require_memory
 from xpmlp.errors import DataError
 
 _PARTS = (("test", "test"), ("t10k", "test"), ("train", "train"), ("valid", "train"), ("val", "train"))
-"""Words in an array's name, and the part that they stand for; a run holds validation data out itself."""
+"""Words in an array's name, and the part that they stand for. A run holds validation data out itself."""
 
 _KINDS = {
     **dict.fromkeys(("x", "images", "image", "imgs", "data", "features", "inputs", "pixels"), "images"),
@@ -31,7 +31,7 @@ def is_npz(path: Path) -> bool:
 
 
 def read(path: Path) -> tuple[list[tuple[np.ndarray, np.ndarray]], str]:
-    """Return images and labels of the training part and, if it is there, the test part, and what was recognised."""
+    """Return images and labels of the training part and of the test part, if present, and what was recognised."""
     try:
         with zipfile.ZipFile(path) as archive:
             wanted = _wanted(path, archive)
@@ -60,7 +60,7 @@ def _joined(path: Path, arrays: list[np.ndarray]) -> np.ndarray:
 
 
 def _wanted(path: Path, archive: zipfile.ZipFile) -> dict[tuple[str, str], list[str]]:
-    """Return the arrays' names by part and kind; refuse what is not certain, or does not fit memory."""
+    """Return the arrays' names by part and kind; refuse ambiguous names and arrays that do not fit in memory."""
     wanted: dict[tuple[str, str], list[str]] = {}
     names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
     total = 0
@@ -89,7 +89,7 @@ def _wanted(path: Path, archive: zipfile.ZipFile) -> dict[tuple[str, str], list[
 
 
 def _key(name: str) -> tuple[str, str] | None:
-    """Return which part and kind an array's name stands for; None where that is not certain."""
+    """Return which part and kind an array's name stands for; None if that is ambiguous."""
     low = name.lower()
     word, part = next(((word, part) for word, part in _PARTS if word in low), ("", ""))
     rest = re.sub(r"[^a-z]+", "", low.replace(word, "", 1).replace("idation", "").replace("ing", "")) if word else low

@@ -1,4 +1,4 @@
-"""A data set in memory: labelled images or other samples, and what a network must know of them."""
+"""A data set in memory: labelled images or other samples, and the facts that a network needs about them."""
 
 import dataclasses
 import hashlib
@@ -16,7 +16,7 @@ from xpmlp.data.scaling import Scaling
 from xpmlp.errors import DataError
 
 MOST_CLASSES = 10_000
-"""Of a user's own data: one wrong label would make a network as wide as it is great."""
+"""The limit for a user's own data: one wrong, large label would make the output layer as wide as its value."""
 
 
 def as_words(labels: np.ndarray, name: str) -> np.ndarray:
@@ -31,7 +31,7 @@ def as_words(labels: np.ndarray, name: str) -> np.ndarray:
 
 
 def described(image_shape: tuple[int, ...]) -> str:
-    """Return in words what a data set has: images of a size, or samples of so many numbers."""
+    """Return a data set's contents in words: images of a size, or samples of so many numbers."""
     if len(image_shape) == 1:
         return f"samples of {image_shape[0]} numbers"
     return f"images of {image_shape[0]} × {image_shape[1]}{' in colour' if len(image_shape) == 3 else ''}"
@@ -44,27 +44,27 @@ class Dataset:
     Parameters
     ----------
     images : numpy.ndarray, shape (n, height, width), in colour (n, height, width, 3), or (n, d) of other samples
-        Of uint8: values from 0 to `max_value`. Of float32 or float64: finite numbers.
+        uint8: values from 0 to `max_value`. float32 or float64: finite numbers.
     labels : numpy.ndarray of any integer dtype, or of strings, shape (n,)
         Each image's class, an index into `class_names`, or its name.
     class_names : tuple of str or None
-        What the classes are called; None: their numbers, up to the greatest label, or the strings in their order.
+        The classes' names. None: the numbers up to the greatest label, or the sorted strings.
     max_value : int or None
-        The value of bytes that counts as 1 (255 in MNIST, 16 in the digits); None: 255, or 1 of floats without a
+        The value of bytes that counts as 1 (255 in MNIST, 16 in the digits). None: 255, or 1 for floats without a
         scaling.
     provenance : str
-        Where it came from, in one line.
+        The data set's origin, in one line.
     scaling : Scaling or None
-        What a network takes of floats; None: the floats as they are.
+        How floats are scaled for a network. None: they are not scaled.
     preparation : {"mnist", "digits", "as-trained"} or None
-        How the pictures were prepared; `xpmlp predict` prepares others in the same way. None: it is measured.
+        How the pictures were prepared; `xpmlp predict` prepares others in the same way. None: measure it.
     columns : tuple of str or None
-        What the columns of a table of features are called.
+        The column names of a table of features.
 
     Raises
     ------
     DataError
-        If they are none of these, or do not fit each other.
+        If an argument is none of these, or the arguments do not fit each other.
     """
 
     images: np.ndarray
@@ -122,7 +122,7 @@ class Dataset:
             object.__setattr__(self, "preparation", preparation.measure(images, self.max_value))
 
     def _with_numbers(self, names: np.ndarray) -> np.ndarray:
-        """Take the numbers of the classes for their names, and return them."""
+        """Use the numbers of the classes as their names, and return them."""
         found, places = np.unique(names, return_inverse=True)
         if self.class_names is None:
             object.__setattr__(self, "class_names", tuple(found.tolist()))
@@ -141,9 +141,10 @@ class Dataset:
         Parameters
         ----------
         X : array, shape (n, d), (n, height, width) or (n, height, width, 3)
-            Bytes, or numbers that are taken as they are: NumPy's, another library's, or what NumPy makes an array of.
+            Bytes, or numbers that are used unchanged: an array of NumPy or another library, or what NumPy converts to
+            an array.
         y : array, shape (n,)
-            Numbers, booleans or strings; what they are called is the classes' names, in their order.
+            Numbers, booleans or strings. Their sorted values are the classes' names.
         """
         names = tuple(map(str, X.columns)) if hasattr(X, "columns") and hasattr(X, "to_numpy") else None
         X, y = (np.asarray(on_host(array)) for array in (X, y))
@@ -165,21 +166,21 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """The height and width of an image in pixels, with 3 behind them in colour; (d,) of other samples."""
+        """The shape of a sample: (height, width) of an image, (height, width, 3) in colour, (d,) of other samples."""
         return self.images.shape[1:]
 
     @property
     def samples(self) -> str:
-        """What its samples are called: images or samples."""
+        """The word for the samples: "images" or "samples"."""
         return "samples" if len(self.image_shape) == 1 else "images"
 
     @property
     def n_inputs(self) -> int:
-        """How many numbers a sample has."""
+        """The number of values in a sample."""
         return math.prod(self.image_shape)
 
     def as_inputs(self, dtype: str) -> "Dataset":
-        """Return the same with floats as a network of a dtype takes them, scaled; bytes stay, which a step scales."""
+        """Return the data set, its floats scaled and cast for a network of a dtype. The step itself scales bytes."""
         if self.images.dtype == np.uint8:
             return self
         if self.scaling is None:
@@ -190,12 +191,12 @@ class Dataset:
 
     @cached_property
     def images_sum(self) -> str:
-        """The SHA-256 of the images' IDX file, in hexadecimal; it takes reading every image once."""
+        """The SHA-256 of the images' IDX file, in hexadecimal. Computing it reads every image once."""
         return idx.sum_of_contents(self.images)
 
     @cached_property
     def fingerprint(self) -> str:
-        """The SHA-256 of all that a training run sees of it, in hexadecimal."""
+        """The SHA-256 of everything that a training run reads from the data set, in hexadecimal."""
         labels = idx.sum_of_contents(self.labels.astype(np.int32))
         scaled = f" {self.scaling}" if self.scaling else ""
         seen = f"{self.images_sum} {labels} {self.max_value} {self.class_names}{scaled}"
@@ -204,7 +205,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class LoadedData:
-    """A data set as `load_dataset` found it."""
+    """A data set as `load_dataset` returns it."""
 
     name: str  # which one it is, as the user would name it
     train: Dataset
@@ -215,7 +216,7 @@ class LoadedData:
 
 
 def parts_of(data: Any) -> tuple[Dataset, Dataset | None]:
-    """Return the data set to train on, and the one to test on where there is one, of whatever stands for them."""
+    """Return the data set to train on, and the one to test on if there is one, from any accepted form of data."""
     if isinstance(data, LoadedData):
         return data.train, data.test
     if isinstance(data, Dataset):

@@ -1,4 +1,4 @@
-"""From a data set's name to its images and labels."""
+"""Find a data set by its name, and read its images and labels."""
 
 import dataclasses
 import os
@@ -14,12 +14,12 @@ from xpmlp.data.preparation import DIGITS
 from xpmlp.data.sources import SOURCES
 from xpmlp.errors import DataError, expected_one_of
 
-DATA_VARIABLE = "XPMLP_DATA"  # of the environment: the folder in which data sets are looked for first
+DATA_VARIABLE = "XPMLP_DATA"  # the environment variable with the folder that is searched first
 
 NAMES = ("auto", *SOURCES, "digits")
 
 OWN = ("file", "pictures")
-"""What the names of data sets of one's own begin with, before the path."""
+"""The prefixes of the names of users' own data sets; the path follows."""
 
 _NAMES = (*NAMES, "an existing path")
 
@@ -38,29 +38,29 @@ def load_dataset(
     Parameters
     ----------
     name : str
-        ``mnist``, ``fashion-mnist``, ``kmnist``, ``qmnist``, ``emnist-letters``, ``emnist-balanced``,
-        ``emnist-digits``, ``emnist-mnist``, ``digits`` (1,797 images of 8 × 8 that ship with scikit-learn), ``auto``
-        (MNIST where it is on disk or can be downloaded, else the digits), or a path: a folder with MNIST's four files
-        (also ``idx:FOLDER``), an ``.npz`` archive, a CSV, TSV or Parquet file, or a folder with a folder of pictures
-        for each class.
+        A name: ``mnist``, ``fashion-mnist``, ``kmnist``, ``qmnist``, ``emnist-letters``, ``emnist-balanced``,
+        ``emnist-digits``, ``emnist-mnist``, ``digits`` or ``auto``. ``digits`` has 1,797 images of 8 × 8 and ships with
+        scikit-learn. ``auto`` is MNIST if it is on disk or can be downloaded, else the digits. Or a path. It is an
+        ``.npz`` archive, or a CSV, TSV or Parquet file. Or it is a folder with MNIST's four files (also
+        ``idx:FOLDER``), or with one folder of pictures per class.
     data_dir : path or None
-        The only folder to look in: the files are in it, or in a folder of the data set's name in it. None: the
-        folder that the environment variable XPMLP_DATA names, then the user's cache, and then a download to there.
+        The only folder to search: it holds the files, or a folder with the data set's name that does. None: search the
+        folder in the environment variable XPMLP_DATA, then the user's cache, then download to the cache.
     progress : callable or None
-        Is told a file's name, the bytes that have come and the bytes in all, where something is downloaded; and
-        ``pictures``, how many were read and how many there are, where they are read.
+        During a download, called with a file's name, the bytes received and the bytes in total. While pictures are
+        read, called with ``pictures``, how many were read and how many there are.
     label_column : str, int or None
-        Of a table: a column's name or number, ``first`` or ``last``, where its header does not say which one it is.
+        The label column of a table, if its header does not name it: a column's name or number, ``first`` or ``last``.
     shape : str, sequence of int or None
-        ``HEIGHTxWIDTH``, or ``HEIGHTxWIDTHx3`` in colour, of images that are rows of numbers, where the file does not
-        say it, or to which pictures are brought; ``none``: rows of numbers are no images, but a table of features.
+        ``HEIGHTxWIDTH``, or ``HEIGHTxWIDTHx3`` in colour. It is the shape of images stored as rows of numbers, if the
+        file does not say it. Pictures are resized to it. ``none``: rows of numbers are features, not images.
     seed : int
-        Random seed of the split of a set without a test part.
+        Random seed of the split, if the data set has no test part.
 
     Raises
     ------
     DataError
-        If the name is unknown, or the data set is not there, cannot be had, is damaged or is another one.
+        If the name is unknown, or the data set does not exist, cannot be downloaded, is damaged or is a different one.
     """
     name = os.fspath(name)
     label_column = None if label_column is None else str(label_column)
@@ -101,7 +101,7 @@ def is_path(name: str) -> bool:
 
 
 def _own_path(name: str) -> Path | None:
-    """Return the path that a name stands for, None where it is a set's name or there is no such path."""
+    """Return the path that a name stands for; None if it is a data set's name or the path does not exist."""
     kind, _, rest = name.partition(":")
     if kind in OWN and rest:
         return expanded(rest)
@@ -113,7 +113,7 @@ def _own_path(name: str) -> Path | None:
 def _read_own(
     path: Path, label_column: str | None, shape: str | None, seed: int, progress: Progress | None
 ) -> LoadedData:
-    """Return the data set at a path, whatever its format."""
+    """Return the data set at a path, in any format."""
     from xpmlp.data import formats
 
     if idx_folders.has_files(path):
@@ -166,12 +166,12 @@ def _find_or_download(name: str, data_dir: str | os.PathLike[str] | None, progre
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """Return a path in which ``~`` and the environment's variables stand for what they are."""
+    """Return a path with ``~`` and environment variables expanded."""
     return Path(os.path.expandvars(os.path.expanduser(path)))
 
 
 def _digits() -> LoadedData:
-    """Return scikit-learn's digits; every fifth image of a class is for the test, whatever the seed."""
+    """Return scikit-learn's digits. Every fifth image of a class is a test image, for any seed."""
     import sklearn
     from sklearn.datasets import load_digits
 

@@ -1,13 +1,13 @@
-"""Images deformed differently in every epoch: turned, scaled, sheared, shifted, and bent by a smooth random field.
+"""Deform images differently in every epoch: rotate, scale, shear, shift, and bend them by a smooth random field.
 
 The network then never sees the same image twice. (Simard, Steinkraus & Platt 2003, "Best Practices for Convolutional
-Neural Networks Applied to Visual Document Analysis"; Cireşan, Meier, Gambardella & Schmidhuber 2010, "Deep Big Simple
+Neural Networks Applied to Visual Document Analysis".) (Cireşan, Meier, Gambardella & Schmidhuber 2010, "Deep Big Simple
 Neural Nets Excel on Handwritten Digit Recognition".)
 
-A pixel of the deformed image shows what lies at another place of the image. How far away, down and to the right, is a
-sum of a few smooth functions of the pixel: a constant (the shift), the pixel's own row and column (what turns, scales
-and shears), and hills around the knots of a coarse grid (what bends). So a batch's displacements are one matrix
-product, of numbers that are drawn for each image with a basis that is the same for all.
+A pixel of the deformed image shows another place of the original. The displacement to that place, down and to the
+right, is a sum of a few smooth functions of the pixel. A constant shifts the image. The pixel's row and column rotate,
+scale and shear it. Hills around the knots of a coarse grid bend it. So a batch's displacements are one matrix product:
+numbers drawn for each image, times a basis that all images share.
 """
 
 import math
@@ -24,16 +24,16 @@ from xpmlp.kernels import operation
 from xpmlp.namespaces import Array, array_namespace, clipped
 
 TURN, SHEAR, SCALE, SHIFT = np.deg2rad(15), 0.2, 0.15, 0.05
-"""The most at strength 1: an angle; columns a row; the logarithm of a factor for each axis; a fraction of the side."""
-BEND = 0.04  # the standard deviation at strength 1 of the random field's displacements, a fraction of the side
-KNOTS, SMOOTHNESS = 6, 1 / 6  # of that field: knots of its grid a side; the hills' standard deviation, of the side
-COUNT = 3 + KNOTS**2  # how many functions the basis has
-_BLOCK = 16_384  # images whose numbers are drawn and brought to the device at once, if a batch is not larger
-Numbers: TypeAlias = tuple[Array, int]  # several batches' numbers, (batches, batch, 2, COUNT), and which one is meant
+"""The limits at strength 1: the angle; columns per row; the logarithm of each axis's factor; a fraction of the side."""
+BEND = 0.04  # standard deviation of the random field's displacements at strength 1, a fraction of the side
+KNOTS, SMOOTHNESS = 6, 1 / 6  # that field's knots per side; the hills' standard deviation, a fraction of the side
+COUNT = 3 + KNOTS**2  # number of functions in the basis
+_BLOCK = 16_384  # images whose coefficients are drawn and copied to the device at once, if a batch is not larger
+Numbers: TypeAlias = tuple[Array, int]  # batches' coefficients, (batches, batch, 2, COUNT), and a batch's index
 
 
 def basis(image_shape: tuple[int, ...]) -> np.ndarray:
-    """Return the functions that displacements are made of, each at every pixel, (COUNT, height · width) of float64."""
+    """Return the basis functions of the displacements at every pixel, (COUNT, height · width) of float64."""
     rows, columns = (np.arange(side) - (side - 1) / 2 for side in image_shape)
     hills = []
     for places, side in zip((rows, columns), image_shape, strict=True):
@@ -46,9 +46,9 @@ def basis(image_shape: tuple[int, ...]) -> np.ndarray:
 
 
 def draw(rng: np.random.Generator, n: int, strength: Any, image_shape: tuple[int, ...]) -> np.ndarray:
-    """Return the numbers that deform n images down and right, (n, 2, COUNT), with one strength for all or for each."""
+    """Draw the coefficients that displace n images down and right, (n, 2, COUNT); one strength for all or for each."""
     even = rng.random((6, n)) * 2 - 1
-    # The generator is advanced by as much whatever the strength is; with 0 the numbers are 0.
+    # The generator advances by the same amount for every strength; with 0 the coefficients are 0.
     normal = rng.standard_normal((n, 2, KNOTS**2), dtype=np.float32)
     angle, shear, *other = even * strength
     log_scale, shift = np.stack(other[:2]), np.stack(other[2:])
@@ -67,7 +67,7 @@ def draw(rng: np.random.Generator, n: int, strength: Any, image_shape: tuple[int
 
 
 def deformed(images: Array, numbers: Array, basis: Array, image_shape: tuple[int, ...], max_value: int) -> Array:
-    """Return images as X, deformed, of the dtype that `draw`'s numbers and the basis have: of bytes from 0 to 1."""
+    """Return images as X, deformed, in the dtype of `draw`'s numbers and of the basis; bytes are scaled to 0 to 1."""
     xp = array_namespace(images=images, numbers=numbers, basis=basis)
     n, size, (height, width) = images.shape[0], math.prod(image_shape), image_shape[:2]
     if images.ndim != 2 or images.shape[1] != size:
@@ -83,10 +83,10 @@ def deformed(images: Array, numbers: Array, basis: Array, image_shape: tuple[int
 
 @operation()
 def sampled(images: Array, displacements: Array, max_value: int) -> Array:
-    """Return bytes, or floats of the displacements' dtype, as X of that, each pixel taken from another place.
+    """Return images (bytes or floats) as X of the displacements' dtype, each pixel read at its displacement.
 
-    The displacements, (n, 2, height, width), say how far down and how far to the right that is, in pixels. Between
-    pixels a value is interpolated linearly in both directions; around an image all is 0.
+    The displacements, (n, 2, height, width), are in pixels: down, and to the right. Values between pixels are
+    interpolated linearly in both directions. Outside of the image the value is 0.
     """
     xp = array_namespace(images=images, displacements=displacements)
     n, _, height, width = displacements.shape
@@ -94,11 +94,11 @@ def sampled(images: Array, displacements: Array, max_value: int) -> Array:
     pixels = xp.reshape(images, (n, height, width))
     row, column = xp.zeros_like(pixels[:, :1, :]), xp.zeros((n, height + 2, 1), dtype=images.dtype, device=device)
     around = xp.concat([column, xp.concat([row, pixels, row], axis=1), column], axis=2)
-    # Places count from the corner of what lies around.
+    # Positions count from the corner of the padding.
     y = displacements[:, 0, :, :] + xp.arange(1, height + 1, dtype=dtype, device=device)[:, None]
     x = displacements[:, 1, :, :] + xp.arange(1, width + 1, dtype=dtype, device=device)
     y, x = clipped(y, 0, height + 1), clipped(x, 0, width + 1)
-    top = clipped(xp.floor(y), 0, height)  # there is a row below it and, below, a column right of it
+    top = clipped(xp.floor(y), 0, height)  # so that a row below it exists and, in the next line, a column right of it
     left = clipped(xp.floor(x), 0, width)
     y -= top
     x -= left
@@ -122,7 +122,7 @@ def sampled(images: Array, displacements: Array, max_value: int) -> Array:
 
 
 class Deformation:
-    """What deforms a training run's batches, to X of a dtype, with a strength at each step, counted from 1."""
+    """Deforms a training run's batches to X of a dtype. The strength depends on the step, counted from 1."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class Deformation:
         return deformed(images, table[line, : images.shape[0], :, :], self._basis, self.image_shape, self.max_value)
 
     def epoch(self, seed: int, start: int = 0, before: int = 0) -> Iterator[Numbers]:
-        """Return an epoch's numbers, a line a batch, as `lines` has them, `before` steps into the run."""
+        """Yield an epoch's coefficients as `lines` does, one line per batch; `before` steps precede the epoch."""
         batches = max(1, _BLOCK // self.batch_size)
 
         def numbers(rng: np.random.Generator, first: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Downloading a data set from the mirror that answers first, into a folder that never holds half a file."""
+"""Download a data set from the mirror that answers first, into a folder that never holds a partial file."""
 
 import logging
 import queue
@@ -14,20 +14,22 @@ from xpmlp.data.sources import ARCHIVE, FILES, SOURCES, Source, algorithm_of
 from xpmlp.errors import DataError
 from xpmlp.storage.files import write_whole
 
-ANSWER_WITHIN = 10.0  # seconds of the clock in which some mirror must answer, the resolving of names included
-STALLED_AFTER = 10.0  # seconds without a byte after which a download that has begun is given up
+ANSWER_WITHIN = 10.0  # seconds in which some mirror must answer, name resolution included
+STALLED_AFTER = 10.0  # seconds without a byte after which a download is given up
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Is told a file's name, the bytes that have come and the bytes in all (0: unknown); or `READING`, and pictures."""
+"""Called with a file's name, the bytes received and the total (0: unknown), or with `READING` and counts of
+pictures."""
 
 READING = "pictures"
-"""What stands for the pictures of a set that are read from the disk."""
+"""The name that stands for pictures read from the disk."""
 
 
 def download(name: str, source: Source, folder: Path, progress: Progress | None = None) -> None:
-    """Bring a data set's four files into a folder, from the mirrors in the order in which they answer.
+    """Download a data set's four files into a folder, from the mirrors in the order in which they answer.
 
-    Each is written beside its place, checked by its sum and then moved there: none that looks whole is not.
+    Each file is written under a temporary name, checked by its sum and then renamed, so a file with its name is
+    complete.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -44,7 +46,7 @@ def download(name: str, source: Source, folder: Path, progress: Progress | None 
 
 
 def _answers(mirrors: tuple[str, ...], file: str) -> Iterator[tuple[str, str | None]]:
-    """Yield each mirror with None as it answers, or with what is wrong with it; at the deadline those that are left."""
+    """Yield each mirror as it answers, with None or its error; at the deadline, yield the rest."""
     import requests
 
     answers: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
@@ -56,7 +58,7 @@ def _answers(mirrors: tuple[str, ...], file: str) -> Iterator[tuple[str, str | N
         except (requests.RequestException, OSError, ValueError) as error:
             answers.put((mirror, _in_short(error)))
 
-    # A client's time limit starts again at each address, and none is kept while a name is resolved: hence threads.
+    # A client restarts its time limit at each address, and has none while it resolves a name: hence threads.
     for mirror in mirrors:
         threading.Thread(target=ask, args=[mirror], daemon=True).start()
     deadline = time.monotonic() + ANSWER_WITHIN
@@ -71,7 +73,7 @@ def _answers(mirrors: tuple[str, ...], file: str) -> Iterator[tuple[str, str | N
 
 
 def _download_from(mirror: str, source: Source, folder: Path, progress: Progress | None) -> str | None:
-    """Return None once all files are there, or what went wrong."""
+    """Return None once all files are downloaded, or the error."""
     import pooch
     import requests
 
@@ -95,7 +97,7 @@ def _download_from(mirror: str, source: Source, folder: Path, progress: Progress
 
 
 def _published(source: Source) -> list[tuple[str, str]]:
-    """Return the names and sums of the files that are to be had."""
+    """Return the names and sums of the files to download."""
     if source.archive:
         return [(ARCHIVE, source.archive)]
     names = dict(zip(FILES, source.names, strict=True))
@@ -103,7 +105,7 @@ def _published(source: Source) -> list[tuple[str, str]]:
 
 
 def _unpack(archive: Path) -> None:
-    """Put the files of all sets in an archive, which has been checked, beside it, each whole; and remove it."""
+    """Unpack the files of all sets in a checked archive next to it, each whole, and remove the archive."""
     wanted = {name for source in SOURCES.values() if source.archive for name in source.names}
     with zipfile.ZipFile(archive) as opened:
         for member in opened.infolist():
@@ -129,7 +131,7 @@ def _in_short(error: Exception) -> str:
 
 
 class _Bar:
-    """What pooch takes for a progress bar: it passes on how many bytes of a file have come."""
+    """The progress bar that pooch calls: it passes on how many bytes of a file were received."""
 
     def __init__(self, file: str, progress: Progress | None) -> None:
         self.total, self._file, self._progress, self._done = 0, file, progress, 0

@@ -1,4 +1,4 @@
-"""Dropout: in each training step, hidden units at random are left out (Srivastava et al. 2014, JMLR 15, section 4)."""
+"""Dropout: each training step leaves out random hidden units (Srivastava et al. 2014, JMLR 15, section 4)."""
 
 import itertools
 from collections.abc import Iterator
@@ -11,23 +11,23 @@ from xpmlp.data.noise import lines
 from xpmlp.namespaces import Array, array_namespace
 
 LEVELS = 256  # a unit is left out where a byte is below the rate's share of these
-_BLOCK = 2**24  # bytes that are drawn and brought to the device at once, if a batch does not take more
+_BLOCK = 2**24  # bytes that are drawn and copied to the device at once, if a batch does not need more
 
 
 @dataclass(frozen=True)
 class Dropout:
-    """What leaves a part of the hidden layers' units out.
+    """Leaves out a random fraction of the hidden layers' units.
 
     Parameters
     ----------
     rate : float
-        The part, above 0 and below 1, rounded to a 256th.
+        The fraction, above 0 and below 1, rounded to a 256th.
     hidden : tuple of int
         The hidden layers' widths.
     batch_size : int
-        The most samples of a step.
+        The greatest number of samples in a step.
     backend : Backend
-        Where the masks are made.
+        The backend that computes the masks.
     """
 
     rate: float
@@ -37,13 +37,13 @@ class Dropout:
 
     @property
     def level(self) -> int:
-        """Below which a drawn byte leaves a unit out."""
+        """The threshold: a unit whose byte is below it is left out."""
         return min(max(1, round(self.rate * LEVELS)), LEVELS - 1)
 
     def masks(self, theta: Array, n: int, drawn: tuple[Array, int]) -> list[Array]:
-        """Return a mask for each hidden layer, (…, n, width): 0 where a unit is left out, else above 1, on average 1.
+        """Return a mask per hidden layer, (…, n, width): 0 where a unit is left out, else above 1; its mean is 1.
 
-        Of several networks the table is (lines, K, batch, units).
+        For K networks, the table has the shape (lines, K, batch, units).
         """
         table, line = drawn
         xp = array_namespace(theta=theta, table=table)
@@ -53,9 +53,9 @@ class Dropout:
         return [kept[..., start:stop] for start, stop in itertools.pairwise(stops)]
 
     def epoch(self, seed: int, start: int = 0, steps: int | None = None) -> Iterator[tuple[Array, int]]:
-        """Return an epoch's bytes, (batches, batch, units) and a line a batch, as `xpmlp.data.noise.lines` has them.
+        """Yield an epoch's bytes as `xpmlp.data.noise.lines` does: (batches, batch, units), and each batch's line.
 
-        Where the epoch's steps are given, no more are drawn.
+        If the epoch's number of steps is given, no more are drawn.
         """
         shape = self.batch_size, sum(self.hidden)
         batches = max(1, min(_BLOCK // (shape[0] * shape[1]), steps or _BLOCK))

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes, where it is not what was expected; and whether memory has room for it."""
+"""Recognise an unexpected file by its first bytes, and check that memory has room for its contents."""
 
 import gzip
 import os
@@ -25,7 +25,7 @@ _BEGINNINGS = (
 
 
 def known_kind(beginning: bytes) -> str | None:
-    """Return what a file that begins so is, and what to do about it; None where that is not known."""
+    """Return the kind of a file with these first bytes, and what to do about it; None if unknown."""
     for signature, kind in _BEGINNINGS:
         if beginning.startswith(signature):
             return kind
@@ -38,7 +38,7 @@ def known_kind(beginning: bytes) -> str | None:
 
 
 def beginning_of(path: Path) -> bytes:
-    """Return the first bytes of a file, or of what it holds in gzip."""
+    """Return the first bytes of a file, decompressed if it is gzip."""
     with path.open("rb") as file:
         beginning = file.read(_BEGINNING)
     if beginning.startswith(b"\x1f\x8b"):
@@ -51,7 +51,7 @@ def beginning_of(path: Path) -> bytes:
 
 
 def require_memory(n_bytes: int, name: str | os.PathLike[str]) -> None:
-    """Refuse what would take more than half of the free memory."""
+    """Refuse data that would take more than half of the free memory."""
     free = free_host_memory()
     if free is not None and n_bytes > free / 2:
         raise DataError(f"{name} holds {n_bytes / 1e9:.1f} GB of numbers, {free / 1e9:.1f} GB of memory are free")

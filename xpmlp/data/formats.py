@@ -1,4 +1,4 @@
-"""A data set of one's own: from a path to images and labels, by what the files hold, never by their names alone."""
+"""A user's own data set: read images and labels from a path, by the files' contents, never by their names alone."""
 
 import math
 import re
@@ -19,51 +19,51 @@ from xpmlp.data.tables import Table
 from xpmlp.errors import DataError
 
 TEST_SHARE = 6
-"""Of a set in one part, one in so many samples of each class is for the test."""
+"""If a set has one part, one in this many samples of each class is a test sample."""
 
-_ROUNDING = 0.01  # how far a byte that was divided by 255, in float16 or text, may be from a whole number
+_ROUNDING = 0.01  # tolerance to whole numbers, for bytes that were divided by 255 in float16 or text
 
 Shape: TypeAlias = tuple[int, ...]
-"""The height and width of images, with 3 or 1 behind them; nothing: no images."""
+"""The shape of images, (height, width), optionally with 3 or 1 channels; empty: not images."""
 
 
 class Found(NamedTuple):
-    """What was read: images (or rows of numbers) and labels, numbers or strings (n,), of both parts."""
+    """The data that were read, of both parts: images (or rows of numbers), and labels (n,), numbers or strings."""
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
     about: str
     """What was recognised, in one line."""
     max_value: int | None
-    """The value of bytes that counts as 1; None of floats."""
+    """The value of bytes that counts as 1; None for floats."""
     scaling: Scaling | None
-    """What a network takes of floats."""
+    """How floats are scaled for a network."""
     columns: tuple[str, ...] | None
-    """What the columns of a table of features are called."""
+    """The column names of a table of features."""
 
 
 def read_path(path: Path, label_column: str | None, shape: str | None, seed: int, progress: Progress | None) -> Found:
-    """Return the data set at a path: a table, an archive, Parquet, or a folder of a folder for each class.
+    """Return the data set at a path: a table, an archive, Parquet, or a folder with one folder per class.
 
     Parameters
     ----------
     path : Path
-        Where it is; it must be there.
+        An existing path.
     label_column : str or None
-        Of a table: a column's name or number (from 0), ``first`` or ``last``; None: the one that is called label,
+        The label column of a table: its name or number (from 0), ``first`` or ``last``. None: the column called label,
         class, target or y.
     shape : str or None
-        ``HEIGHTxWIDTH``, with ``x3`` behind it in colour, of images that come as rows of numbers, or to which pictures
-        are brought; ``none``: rows of numbers are no images. None: what the file says.
+        ``HEIGHTxWIDTH``, in colour ``HEIGHTxWIDTHx3``: the shape of images stored as rows of numbers, or the size that
+        pictures are resized to. ``none``: rows of numbers are not images. None: what the file says.
     seed : int
-        What decides which samples of a set in one part are for the test.
+        Random seed that selects the test samples of a set in one part.
     progress : callable or None
-        Is told how many pictures were read, and of how many.
+        Called with `READING`, the number of pictures read and the number in total.
 
     Raises
     ------
     DataError
-        If the format is unknown, the file damaged, or something of it not certain.
+        If the format is unknown, the file is damaged, or its contents are ambiguous.
     """
     size = None if shape is None else parsed_shape(shape)
     tables_ = _read(path, label_column, size, progress)
@@ -87,7 +87,7 @@ def read_path(path: Path, label_column: str | None, shape: str | None, seed: int
 
 
 def _read(path: Path, label_column: str | None, size: Shape | None, progress: Progress | None) -> list[Table]:
-    """Return what is at a path: the training part and, if it is there, the test part."""
+    """Return the data at a path: the training part and, if present, the test part."""
     if path.is_dir() and parquet.files_in(path):
         return parquet.read(path, label_column, size, progress)
     if path.is_dir():
@@ -113,7 +113,7 @@ def _read(path: Path, label_column: str | None, size: Shape | None, progress: Pr
 
 
 def parsed_shape(text: str) -> Shape:
-    """Return a height and a width, and in colour 3; nothing of ``none``."""
+    """Return (height, width), in colour (height, width, 3); an empty tuple for ``none``."""
     if text.lower() == "none":
         return ()
     sides = text.lower().split("x")
@@ -126,7 +126,7 @@ def parsed_shape(text: str) -> Shape:
 
 
 def shaped(arrays: Sequence[np.ndarray], name: str, size: Shape | None) -> tuple[list[np.ndarray], str]:
-    """Return arrays as images, (n, height, width) or (n, height, width, 3), or as rows (n, d), and that in words."""
+    """Return arrays as images, (n, height, width) or (n, height, width, 3), or rows (n, d), and the shape in words."""
     shape = None if size is None else size[:2] if size[2:] == (1,) else size
     found = []
     for array in arrays:
@@ -156,9 +156,9 @@ def shaped(arrays: Sequence[np.ndarray], name: str, size: Shape | None) -> tuple
 def valued(
     arrays: list[np.ndarray], name: str, are_pictures: bool = False
 ) -> tuple[list[np.ndarray], str, int | None, Scaling | None]:
-    """Return images as bytes or floats, and rows as floats; in words how; what counts as 1; the floats' scaling.
+    """Return images as bytes or floats and rows as floats, a description, the value of 1, and the floats' scaling.
 
-    The first array is the training part, of which a scaling is made. Bytes of pictures count to 255.
+    The first array is the training part; the scaling is computed from it. For pictures' bytes, 255 is 1.
     """
     what = "rows" if arrays[0].ndim == 2 else "images"
     if any(array.dtype.kind not in "biuf" for array in arrays):
@@ -191,7 +191,7 @@ def valued(
 
 
 def _is_lossless(array: np.ndarray, factor: float) -> bool:
-    """Return whether values are those of bytes, multiplied."""
+    """Return whether values are bytes times a constant factor."""
     return all(
         bool(np.all(np.abs(np.rint(block * factor) - block * factor) <= _ROUNDING))
         for block in np.array_split(array, max(1, len(array) // 1024))
@@ -211,7 +211,7 @@ def _labels(y: np.ndarray, name: str, n: int) -> np.ndarray:
 
 
 def held_out(labels: np.ndarray, seed: int, name: str) -> np.ndarray:
-    """Return which samples are for the test: of each class a sixth, rounded, at random."""
+    """Select the test samples at random: a sixth of each class, rounded."""
     rng, is_test = np.random.default_rng(seed), np.zeros(len(labels), bool)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)

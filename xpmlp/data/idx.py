@@ -1,7 +1,7 @@
-"""Reading and writing IDX files, the format that MNIST is distributed in.
+"""Read and write IDX files, the format that MNIST is distributed in.
 
-A header of two zero bytes, the element type, the number of axes and each axis's length (big-endian 32-bit), then the
-elements in C order, big-endian (LeCun, Cortes & Burges, "The MNIST database of handwritten digits").
+The header has two zero bytes, the element type, the number of axes and each axis's length (big-endian 32-bit). The
+elements follow in C order, big-endian. (LeCun, Cortes & Burges, "The MNIST database of handwritten digits".)
 """
 
 import contextlib
@@ -56,7 +56,7 @@ def read(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def _parse(file: IO[bytes], name: str, most: int, *, exact: bool) -> np.ndarray:
-    """Return the array in an opened stream of at most `most` bytes, or exactly as many."""
+    """Return the array in an open stream of at most `most` bytes, or of exactly so many."""
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES:
         raise DataError(f"{name}: begins with {magic.hex(' ') or 'nothing'}: expected an IDX file (00 00 type axes)")
@@ -67,11 +67,11 @@ def _parse(file: IO[bytes], name: str, most: int, *, exact: bool) -> np.ndarray:
     shape = struct.unpack(f">{n_axes}I", lengths)
     header, promised = 4 + 4 * n_axes, math.prod(shape) * dtype.itemsize
     size_of = f"its header promises {promised:,} bytes ({' × '.join(map(str, shape)) or 'one element'}, {dtype.name})"
-    # Nothing is allocated on the word of a header that the file's length contradicts.
+    # Allocate nothing for a header that the file's length contradicts.
     if header + promised > most or (exact and header + promised < most):
         raise DataError(f"{name}: {size_of}, the file's length is for {most - header:,}: get the file again")
-    contents = bytearray()  # which grows with what has come: a zipped stream may hold less than it promises
-    while len(contents) <= promised:  # one byte more than promised, to see that there is none, and the sum at the end
+    contents = bytearray()  # grows with the bytes read: a gzip stream may hold less than it promises
+    while len(contents) <= promised:  # one byte more than promised: it must not exist; this also checks gzip's sum
         chunk = file.read(min(_CHUNK, promised + 1 - len(contents)))
         if not chunk:
             break
@@ -107,7 +107,7 @@ def contents_of(array: np.ndarray) -> tuple[bytes, memoryview]:
 
 
 def sum_of_contents(array: np.ndarray) -> str:
-    """Return the SHA-256 of an array's one IDX file, uncompressed, in hexadecimal: also of that it was read from."""
+    """Return the SHA-256 of an array's uncompressed IDX file, in hexadecimal: the same as its source file's."""
     sum_ = hashlib.sha256()
     for part in contents_of(array):
         sum_.update(part)

@@ -1,4 +1,4 @@
-"""Folders that hold a data set in MNIST's form: four IDX files, in whichever of their spellings."""
+"""Folders that hold a data set in MNIST's form: four IDX files, in any of the usual spellings."""
 
 import hashlib
 from collections.abc import Mapping
@@ -17,25 +17,25 @@ _INNER = ("raw", "gzip")
 """Folders in which torchvision, and EMNIST's archive, leave the files."""
 
 _PLAIN = Source((), (), {})
-"""What is known of files that are nobody's in particular."""
+"""The source of files that belong to no published data set."""
 
 
 def called(name: str, parent: Path) -> list[Path]:
-    """Return a folder's folders of a data set's name, however that is written: mnist, MNIST, FashionMNIST."""
+    """Return a folder's subfolders with a data set's name in any spelling: mnist, MNIST, FashionMNIST."""
     wanted = {name.replace("-", ""), *([name.partition("-")[0]] if SOURCES[name].archive else [])}
     found = [path for path in _entries(parent) if path.name.lower().replace("-", "").replace("_", "") in wanted]
     return sorted(found, key=lambda path: (path.name != name, path.name))
 
 
 def inner(folder: Path, name: str) -> Path:
-    """Return where a data set's files are: in a folder, or in one in it that other programs make."""
+    """Return the folder of a data set's files: the given one, or a subfolder that other programs make."""
     if files_in(folder, name):
         return folder
     return next((folder / sub for sub in _INNER if files_in(folder / sub, name)), folder)
 
 
 def files_in(folder: Path, name: str) -> dict[str, Path]:
-    """Return those of a set's files that a folder has, plain or else gzipped; each may be in a folder of its name."""
+    """Return a set's files that a folder has, plain or else gzipped. Each may be in a subfolder of its own name."""
     source, found = SOURCES.get(name, _PLAIN), dict[str, Path]()
     for path in sorted(_entries(folder), key=lambda path: path.name.lower().endswith(".gz"), reverse=True):
         file = source.file_of(path.name)
@@ -48,7 +48,7 @@ def files_in(folder: Path, name: str) -> dict[str, Path]:
 
 
 def missing(folder: Path, name: str) -> str:
-    """Return what keeps a folder from being a data set's, nothing where it has the four files."""
+    """Return what a folder lacks to be a data set's; an empty text if it has the four files."""
     if not folder.is_dir():
         return f"{folder} is not a folder"
     source, found = SOURCES.get(name, _PLAIN), files_in(folder, name)
@@ -57,16 +57,16 @@ def missing(folder: Path, name: str) -> str:
 
 
 def has_files(folder: Path) -> bool:
-    """Return whether a folder has some set's files, or a folder with them."""
+    """Return whether a folder, or a subfolder, has some set's files."""
     return any(files_in(inner(folder, name), name) for name in ("", *_OF_OWN_NAMES))
 
 
 _OF_OWN_NAMES = [name for name, source in SOURCES.items() if source.names != FILES]
-"""The sets whose files have names of their own."""
+"""The data sets whose files have their own names."""
 
 
 def read(name: str, folder: Path) -> LoadedData:
-    """Return the data set in a folder: a published one by its name, or whichever is there for ``idx:FOLDER``."""
+    """Return the data set in a folder: a published one by its name, or any for ``idx:FOLDER``."""
     which = name if name in SOURCES else ""
     if not which and not files_in(inner(folder, ""), ""):
         there = [each for each in _OF_OWN_NAMES if files_in(inner(folder, each), each)]
@@ -90,7 +90,7 @@ def read(name: str, folder: Path) -> LoadedData:
         provenance = f"{name} {title} set in {folder}"
         data = Dataset(*taken, class_names, 255, provenance, preparation=source.preparation)  # type: ignore[arg-type]
         if not source.is_transposed:
-            vars(data)["images_sum"] = sums[images]  # the property's, taken while the file was read
+            vars(data)["images_sum"] = sums[images]  # the cached property, computed while the file was read
         return data
 
     train = part("training", *FILES[:2], source.class_names or None)
@@ -110,7 +110,7 @@ def read(name: str, folder: Path) -> LoadedData:
 
 
 def _labels(labels: np.ndarray, source: Source, path: Path) -> np.ndarray:
-    """Return labels from 0 on; of QMNIST's, which say more of each digit, those that are the class."""
+    """Return labels from 0 on. QMNIST's files have several columns per digit; the class is taken."""
     if labels.ndim == 2 and source.names[1].endswith("idx2-int") and labels.shape[1]:
         labels = labels[:, 0]
     if source.first_label and labels.size and labels.dtype.kind in "iu":
@@ -121,7 +121,7 @@ def _labels(labels: np.ndarray, source: Source, path: Path) -> np.ndarray:
 
 
 def _is_published(name: str, file: str, path: Path, sum_: str) -> bool:
-    """Return whether a file is what was published under that name; refuse what was published under another."""
+    """Return whether a file is the one published under that name; refuse one published under another name."""
     if not name:
         return False
     published: dict[str, tuple[str, str]] = {}

@@ -1,8 +1,8 @@
-"""From a picture of one handwritten character to the image that a network trained on MNIST expects.
+"""Turn a picture of one handwritten character into the image that a network trained on MNIST expects.
 
-MNIST was made of scans in black and white: each character was scaled, its proportions kept, into a box of 20 × 20
-pixels, and laid into a field of 28 × 28 with the centre of its mass in the middle. Here a picture comes to that by the
-same way, after its ink has been told from its paper, which in a scan or photograph is neither white nor even.
+MNIST was made from scans in black and white. Each character was scaled into a box of 20 × 20 pixels, with its
+proportions kept. The box was placed in an image of 28 × 28 with the centre of mass in the middle. This module does the
+same, after it has separated the ink from the paper. In a scan or photograph the paper is neither white nor even.
 """
 
 from typing import NamedTuple
@@ -12,21 +12,21 @@ import numpy as np
 from xpmlp.data.preparation import FAINTEST, FORMS, MNIST, Form, are_placed
 from xpmlp.errors import DataError
 
-_WORKING_SIZE = 256  # pixels of the longer side where ink is looked for: noise averages out, no picture takes long
-_LARGE_ENOUGH = 0.4  # how much of the working size a character must have; a smaller one is looked at more closely
-_THINNEST = 2.1 / 20  # of the character's size: the width to which strokes are thickened; few in MNIST are thinner
+_WORKING_SIZE = 256  # pixels of the longer side in which ink is searched: noise averages out, and no picture takes long
+_LARGE_ENOUGH = 0.4  # least share of the working size; a smaller character is cropped and searched again
+_THINNEST = 2.1 / 20  # width to which strokes are thickened, a share of the character's size; few in MNIST are thinner
 NO_INK = "no ink found: expected one character, dark on light or light on dark"
-_DARK, _LIGHT = 32, 223  # values of a border that is plainly the background of a small image
-_SPECK = 0.03  # of the greatest piece's ink: a piece with less is none of a small image's character
-_FITS = 1.5 / 28  # of the side: by how much a character that is only shifted may be larger or smaller than the form's
-_FULL = 0.7  # how much of its box no character's ink fills, but for a stroke's
-_TALL, _HEAVY = 0.5, 0.3  # of the height, and of the most ink, what each of several characters has
-_WIDE = 2.0  # how much wider than high the widest characters are
-_BRIGHT = 0.7  # of the greatest value, which the ink of an image that is ready has
+_DARK, _LIGHT = 32, 223  # grey levels: a small image's border below the first or above the second is plain background
+_SPECK = 0.03  # share of the largest piece's ink: a piece with less is not part of a small image's character
+_FITS = 1.5 / 28  # share of the side: how far the size of a character that is only shifted may be from the form's
+_FULL = 0.7  # share of its box that no character's ink fills, except a stroke's
+_TALL, _HEAVY = 0.5, 0.3  # least share of the greatest height, and of the most ink, of each of several characters
+_WIDE = 2.0  # ratio of width to height of the widest characters
+_BRIGHT = 0.7  # share of the greatest value that the ink of a ready image has
 
 
 class Character(NamedTuple):
-    """An image as MNIST's are, and what is doubtful about it."""
+    """An image in MNIST's form, and what is doubtful about it."""
 
     image: np.ndarray
     warning: str = ""
@@ -35,10 +35,10 @@ class Character(NamedTuple):
 def character_in(
     picture: np.ndarray, image_shape: tuple[int, ...], max_value: int = 255, form: Form = FORMS[MNIST]
 ) -> Character:
-    """Return the image that a network trained on MNIST expects of a picture of one character.
+    """Return a picture of one character as the image that a network trained on MNIST expects.
 
-    It shows the character alone, light on 0, of the size and in the place that MNIST's have. An image that has all that
-    is taken as it is; one of the right size that is off centre is only shifted.
+    The image shows the character alone, light on 0, with MNIST's size and position. An image that has all this already
+    is unchanged. One of the right size that is off centre is only shifted.
 
     Parameters
     ----------
@@ -47,9 +47,9 @@ def character_in(
     image_shape : (int, int)
         The height and width of the network's images.
     max_value : int
-        The value of theirs that counts as 1.
+        The value in the network's images that counts as 1.
     form : Form
-        Of what size their characters are, and where.
+        The size and position of the characters in those images.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def character_in(
 
 
 def dark_character_in(picture: np.ndarray, image_shape: tuple[int, ...], max_value: int, form: Form) -> Character:
-    """Return the same of a picture of dark ink on light paper."""
+    """Return the same for a picture of dark ink on light paper."""
     return _finished(_ink_of(picture), image_shape, max_value, form)
 
 
@@ -74,10 +74,10 @@ def _finished(ink: np.ndarray, image_shape: tuple[int, ...], max_value: int, for
 
 
 def _ready(picture: np.ndarray, image_shape: tuple[int, ...], max_value: int, form: Form) -> Character | None:
-    """Return a small image on a plain background in MNIST's form; None where the background is not plain."""
+    """Return a small image on a plain background in MNIST's form; None if the background is not plain."""
     from scipy import ndimage
 
-    # Its greatest value tells whether it counts to 255 or, as the model, less far.
+    # Its greatest value tells whether 1 is 255 or the model's own value.
     most = max_value if picture.max() <= max_value else 255
     border = float(np.median(_border(picture))) * 255 / most
     if _DARK <= border <= _LIGHT:
@@ -99,7 +99,7 @@ def _ready(picture: np.ndarray, image_shape: tuple[int, ...], max_value: int, fo
 
 
 def _doubt(ink: np.ndarray) -> str:
-    """Return what is doubtful about a character's ink, cut out along its edges."""
+    """Return what is doubtful about a character's ink, which is cropped to its edges."""
     height, width = ink.shape
     if ink.mean() > _FULL and 2 * min(ink.shape) > max(ink.shape):
         return "ink fills the picture: expected one character with paper around it"
@@ -123,7 +123,7 @@ def _border(picture: np.ndarray) -> np.ndarray:
 
 
 def _ink_of(picture: np.ndarray) -> np.ndarray:
-    """Return the character of dark ink that a picture shows, from 0, paper, to 1, ink, cut out along its edges."""
+    """Return the character in a picture of dark ink, cropped to its edges, from 0 (paper) to 1 (ink)."""
     small = shrunk(picture)
     while True:
         ink = _character(small)
@@ -138,7 +138,7 @@ def _ink_of(picture: np.ndarray) -> np.ndarray:
 
 
 def shrunk(picture: np.ndarray, size: int = _WORKING_SIZE) -> np.ndarray:
-    """Return a picture whose longer side has at most so many pixels."""
+    """Return a picture, shrunk if needed, whose longer side has at most so many pixels."""
     from PIL import Image
 
     image = Image.fromarray(picture)
@@ -149,8 +149,8 @@ def shrunk(picture: np.ndarray, size: int = _WORKING_SIZE) -> np.ndarray:
 def is_light_on_dark(picture: np.ndarray) -> bool:
     """Return whether the ink is lighter than the paper.
 
-    Ink is what there is less of, and so what departs further from the mean around it. Where a character fills the
-    picture there may be more ink than paper; then the border tells, most of which is paper.
+    There is less ink than paper, so ink departs further from the mean around it. If a character fills the picture,
+    there may be more ink than paper. The border decides then, since most of it is paper.
     """
     from scipy import ndimage
 
@@ -161,39 +161,40 @@ def is_light_on_dark(picture: np.ndarray) -> bool:
 
 
 def _character(picture: np.ndarray) -> np.ndarray:
-    """Return how much of each pixel is ink, from 0 to 1, in a picture of dark ink; specks and the like are left out."""
+    """Return the share of ink in each pixel, 0 to 1, of a picture of dark ink, without specks."""
     return _without_specks(ink_map(picture))
 
 
 def ink_map(picture: np.ndarray) -> np.ndarray:
-    """Return how much of each pixel is ink, from 0 to 1, in a picture of dark ink, whatever else is dark included."""
+    """Return the share of ink in each pixel, 0 to 1, of a picture of dark ink, with specks and other dark things."""
     from scipy import ndimage
 
     sigma = 1.0 if max(picture.shape) > 60 else 0.5
     values = picture / np.float32(255)
     smooth = ndimage.gaussian_filter(values, sigma)
-    # The median deviation as a normal distribution's standard one, and what the filter leaves of it.
+    # Convert the median deviation to a normal distribution's standard deviation, and correct for the filter.
     noise = 1.48 * float(np.median(np.abs(values - smooth))) * 0.28 / sigma
-    # The paper is what is left where dark things narrower than a third of the picture are filled from around them. A
-    # shadow, its edge and a dark frame are wide, since the picture is taken to go on beyond its border, and remain.
+    # The paper is what remains once dark things narrower than a third of the picture are filled from around them.
+    # Shadows, their edges and dark frames remain: they are wide, since the picture is assumed to continue beyond its
+    # border.
     reach = max(1, max(picture.shape) // 6)
     closed = ndimage.grey_closing(np.pad(smooth, reach, mode="edge"), (2 * reach + 1, 2 * reach + 1))
     paper = np.maximum(closed[reach:-reach, reach:-reach], 0.1)
-    # It is found at the height of its noise's crests, about three standard deviations up.
+    # It is found at the crests of its noise, about three standard deviations up.
     contrast = 1 - (smooth + 3 * noise) / paper
     noise /= float(np.median(paper))
     strong = contrast[contrast > max(5 * noise, FAINTEST)]
-    # A mean in which the ink outweighs a wide, weak stain.
+    # A weighted mean: ink outweighs a wide, weak stain.
     level = np.sum(strong**3) / np.sum(strong**2) if strong.size else 0
     if level < max(8 * noise, FAINTEST):
         raise DataError(NO_INK)
-    # As in a scan in black and white the ink's edge is where half of it is; ruled lines are well below.
+    # As in a scan in black and white, the ink's edge is at half its strength; ruled lines are well below.
     ink: np.ndarray = np.clip((contrast / level - 0.3) / 0.4, 0, 1)
     return ink
 
 
 def _without_specks(ink: np.ndarray) -> np.ndarray:
-    """Return the ink without the pieces that are no part of the character."""
+    """Return the ink without pieces that do not belong to the character."""
     from scipy import ndimage
 
     pieces, n = ndimage.label(ink >= 0.5, np.ones((3, 3)))
@@ -202,8 +203,8 @@ def _without_specks(ink: np.ndarray) -> np.ndarray:
     inside = ~np.isin(numbers, _border(pieces))
     if mass[inside].max(initial=0) > 0.3 * mass.max():
         mass[~inside] = 0  # the picture's frame, or a neighbour cut through
-    # A shadow or the light of a lamp ends more softly than ink. In a small picture a stroke may be one pixel wide, of
-    # which a wide filter would leave little.
+    # A shadow or the light of a lamp ends more softly than ink. In a small picture, a stroke may be one pixel wide, and
+    # a wide filter would leave little of it.
     slope = ndimage.gaussian_gradient_magnitude(ink, 1.5 if max(ink.shape) > 60 else 1.1)
     beside = np.where(pieces == 0, ndimage.grey_dilation(pieces, (3, 3)), 0)
     mass[ndimage.median(slope, beside, numbers) < 0.1] = 0
@@ -220,7 +221,7 @@ def _box_around(ink: np.ndarray) -> tuple[slice, slice]:
 
 
 def _thickened(ink: np.ndarray) -> np.ndarray:
-    """Return the ink with strokes of at least MNIST's width: a thin pen's would be faint or broken once scaled down."""
+    """Return the ink with strokes of at least MNIST's width. A thin pen's would be faint or broken once scaled down."""
     from scipy import ndimage
 
     is_ink = np.pad(ink >= 0.5, 1)
@@ -235,7 +236,7 @@ def _thickened(ink: np.ndarray) -> np.ndarray:
 
 
 def _placed(ink: np.ndarray, image_shape: tuple[int, ...], form: Form) -> np.ndarray:
-    """Return an image whose box the ink fills in one direction, its strongest pixel 1."""
+    """Return an image in which the ink fills the box in one direction; its strongest pixel is 1."""
     from PIL import Image
 
     height, width = ink.shape
@@ -247,7 +248,7 @@ def _placed(ink: np.ndarray, image_shape: tuple[int, ...], form: Form) -> np.nda
 
 
 def _laid(values: np.ndarray, image_shape: tuple[int, ...], form: Form) -> np.ndarray:
-    """Return an image with ink laid into it, its centre in the middle, as nearly as pixels and the edge allow."""
+    """Return an image with the ink's centre in the middle, as nearly as pixels and the edge allow."""
     place = []
     for axis in (0, 1):
         profile = values.sum(axis=1 - axis)

@@ -1,4 +1,4 @@
-"""Batches on the device: the data set copied there once, or moved batch by batch ahead of use."""
+"""Batches on the device: the data set is copied there once, or batch by batch ahead of use."""
 
 import math
 import mmap
@@ -19,36 +19,36 @@ from xpmlp.namespaces import Array, array_namespace
 
 TRANSFERS = ("auto", "resident", "stream")
 Batch: TypeAlias = tuple[Any, ...]
-"""A batch's images and labels; or all images and labels, a table of row numbers and which line of it is the batch."""
+"""A batch's images and labels; or all images and labels, a table of row numbers, and the table's line for the batch."""
 
-_SHARE = 0.5  # of the device's free memory, what a data set may take to be kept there; the rest is for the training
+_SHARE = 0.5  # share of the device's free memory that a resident data set may take; training needs the rest
 
 
 class DeviceLoader:
     """Batches of a data set, on a backend's device.
 
-    It is given each epoch's permutation and draws nothing. All ways to transfer give the same batches, bit for bit; the
-    attribute `transfer` says which one it is.
+    The caller gives each epoch's permutation; the loader draws no random numbers. All ways to transfer give the same
+    batches, bit for bit. The attribute `transfer` names the one in use.
 
     Parameters
     ----------
     dataset : Dataset
-        What is loaded. Its images may be a `numpy.memmap` larger than memory.
+        The data. Its images may be a `numpy.memmap` larger than memory.
     backend : Backend
-        Whose device the batches are for.
+        The backend whose device gets the batches.
     batch_size : int
         Images a batch, at least 1; the last batch of an epoch may be shorter.
     transfer : {"auto", "resident", "stream"}
-        ``resident``: all images are copied to the device once, as bytes, and gathered there. ``stream``: they stay on
-        the host, and a thread gathers and copies batches ahead of use. ``auto``: resident, unless the images are a
-        memmap or would take more than half of the device's free memory.
+        ``resident``: copy all images to the device once, as bytes, and gather batches there. ``stream``: keep the
+        images on the host; a thread gathers and copies batches ahead of use. ``auto``: resident, unless the images are
+        a memmap or would take more than half of the device's free memory.
     drop_last : bool
-        Leave out the last batch of an epoch where it is shorter.
+        Leave out the last batch of an epoch if it is shorter.
     prefetch : int
-        How many batches are on their way while one is used, at least 1; for ``stream``.
+        For ``stream``: the number of batches that are prepared while one is used, at least 1.
     reuse_buffers : bool
-        A streamed batch is valid until the next one is asked for: nothing is allocated a batch on NumPy and CuPy. With
-        False each batch has memory of its own.
+        True: a streamed batch is valid until the caller requests the next one, and NumPy and CuPy allocate nothing per
+        batch. False: each batch has its own memory.
     """
 
     def __init__(
@@ -82,14 +82,14 @@ class DeviceLoader:
             self._images, self._labels = images, dataset.labels
 
     def epoch(self, permutation: np.ndarray, start: int = 0) -> Iterator[tuple[Array, Array]]:
-        """Return an iterator over the batches of the images that a permutation names, in its order.
+        """Return an iterator over the batches of a permutation's images, in its order.
 
         Parameters
         ----------
         permutation : array of any integer dtype, of any library, shape (m,)
-            Which images, by their positions in the data set: all of them, or a part.
+            The images' positions in the data set: all of them, or a part.
         start : int
-            The batch to begin with, at least 0.
+            The first batch, at least 0.
 
         Yields
         ------
@@ -98,7 +98,7 @@ class DeviceLoader:
         return (self._read(batch) for batch in self.batches(permutation, start))
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
-        """Return an iterator over the batches of all images, in the data set's own order."""
+        """Return an iterator over the batches of all images, in the data set's order."""
         return self.epoch(np.arange(self._n))
 
     def __len__(self) -> int:
@@ -107,7 +107,7 @@ class DeviceLoader:
     def batches(self, permutation: np.ndarray, start: int = 0) -> Iterator[Batch]:
         """Return an iterator over the same batches in the form that `read_batch` reads; see `epoch` for the arguments.
 
-        A resident batch is not gathered yet, so that a compiled step can do that itself.
+        A resident batch is not gathered yet: a compiled step gathers it.
         """
         if start < 0:
             raise ConfigError(f"start {start}: expected the number of a batch, at least 0")
@@ -116,7 +116,7 @@ class DeviceLoader:
             what = f"{permutation.dtype}, shape {permutation.shape}"
             raise DataError(f"a permutation of {what}: expected the images' numbers (m,)")
         if len(permutation) and not 0 <= permutation.min() <= permutation.max() < self._n:
-            # Some libraries would take another image in silence.
+            # Some libraries would silently return another image.
             named = f"images {permutation.min()} to {permutation.max()}"
             raise DataError(f"a permutation names {named}: the data set has 0 to {self._n - 1}")
         stop = len(permutation)
@@ -134,12 +134,12 @@ class DeviceLoader:
             return read_batch(batch)
 
     def close(self) -> None:
-        """End the epochs that are not over: their threads are gone when this returns."""
+        """End unfinished epochs. Their threads have ended when this returns."""
         for generator in list(self._open):
             generator.close()
 
     def _name(self, permutation: np.ndarray, parts: list[slice]) -> Generator[Batch]:
-        """Yield the images and labels, the batches' rows as a table, and which line of it is the batch."""
+        """Yield the images and labels, the batches' rows as a table, and the batch's line in it."""
         rows = permutation.astype(row_dtype(self._n), copy=False)
         whole = [part for part in parts if part.stop - part.start == self.batch_size]
         if whole:
@@ -154,7 +154,7 @@ class DeviceLoader:
         free: queue.SimpleQueue[Slot | None] = queue.SimpleQueue()
         filled: queue.SimpleQueue[Slot | BaseException] = queue.SimpleQueue()
         is_over = threading.Event()
-        for _ in range(self.prefetch + 1):  # one in use beside those on their way
+        for _ in range(self.prefetch + 1):  # one in use, besides those being prepared
             free.put(staging.new_slot())
 
         def work() -> None:
@@ -166,7 +166,7 @@ class DeviceLoader:
                             return
                         staging.fill(slot, permutation[part])
                         filled.put(slot)
-            except BaseException as error:  # it is the caller's to see
+            except BaseException as error:  # the caller raises it
                 filled.put(error)
 
         thread = threading.Thread(target=work, name="xpmlp-loader", daemon=True)
@@ -190,34 +190,35 @@ class DeviceLoader:
                 free.put(slot)
         finally:
             is_over.set()
-            free.put(None)  # wakes the thread, where it waits for a slot
+            free.put(None)  # wakes the thread, if it waits for a slot
             thread.join()
             staging.copier.finish()
 
 
 @dataclass
 class Slot:
-    """The buffers of one batch on its way, and what was last done with them."""
+    """The buffers of one streamed batch, and the events of their last copy and use."""
 
     images: np.ndarray
     labels: np.ndarray
     device_images: Any
     device_labels: Any
-    copied: Any  # the event behind the last copy out of the host's buffers
-    used: Any  # the event behind the last use of the device's buffers
+    copied: Any  # the event after the last copy out of the host's buffers
+    used: Any  # the event after the last use of the device's buffers
     batch: tuple[Array, Array] | None = None
 
 
 class Staging:
-    """The order in which a slot's buffers are filled, copied, used and filled again."""
+    """Keeps the order in which a slot's buffers are filled, copied, used and filled again."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int, copier: Copier) -> None:
         self._images, self._labels, self._batch_size, self.copier = images, labels, batch_size, copier
 
     def new_slot(self) -> Slot:
-        """Return a slot with buffers of its own.
+        """Return a slot with its own buffers.
 
-        The device's may come from a pool, out of memory that queued steps still read: the first copy waits for these.
+        The device's buffers may come from a pool, in memory that queued steps still read. The first copy waits for
+        those steps.
         """
         n_pixels = math.prod(self._images.shape[1:])
         images = self.copier.host_buffer((self._batch_size, n_pixels), self._images.dtype.name)
@@ -228,7 +229,7 @@ class Staging:
         return slot
 
     def fill(self, slot: Slot, rows: np.ndarray) -> None:
-        """Gather rows into a slot that is free, and queue their copy to the device."""
+        """Gather rows into a free slot, and queue their copy to the device."""
         copier, n = self.copier, len(rows)
         copier.host_waits_for(slot.copied)  # the last copy has left the host's buffers
         gather(self._images, rows, slot.images[:n].reshape(n, *self._images.shape[1:]))
@@ -241,19 +242,19 @@ class Staging:
         copier.record_copied(slot.copied)
 
     def use(self, slot: Slot) -> tuple[Array, Array]:
-        """Return a filled slot's batch; what is computed with it waits for its copy."""
+        """Return a filled slot's batch; computations with it wait for its copy."""
         assert slot.batch is not None
         self.copier.computing_waits_for(slot.copied)
         batch, slot.batch = slot.batch, None
         return batch
 
     def release(self, slot: Slot) -> None:
-        """Take a slot back after all that computes with its batch was queued."""
+        """Take a slot back, once all computations with its batch are queued."""
         self.copier.record_used(slot.used)
 
 
 def gather(array: np.ndarray, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Return rows of an array in any memory layout; with `out` they must be in range. It reads those rows alone."""
+    """Return rows of an array in any memory layout; read only those rows. With `out` they must be in range."""
     if array.flags.c_contiguous:
         mode = "raise" if out is None else "clip"  # which with out= buffers the whole batch
         return array.take(rows, axis=0, out=out, mode=mode)  # type: ignore[call-overload, no-any-return]

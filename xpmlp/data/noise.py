@@ -1,4 +1,4 @@
-"""What is drawn for every training step: how images are deformed, which units are left out."""
+"""The random numbers of each training step: how images are deformed, and which units are left out."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -10,23 +10,23 @@ from xpmlp.namespaces import Array
 
 
 class Noise(NamedTuple):
-    """What was drawn for one step, each as its `epoch` yields it: a table, and which line of it; None where nothing."""
+    """One step's random numbers, each as its `epoch` yields them: a table and the step's line. None: none are drawn."""
 
     deformation: tuple[Array, int] | None = None
     dropout: tuple[Array, int] | None = None
 
     def of(self, rows: slice) -> "Noise":
-        """Return what was drawn for a part of the batch."""
+        """Return the random numbers of a part of the batch."""
         return Noise(*(drawn and (drawn[0][drawn[1] : drawn[1] + 1, rows, ...], 0) for drawn in self))
 
 
 def lines(
     seed: int, start: int, batches: int, draw: Callable[[np.random.Generator, int], np.ndarray], backend: Backend
 ) -> Iterator[tuple[Array, int]]:
-    """Yield an epoch's drawn tables on the device, a line a batch from batch `start` on, without an end.
+    """Yield an epoch's tables on the device, one line per batch from batch `start` on, without an end.
 
-    The epoch's seed decides them alone, and a batch has the same wherever the epoch is taken up. `draw` makes the
-    lines of so many `batches` at once, (batches, …), from a generator and the first one's number.
+    Only the epoch's seed decides them: a batch gets the same numbers for every `start`. `draw` makes the lines of so
+    many `batches` at once, (batches, …), from a generator and the first batch's number.
     """
     block, line = divmod(start, batches)
     while True:

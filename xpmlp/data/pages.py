@@ -1,4 +1,4 @@
-"""A page of handwritten characters: each in the form of MNIST's images, in reading order, with its place."""
+"""Split a page of handwritten characters: each in the form of MNIST's images, in reading order, with its place."""
 
 from typing import NamedTuple, TypeAlias
 
@@ -9,16 +9,16 @@ from xpmlp.data.ink import Character
 from xpmlp.data.preparation import FORMS, MNIST, Form
 from xpmlp.errors import DataError
 
-_WORKING_SIZE = 1600  # pixels of the longer side where characters are looked for
-_SPECK = 0.2  # of a character's height: what is smaller is none, nor a part of one
-_OVERLAP = 0.5  # of the narrower: pieces above each other that share so much of their width are one character
-_GAP = 0.4  # of a character's height: how far apart the pieces of one may be
-_MOST = 2000  # pieces of ink on a page
-_SAME_LINE = 0.4  # of the lower height: how much of it characters of one line share
+_WORKING_SIZE = 1600  # pixels of the longer side in which characters are searched
+_SPECK = 0.2  # share of a character's height: a smaller piece is not a character, nor a part of one
+_OVERLAP = 0.5  # share of the narrower width: pieces above each other that overlap so much are one character
+_GAP = 0.4  # share of a character's height: the greatest gap between its pieces
+_MOST = 2000  # greatest number of pieces of ink on a page
+_SAME_LINE = 0.4  # share of the lower height that characters of one line have in common
 
 
 class Box(NamedTuple):
-    """A place on a page, in pixels, the ends excluded."""
+    """A place on a page, in pixels; the ends are excluded."""
 
     left: int
     top: int
@@ -43,7 +43,7 @@ class Box(NamedTuple):
 
 
 _Group: TypeAlias = tuple[Box, set[int]]
-"""A box, and the numbers of the pieces of ink in it that are one character."""
+"""A box, and the numbers of the pieces of ink that form its character."""
 
 
 def characters_on(
@@ -54,13 +54,13 @@ def characters_on(
     Parameters
     ----------
     picture : numpy.ndarray of uint8, shape (height, width)
-        Dark ink on light paper, or light on dark. Characters that touch each other are taken for one.
+        Dark ink on light paper, or light on dark. Characters that touch each other count as one.
     image_shape : (int, int)
         The height and width of the network's images.
     max_value : int
-        The value of theirs that counts as 1.
+        The value in the network's images that counts as 1.
     form : Form
-        Of what size their characters are, and where.
+        The size and position of the characters in those images.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def characters_on(
 
 
 def _others(pieces: np.ndarray, numbers: set[int]) -> np.ndarray:
-    """Return where other pieces than those of some numbers are, with their soft edges."""
+    """Return the places of all pieces except some, with their soft edges."""
     from scipy import ndimage
 
     is_other: np.ndarray = (pieces > 0) & ~np.isin(pieces, list(numbers))
@@ -100,7 +100,7 @@ def _others(pieces: np.ndarray, numbers: set[int]) -> np.ndarray:
 
 
 def _without(picture: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return a part of a page with paper in the place of others' ink."""
+    """Return a part of a page with other characters' ink replaced by paper."""
     from PIL import Image
 
     if not others.any() or not picture.size:
@@ -109,12 +109,12 @@ def _without(picture: np.ndarray, others: np.ndarray) -> np.ndarray:
     mask = np.asarray(Image.fromarray(others.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)) > 0
     if mask.all():
         return picture
-    # The lighter half of what is left is paper.
+    # The lighter half of the rest is paper.
     return np.where(mask, np.percentile(picture[~mask], 75).astype(np.uint8), picture)
 
 
 def _characters(inked: np.ndarray) -> tuple[np.ndarray, list[_Group]]:
-    """Return the numbered pieces of a page's ink, and each character's box with the numbers of its pieces, in order."""
+    """Return the numbered pieces of a page's ink, and, in order, each character's box with its pieces' numbers."""
     from scipy import ndimage
 
     pieces, n = ndimage.label(inked >= 0.5, np.ones((3, 3)))
@@ -132,7 +132,7 @@ def _characters(inked: np.ndarray) -> tuple[np.ndarray, list[_Group]]:
 
 
 def _joined(groups: list[_Group], usual: float) -> list[_Group]:
-    """Return groups of pieces, those that are parts of one character as one."""
+    """Return groups of pieces, with the parts of one character joined."""
     found: list[_Group] = []
     for box, numbers in sorted(groups, key=lambda group: group[0]):
         for k in range(len(found) - 1, -1, -1):
@@ -146,7 +146,7 @@ def _joined(groups: list[_Group], usual: float) -> list[_Group]:
 
 
 def _usual_height(boxes: list[Box], sizes: np.ndarray) -> float:
-    """Return how high a character is: the height above which half of the ink's pieces are, each counted by its ink."""
+    """Return a character's usual height: the median height of the pieces, weighted by their ink."""
     heights = np.array([box.height for box in boxes])
     order = np.argsort(heights)
     share = np.cumsum(sizes[order]) / max(float(np.sum(sizes)), 1e-30)

@@ -1,4 +1,4 @@
-"""Parquet files, as Hugging Face distributes data sets: a column of labels, and one of pictures or many of numbers."""
+"""Read Parquet files as Hugging Face distributes them: a column of labels, and one of pictures or many of numbers."""
 
 import json
 import re
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     import pyarrow
 
 BEGINNING = b"PAR1"
-"""What such a file begins with."""
+"""The first bytes of a Parquet file."""
 
 _PARTS = {"test": "test", **dict.fromkeys(("train", "training", "validation", "valid", "val"), "train")}
-"""Words in a file's name, and the part that they stand for; a run holds validation data out itself."""
+"""Words in a file's name, and the part that they stand for. A run holds out validation data itself."""
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Return the Parquet files in a folder, or else in the folders that it holds, or in theirs."""
+    """Return the Parquet files in a folder, or else one level deeper, or two."""
     try:
         for pattern in ("*.parquet", "*/*.parquet", "*/*/*.parquet"):
             found = [path for path in folder.glob(pattern) if path.is_file() and not _is_hidden(path, folder)]
@@ -42,17 +42,17 @@ def _is_hidden(path: Path, folder: Path) -> bool:
 
 
 def _part_of(file: Path, folder: Path) -> str:
-    """Return which part of a set a file is, as its name or its folder says; nothing where they do not."""
+    """Return the part of a set that a file's name or folder states; an empty text if they do not."""
     words = re.findall(r"[a-z]+", str(file.relative_to(folder)).lower().removesuffix(".parquet"))
     named = {_PARTS[word] for word in words if word in _PARTS}
     return named.pop() if len(named) == 1 else ""
 
 
 def read(path: Path, label_column: str | None, size: tuple[int, ...] | None, progress: Progress | None) -> list[Table]:
-    """Return each part of a set in Parquet files: the training part and, if it is there, the test part.
+    """Return each part of a set in Parquet files: the training part and, if present, the test part.
 
-    Of a folder, the words train, validation and test in the files' names, or their folders', say which part each is;
-    validation data join the training data.
+    In a folder, the words train, validation and test in the names of files or folders state the parts. Validation data
+    join the training data.
     """
     files = files_in(path) if path.is_dir() else [path]
     parts = {file: _part_of(file, path) if path.is_dir() else "train" for file in files}
@@ -92,7 +92,7 @@ def read(path: Path, label_column: str | None, size: tuple[int, ...] | None, pro
 
 
 def read_rows(path: Path, n_numbers: int, names: tuple[str, ...] | None) -> np.ndarray:
-    """Return the rows of a table, (n, n_numbers): the columns of these names, or all that are no label."""
+    """Return the rows of a table, (n, n_numbers): the columns of these names, or all except the label."""
     table = _table(path)
     if names is None:
         names = tuple(name for name in table.column_names if name.lower() not in tables.LABELS and not is_index(name))
@@ -105,7 +105,7 @@ def read_rows(path: Path, n_numbers: int, names: tuple[str, ...] | None) -> np.n
 
 
 def _table(path: Path) -> "pyarrow.Table":
-    """Return a file's columns, if they fit memory."""
+    """Return a file's columns, if they fit in memory."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -154,7 +154,7 @@ def _is_picture(kind: Any) -> bool:
 
 
 def _picture_column(path: Path, table: "pyarrow.Table", label: str) -> str | None:
-    """Return the column with the pictures, None where there are columns of numbers."""
+    """Return the column with the pictures; None if the columns are numbers."""
     found = [name for name in table.column_names if name != label and _is_picture(table.schema.field(name).type)]
     if len(found) > 1:
         raise DataError(
@@ -174,7 +174,7 @@ def _encoded(path: Path, table: "pyarrow.Table", name: str) -> list[Encoded]:
 
 
 def _lists(path: Path, table: "pyarrow.Table", name: str) -> np.ndarray:
-    """Return pictures that are lists of numbers, or lists of those, all of one length."""
+    """Return pictures stored as lists of numbers, or as lists of lists, all of one length."""
     import pyarrow.compute
     import pyarrow.types as types
 

@@ -1,4 +1,4 @@
-"""A folder that has a folder of pictures for each class, or two such: training and test."""
+"""Read a folder with one folder of pictures per class, or with two such folders: training and test."""
 
 import math
 from collections import Counter
@@ -16,16 +16,16 @@ from xpmlp.data.tables import Table
 from xpmlp.errors import DataError
 
 _TRAINING, _VALIDATION, _TEST = ("train", "training"), ("val", "valid", "validation"), ("test", "testing")
-_GREY = ("1", "L", "F")  # Pillow's modes that have no colour, beside those of 16 bits, which begin with I
-_DEEP = ("F", "I")  # what the modes of more than 8 bits begin with
-_AHEAD = 64  # pictures that are read ahead of their places
+_GREY = ("1", "L", "F")  # Pillow's modes without colour; those of 16 bits begin with I
+_DEEP = ("F", "I")  # prefixes of the modes of more than 8 bits
+_AHEAD = 64  # pictures that are read ahead
 
 
 def read(path: Path, size: tuple[int, ...] | None, progress: Progress | None) -> list[Table]:
-    """Return the training part and, if it is there, the test part.
+    """Return the training part and, if present, the test part.
 
-    Pictures are brought to `size`, (height, width) with 1 or 3 behind it for grey or colour; None: to the most frequent
-    size, in colour if half of them are.
+    Pictures are resized to `size`: (height, width), optionally with 1 for grey or 3 for colour. None: the most frequent
+    size, in colour if half of the pictures are.
     """
     folders = {folder.name.lower(): folder for folder in _visible(path) if folder.is_dir()}
     train, validation, test = (
@@ -52,7 +52,7 @@ def read(path: Path, size: tuple[int, ...] | None, progress: Progress | None) ->
 
 
 def _n_others(folders: list[Path]) -> int:
-    """Return how many files in the folders of classes are no pictures by their names."""
+    """Return how many files in the classes' folders do not have a picture's name."""
     classes = [sub for folder in folders for sub in _visible(folder) if sub.is_dir()]
     return sum(file.is_file() and file.suffix.lower() not in ENDINGS for sub in classes for file in _visible(sub))
 
@@ -60,9 +60,9 @@ def _n_others(folders: list[Path]) -> int:
 def read_all(
     pictures: Sequence[Any], size: tuple[int, ...] | None, name: str, progress: Progress | None
 ) -> tuple[np.ndarray, str]:
-    """Return pictures (paths, or opened files) as one array, and in words what was done to them.
+    """Return pictures (paths, or open files) as one array, and a description of the changes made.
 
-    It has uint8, (n, height, width), in colour (n, height, width, 3), or, if all are of more than 8 bits, float32.
+    The array is uint8, (n, height, width), in colour (n, height, width, 3); float32 if all have more than 8 bits.
     """
     heads = _each(size_and_mode, pictures)
     sizes = Counter(found for found, _ in heads)
@@ -80,7 +80,7 @@ def read_all(
 
     def image_of(picture: Any) -> tuple[np.ndarray, bool]:
         values = read_values(picture)
-        if values.dtype != np.uint8 and not is_deep:  # all of them by one range
+        if values.dtype != np.uint8 and not is_deep:  # one range for all of them
             values = np.rint(np.clip(values, 0, white) * (255 / white)).astype(np.uint8)
         return resized(values, shape), values.ndim == 3
 
@@ -105,12 +105,12 @@ def _is_deep(head: tuple[tuple[int, int], str]) -> bool:
 
 
 def _white_of_deep(pictures: Sequence[Any]) -> int:
-    """Return to what the values of pictures of more than 8 bits probably count."""
+    """Return the probable value of white in pictures of more than 8 bits."""
     return white_of(max((float(values.max()) for values in _each_in_turn(read_values, pictures)), default=0))
 
 
 def _visible(folder: Path) -> list[Path]:
-    """Return what a folder holds, but for what systems and editors hide in it."""
+    """Return a folder's contents, without the hidden files of systems and editors."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX")))
 
 
@@ -119,7 +119,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _by_class(folders: list[Path]) -> dict[str, list[Path]]:
-    """Return each class's pictures in some folders; a class without pictures is left out."""
+    """Return each class's pictures in some folders, without classes that have none."""
     classes: dict[str, list[Path]] = {}
     for sub in (sub for folder in folders for sub in _visible(folder) if sub.is_dir()):
         classes.setdefault(sub.name, []).extend(_pictures(sub))
@@ -127,7 +127,7 @@ def _by_class(folders: list[Path]) -> dict[str, list[Path]]:
 
 
 def _each(function: Callable[[Any], Any], pictures: Sequence[Any], of: int | None = None) -> list[Any]:
-    """Return what a function makes of each picture, all of which must be readable; `of`: of so many in all."""
+    """Return a function's result for each picture; each must be readable. `of` is the number in total."""
     problems: list[str] = []
 
     def found(picture: Any) -> Any:
@@ -146,6 +146,6 @@ def _each(function: Callable[[Any], Any], pictures: Sequence[Any], of: int | Non
 
 
 def _each_in_turn(function: Callable[[Any], Any], pictures: Sequence[Any]) -> Iterable[Any]:
-    """Yield the same in order, some of them computed ahead: what a large picture takes is soon given back."""
+    """Yield the same in order, a few computed ahead, so that a large picture's memory is freed soon."""
     for first in range(0, len(pictures), _AHEAD):
         yield from _each(function, pictures[first : first + _AHEAD], len(pictures))

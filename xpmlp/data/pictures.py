@@ -1,4 +1,4 @@
-"""Picture files: their values as they are meant to be seen, in grey or in colour, of 8 bits or more."""
+"""Read picture files: their values as a viewer shows them, in grey or in colour, of 8 bits or more."""
 
 import io
 import os
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _FORMATS = ("PNG", "JPEG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
-"""Those that Pillow reads by itself; for others it would start programs (ghostscript for EPS)."""
+"""The formats that Pillow reads by itself; for others it would start programs (ghostscript for EPS)."""
 ENDINGS = {".png", ".jpg", ".jpeg", ".jfif", ".pgm", ".ppm", ".pbm", ".pnm", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-"""By which a folder's pictures are told from its other files."""
+"""The endings by which a folder's pictures differ from its other files."""
 _MOST_PIXELS = 100_000_000
-_ORIENTATION = 0x0112  # of EXIF: how the camera was held
-_COLOURED = 8  # by how much channels differ somewhere in a picture in colour; JPEG makes grey differ by less
+_ORIENTATION = 0x0112  # the EXIF tag of the camera's orientation
+_COLOURED = 8  # least difference of channels in a colour picture; JPEG makes grey differ by less
 
 
 class Encoded(NamedTuple):
-    """A picture file's contents, and what it is called where it is refused."""
+    """A picture file's contents, and its name for error messages."""
 
     name: str
     content: bytes
@@ -40,25 +40,26 @@ def read_picture(path: StrPath) -> np.ndarray:
 def read_values(path: StrPath | Encoded) -> np.ndarray:
     """Return the values of a PNG, JPEG, PGM (PPM, PBM), BMP, GIF, TIFF or WebP file.
 
-    It is turned as its EXIF data say; the transparent is white, or black under light ink; of several the first is read.
+    The picture is rotated as its EXIF data say. Transparent pixels are white, or black under light ink. If a file has
+    several pictures, the first is read.
 
     Returns
     -------
     numpy.ndarray
-        Of uint8 (height, width), in colour (height, width, 3); of more than 8 bits float32 (height, width), the
-        numbers as they are in the file, those that are not finite 0.
+        uint8 (height, width), in colour (height, width, 3). With more than 8 bits, float32 (height, width): the file's
+        own numbers, with 0 for those that are not finite.
 
     Raises
     ------
     DataError
-        If it cannot be opened, is damaged, too large or no picture.
+        If it cannot be opened, is damaged, is too large or is not a picture.
     """
     with _opened(path) as image:
         return _values(image)
 
 
 def size_and_mode(path: StrPath | Encoded) -> tuple[tuple[int, int], str]:
-    """Return a picture's height and width, turned as `read_values` does, and Pillow's mode, from its header."""
+    """Return a picture's height and width, rotated as in `read_values`, and Pillow's mode, from its header."""
     with _opened(path) as image:
         turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
         width, height = image.size
@@ -66,10 +67,10 @@ def size_and_mode(path: StrPath | Encoded) -> tuple[tuple[int, int], str]:
 
 
 def grey_bytes(values: np.ndarray) -> np.ndarray:
-    """Return a picture's values as grey ones from 0 to 255, by the range that it seems to have.
+    """Return a picture's values as grey values from 0 to 255, by its probable range.
 
-    That goes to the least of 1, 255, 511, 1023, … 65,535 that none exceeds; beyond, from the least value to the
-    greatest.
+    The range ends at the least of 1, 255, 511, 1023, … 65,535 that no value exceeds. Beyond 65,535 it is from the least
+    value to the greatest.
     """
     if values.ndim == 3:
         from PIL import Image
@@ -84,12 +85,12 @@ def grey_bytes(values: np.ndarray) -> np.ndarray:
 
 
 def white_of(high: float) -> int:
-    """Return to what numbers up to `high` probably count."""
+    """Return the probable value of white for numbers up to `high`."""
     return 1 if high <= 1 else 2 ** max(8, int(np.ceil(high)).bit_length()) - 1
 
 
 def resized(values: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray:
-    """Return a picture's values in another size: grey (height, width), in colour (height, width, 3)."""
+    """Return a picture's values resized: grey (height, width), in colour (height, width, 3)."""
     from PIL import Image
 
     if values.ndim != len(image_shape):
@@ -109,7 +110,7 @@ def _file(path: StrPath | Encoded) -> IO[bytes]:
 
 @contextmanager
 def _opened(path: StrPath | Encoded) -> Iterator["Image.Image"]:
-    """Open a picture, and say of all that goes wrong with it what it is."""
+    """Open a picture; name every problem with it in one line."""
     from PIL import Image, UnidentifiedImageError
 
     name = path.name if isinstance(path, Encoded) else os.fspath(path)
@@ -144,22 +145,22 @@ def _opened(path: StrPath | Encoded) -> Iterator["Image.Image"]:
 
 
 def _values(image: "Image.Image") -> np.ndarray:
-    """Return an opened picture's values as they are meant to be seen."""
+    """Return an open picture's values as a viewer shows them."""
     from PIL import Image, ImageOps
 
     image.load()
     image = ImageOps.exif_transpose(image)
-    if image.mode == "F" or image.mode.startswith("I"):  # 16 bits, or numbers that know no greatest value
+    if image.mode == "F" or image.mode.startswith("I"):  # 16 bits, or numbers without a greatest value
         return np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         opacity = np.asarray(image.getchannel("A"), dtype=np.float64) / 255
         light = float(np.sum(np.asarray(image.convert("L")) * opacity)) > 127 * float(np.sum(opacity))
-        # What is drawn upon nothing stands out: white on black, all else on white.
+        # Place a drawing with a transparent background so that it stands out: white on black, all else on white.
         background = "black" if light and opacity.mean() < 0.5 else "white"
         image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
     if image.mode in ("1", "L"):
         return np.array(image.convert("L"))
-    image = image.convert("RGB")  # there is no way from some modes to grey but by it
+    image = image.convert("RGB")  # some modes convert to grey only through it
     colours = np.array(image)
     return colours if np.ptp(colours, axis=2).max() > _COLOURED else np.array(image.convert("L"))

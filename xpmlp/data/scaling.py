@@ -1,4 +1,4 @@
-"""From the numbers in a data set to those that a network takes: X = (values − shift) · factor (derivation.md, F1)."""
+"""Scale a data set's numbers for a network: X = (values − shift) · factor (derivation.md, F1)."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ _BLOCK = 1024  # samples that are scaled at once
 
 @dataclass(frozen=True)
 class Scaling:
-    """What is subtracted from floats, and what the difference is multiplied by.
+    """The number to subtract from floats, and the factor to multiply the difference by.
 
     Parameters
     ----------
     shift, factor : tuple of float
-        One number for all values, as for images, or one for each value of a sample, as for the columns of a table.
+        One number for all values (images), or one for each value of a sample (columns of a table).
     """
 
     shift: tuple[float, ...]
@@ -30,21 +30,21 @@ class Scaling:
 
     @classmethod
     def of_range(cls, low: float, high: float) -> "Scaling":
-        """Return what takes values from `low` to `high` to those from 0 to 1."""
+        """Return the scaling of values from `low` to `high` to 0 to 1."""
         return cls((float(low),), (1 / (high - low) if high > low else 1.0,))
 
     @classmethod
     def of_columns(cls, rows: np.ndarray) -> "Scaling":
-        """Return what gives each column of some rows, (n, d), the mean 0 and the standard deviation 1.
+        """Return the scaling that gives each column of some rows, (n, d), mean 0 and standard deviation 1.
 
-        A column whose values are all the same is only shifted.
+        A constant column is only shifted.
         """
         mean, deviation = rows.mean(axis=0, dtype=np.float64), rows.std(axis=0, dtype=np.float64)
         is_constant = deviation <= 1e-12 * np.abs(mean)
         return cls(tuple(mean.tolist()), tuple((1 / np.where(is_constant, 1, deviation)).tolist()))
 
     def scaled(self, rows: np.ndarray, dtype: str) -> np.ndarray:
-        """Return rows, (n, d) or (n, …), scaled in float64 and of a dtype; a block of them at a time."""
+        """Return rows, (n, d) or (n, …), scaled in float64 and cast to a dtype, a block of rows at a time."""
         n = len(rows)
         scaled = np.empty((n, rows[0].size if n else 0), dtype)
         for first in range(0, n, _BLOCK):
@@ -59,7 +59,7 @@ class Scaling:
         return np.array([self.shift], dtype), np.array([self.factor], dtype)
 
     def rest_of_shift(self, dtype: str) -> np.ndarray:
-        """Return by how much the shift is greater than in a dtype, in that dtype, (1, d) or (1, 1)."""
+        """Return what the shift loses by rounding to a dtype, in that dtype, (1, d) or (1, 1)."""
         shift = np.array([self.shift])
         rest: np.ndarray = (shift - shift.astype(dtype)).astype(dtype)
         return rest

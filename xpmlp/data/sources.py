@@ -1,4 +1,4 @@
-"""Where data sets are published, and the sums that tell their files."""
+"""Where data sets are published, and the sums that identify their files."""
 
 import string
 from collections.abc import Mapping
@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from xpmlp.data.preparation import MNIST
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-"""The names of MNIST's four files, each alone or with ``.gz``; some sets' files have other names for the same."""
+"""The names of MNIST's four files, with or without ``.gz``. Some sets use other names for the same files."""
 
 ARCHIVE = "gzip.zip"
-"""The one file in which all parts of EMNIST are published."""
+"""The archive in which all parts of EMNIST are published."""
 
 
 @dataclass(frozen=True)
@@ -19,29 +19,29 @@ class Source:
 
     class_names: tuple[str, ...]
     mirrors: tuple[str, ...]
-    """The folders that hold its files, as URLs that end in a slash."""
+    """The folders with its files, as URLs that end in a slash."""
     zipped: Mapping[str, str]
-    """The sum of each file as distributed, by what MNIST calls it, where it is known: SHA-256, or MD5 where the
-    publisher states no other."""
+    """The sum of each distributed file, if known, by MNIST's name for it: SHA-256, or MD5 if the publisher states only
+    that."""
     contents: Mapping[str, str] = field(default_factory=dict)
-    """The SHA-256 of each file's contents, where they are known: a file may have been recompressed."""
+    """The SHA-256 of each file's contents, if known: a file may have been recompressed."""
     names: tuple[str, ...] = FILES
-    """What the four files are called there, without ``.gz``, in MNIST's order."""
+    """The names of the four files there, without ``.gz``, in MNIST's order."""
     archive: str = ""
-    """The sum of `ARCHIVE`, where the files are published in one."""
+    """The sum of `ARCHIVE`, if the files are published in one."""
     preparation: str | None = None
     is_transposed: bool = False
     """Whether rows and columns of each image are exchanged."""
     first_label: int = 0
 
     def file_of(self, name: str) -> str | None:
-        """Return which of `FILES` a file's name stands for: upper or lower case, a dot for a dash, ``.gz`` or not."""
+        """Return the entry of `FILES` for a file's name: in any case, with a dot or a dash, with ``.gz`` or not."""
         plain = name.lower().removesuffix(".gz").replace(".", "-")
         return dict(zip(self.names, FILES, strict=True)).get(plain)
 
 
 def algorithm_of(sum_: str) -> str:
-    """Return by which algorithm a hexadecimal sum was made."""
+    """Return the algorithm of a hexadecimal sum."""
     return "md5" if len(sum_) == 32 else "sha256"
 
 
@@ -131,4 +131,4 @@ SOURCES = {
     "emnist-digits": _emnist("digits", string.digits),
     "emnist-mnist": _emnist("mnist", string.digits),
 }
-"""By name. Only mnist's sums were checked against the files; the others are those that several libraries state."""
+"""The sources by name. Only mnist's sums were checked against the files. Several libraries state the others."""

@@ -1,4 +1,4 @@
-"""CSV and TSV files, plain or gzipped: a label, and pixels or features, in each line."""
+"""Read CSV and TSV files, plain or gzipped: each line has a label, and pixels or features."""
 
 import csv
 import gzip
@@ -20,13 +20,13 @@ LABELS = ("label", "labels", "class", "target", "y")
 _NAMES = ("label", "class", "target or y")
 _DELIMITERS = ",\t;"
 _EXPECTED = "expected lines of values with commas or tabs between them"
-_BLOCK = 2048  # lines that are parsed at once
-_LONGEST = 1 << 22  # characters of a line
+_BLOCK = 2048  # lines parsed at once
+_LONGEST = 1 << 22  # greatest number of characters in a line
 _TRUE, _FALSE = ("true", "yes"), ("false", "no")  # in any case
 
 
 class Table(NamedTuple):
-    """What a table holds."""
+    """A table's contents."""
 
     rows: np.ndarray  # (n, d)
     labels: np.ndarray  # (n,); empty if no column is the label
@@ -35,7 +35,7 @@ class Table(NamedTuple):
 
 
 def is_index(name: str) -> bool:
-    """Return whether a column's name is one that pandas gives to the numbers of the rows."""
+    """Return whether a column has a name that pandas gives to row numbers."""
     return name in ("", "Unnamed: 0") or re.fullmatch(r"__index_level_\d+__", name) is not None
 
 
@@ -53,7 +53,7 @@ def read(path: Path, label_column: str | None) -> Table:
 def read_rows(path: Path, n_numbers: int, names: tuple[str, ...] | None, label_column: str | None) -> np.ndarray:
     """Return the rows of a table, (n, n_numbers), without its labels.
 
-    If the names of the columns are known, and the table has them, these are taken in their order, and no others.
+    If the columns' names are known and the table has them, only these are read, in their order.
     """
     if names is not None and (found := _read_named(path, names)) is not None:
         return found
@@ -85,9 +85,9 @@ def _read_named(path: Path, names: tuple[str, ...]) -> np.ndarray | None:
 
 
 def is_table(beginning: bytes, names: Sequence[str] = ()) -> bool:
-    """Return whether a file that begins so may be a table: text, with values between commas or tabs.
+    """Return whether a file with these first bytes may be a table: text, with values between commas or tabs.
 
-    A single column is one if it begins with a number, or with one of some names.
+    A single column is a table if it begins with a number, or with one of some names.
     """
     first = beginning.partition(b"\n")[0]
     is_picture = beginning[:1] == b"P" and beginning[1:2].isdigit()  # of Netpbm's, some of which are text
@@ -98,7 +98,7 @@ def is_table(beginning: bytes, names: Sequence[str] = ()) -> bool:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[tuple[IO[str], str, str, int]]:
-    """Open a table and give it with its first line, the delimiter and that line's number; explain what goes wrong."""
+    """Open a table; give it with its first line, the delimiter and that line's number. Errors say what is wrong."""
     try:
         with _opened(path) as file:
             first, line = file.readline(_LONGEST), 1
@@ -113,7 +113,7 @@ def _reading(path: Path) -> Iterator[tuple[IO[str], str, str, int]]:
 
 
 def _cells(path: Path, first: str, delimiter: str) -> list[str]:
-    """Return what a table's first line holds."""
+    """Return the cells of a table's first line."""
     cells = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])]
     if "\0" in first or not cells or len(first) == _LONGEST:
         raise DataError(f"{path} is not a table: {_EXPECTED}")
@@ -143,7 +143,7 @@ def _read(path: Path, label_column: str | None, label_of: Callable[[list[str], b
 
 
 def _lines(path: Path, file: IO[str]) -> Iterator[str]:
-    """Yield lines, none of which may be endless."""
+    """Yield lines; refuse a line that is too long."""
     while line := file.readline(_LONGEST):
         if len(line) == _LONGEST:
             raise DataError(f"{path} has a line of more than {_LONGEST:,} characters: expected one sample per line")
@@ -158,7 +158,7 @@ def _opened(path: Path) -> IO[str]:
 
 
 def _is_header(cells: list[str], label_column: str | None) -> bool:
-    """Return whether a first line has names: most are no values, one is a label's, or they count from 0."""
+    """Return whether a first line has names: most are not values, one is a label's, or they count from 0."""
     is_named = label_column is not None and not label_column.isdecimal() and label_column in cells
     return (
         is_named

@@ -1,1 +1,1 @@
-"""MLPClassifier and MLPRegressor: scikit-learn's interface over the same step and loop."""
+"""MLPClassifier and MLPRegressor: scikit-learn's interface to xpmlp's training step and loop."""

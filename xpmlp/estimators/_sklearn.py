@@ -1,4 +1,4 @@
-"""What is private in scikit-learn and used here, all of it: a release may move it."""
+"""All private parts of scikit-learn that are used here: a release may move them."""
 
 import sklearn
 

@@ -1,4 +1,4 @@
-"""MLPClassifier: scikit-learn's, on any array library and device."""
+"""MLPClassifier: scikit-learn's classifier on any array library and device."""
 
 from typing import Any, ClassVar, Self
 
@@ -21,42 +21,42 @@ from xpmlp.namespaces import Array, array_namespace
 
 
 class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
-    """A multilayer perceptron that classifies: scikit-learn's MLPClassifier, on any array library and device.
+    """A multilayer perceptron that classifies: scikit-learn's MLPClassifier on any array library and device.
 
     Computation follows the data: arrays of NumPy, CuPy, PyTorch and JAX stay on their own device. Only an epoch's loss
-    and, with early stopping, its score cross to the host. (With ``solver="lbfgs"``, SciPy works on the host: at each
-    evaluation the parameters go to the device, and their gradient comes back.) The cross-entropy is minimised (F7, or
-    its binary form), with an L2 penalty on the weights. With the same parameters and `random_state` the results are
-    scikit-learn's.
+    and, with early stopping, its score go to the host. (With ``solver="lbfgs"``, SciPy works on the host. Each
+    evaluation sends the parameters to the device, and gets their gradient back.) Training minimises the cross-entropy
+    (F7, or its binary form) with an L2 penalty on the weights. With the same parameters and `random_state` the results
+    are scikit-learn's.
 
     Parameters
     ----------
     hidden_layer_sizes, alpha, batch_size, learning_rate_init, power_t, max_iter, shuffle, random_state, tol, verbose, \
     warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction, beta_1, beta_2, epsilon, \
     n_iter_no_change, max_fun
-        As `sklearn.neural_network.MLPClassifier` has them, with the same defaults.
+        As in `sklearn.neural_network.MLPClassifier`, with the same defaults.
     activation : {"identity", "logistic", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus"} or a list
         Activation function of the hidden layers (derivation.md, A1 to A9); a list has one for each.
     solver : {"lbfgs", "sgd", "adam", "adamw"}
-        As scikit-learn's; adamw is Adam with decoupled decay (Loshchilov & Hutter 2019): `alpha` times the rate, of
-        weights alone, and not in the loss.
+        As in scikit-learn. adamw is Adam with decoupled decay (Loshchilov & Hutter 2019): `alpha` times the learning
+        rate, only for weights, and not in the loss.
     learning_rate : {"constant", "invscaling", "adaptive", "one-cycle", "cosine"}
-        As scikit-learn's, for sgd; the last two end at 0 after `max_iter` epochs, for sgd, adam and adamw
-        (`xpmlp.one_cycle`, `xpmlp.cosine`), and are not stopped by `tol`.
+        As in scikit-learn, for sgd. The last two (`xpmlp.one_cycle`, `xpmlp.cosine`) are for sgd, adam and adamw. They
+        end at 0 after `max_iter` epochs; `tol` does not stop them.
     class_weight : dict, "balanced", list of dict, or None
-        Weight of each class, as in `sklearn.utils.class_weight.compute_sample_weight`; for multilabel targets a list
+        Weight of each class, as in `sklearn.utils.class_weight.compute_sample_weight`. For multilabel targets, a list
         of dicts, one per label.
     dropout : float
         Fraction of the hidden units left out in each step, at least 0 and below 1, rounded to 1/256 (M1, M2).
     callbacks : callable, list of callables, or None
-        Functions of an epoch's figures (`xpmlp.estimators.epochs.EpochFigures`); one that returns True ends training,
-        and what one raises is raised by `fit` after what was learned is kept.
+        Functions of an epoch's figures (`xpmlp.estimators.epochs.EpochFigures`). A function that returns True ends
+        training. If one raises an exception, `fit` keeps the parameters learned so far and raises it.
     backend : str or None
-        For NumPy samples: the backend to compute on (see `xpmlp.get_backend`). They are moved there once, and the
-        results back. None: the samples' own library and device.
+        The backend to compute on, for NumPy samples (see `xpmlp.get_backend`). Samples go there once, and results come
+        back. None: the samples' own library and device.
     dtype : {"float32", "float64"} or None
-        Floating-point type of the computation; None: float32 if the samples are, else float64. (lbfgs then leaves
-        `coefs_` in float64, as scikit-learn's does.)
+        Floating-point type of the computation. None: float32 if the samples are, else float64. (lbfgs then leaves
+        `coefs_` in float64, as in scikit-learn.)
 
     Attributes
     ----------
@@ -64,15 +64,15 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         Each layer's weights (fan_in × fan_out) and biases (fan_out), on the samples' device. If you assign to them,
         `predict` and `partial_fit` use the new values.
     classes_ : array
-        On the samples' device where the labels are numbers, else NumPy's.
+        On the samples' device if the labels are numbers, else a NumPy array.
     loss_, loss_curve_ : float, list of float
-        The last epoch's loss and every epoch's, penalty included, as scikit-learn reports them: of probabilities
-        that are kept from 0 and 1 by the dtype's epsilon. The gradient is that of the loss without this.
+        The loss of the last epoch and of every epoch, with the penalty. As in scikit-learn, probabilities are clipped
+        to the dtype's epsilon from 0 and 1. The gradient is that of the unclipped loss.
     validation_loss_curve_ : list of float or None
-        The held-out samples' mean loss after each epoch, without the penalty; None where none are held out.
+        The mean loss of the held-out samples after each epoch, without the penalty; None if none are held out.
     best_loss_, n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_, \
     validation_scores_, best_validation_score_
-        As scikit-learn has them.
+        As in scikit-learn.
     """
 
     _sklearn = sklearn.neural_network.MLPClassifier
@@ -121,14 +121,14 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         Parameters
         ----------
         X, y, sample_weight
-            As `fit` has them.
+            As in `fit`.
         classes : array, shape (n_classes,)
-            All classes that can occur; required in the first call.
+            All classes that can occur. The first call requires them.
         """
         return self._fit(X, y, sample_weight, incremental=True, classes=classes)
 
     def _learn_classes(self, y: Any, classes: Any, place: Place) -> None:
-        """Take the classes from the first call of `partial_fit`, and require the same ones of later calls."""
+        """Take the classes from the first call of `partial_fit`, and require the same ones in later calls."""
         known = getattr(self, "classes_", None)
         if classes is None:
             if known is None:
@@ -142,13 +142,13 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             raise ValueError(f"`classes={classes}` is not the same as on last call to partial_fit, was: {known}")
 
     def predict(self, X: Any) -> Array:
-        """Return each sample's class, (n,), or for multilabel targets 0 and 1 for each label, (n, classes).
+        """Return each sample's class, (n,); for multilabel targets 0 or 1 for each label, (n, classes).
 
         Parameters
         ----------
         X : array, shape (n, features)
-            The samples, of the library and on the device that `fit` was given. The classes are there too where they
-            are numbers, else NumPy's.
+            The samples, of the same library and device as in `fit`. The result is there too if the classes are numbers,
+            else a NumPy array.
         """
         with self._outputs(X, "predict") as (P, place):
             if is_traced(P) and not is_foreign(self.classes_):
@@ -170,7 +170,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             return place.to_source(place.xp.log(P) if logarithm else P)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy: how many samples are classified correctly, of several classes in all; see `fit`."""
+        """Return the accuracy; for multilabel targets, all of a sample's labels must be correct; see `fit`."""
         if not is_foreign(X):
             return float(super().score(X, on_host(y), on_host(sample_weight)))
         found, place = self.predict(X), place_of(X, self.backend, self.dtype)
@@ -197,7 +197,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         return place.to_device(self._label_binarizer.transform(y))
 
     def _require_known(self, classes: Array, place: Place) -> None:
-        """Refuse labels that do not fit those seen before."""
+        """Refuse labels that do not fit the earlier ones."""
         known, found = (set(place.host(values).tolist()) for values in (self.classes_, classes))
         if self.warm_start:
             if found != known:
@@ -215,7 +215,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         return place.to_device(self._label_binarizer.transform(y))
 
     def _as_trained(self, T: Array, place: Place) -> Array:
-        """Return labels where the loss is softmax's."""
+        """Return class numbers if the loss is softmax's, else T."""
         if self.out_activation_ != "softmax":
             return T
         return place.xp.astype(place.xp.argmax(place.xp.astype(T, place.xp.int8), axis=1), place.xp.int32)
@@ -231,7 +231,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
     def _validation_score(self, P: Array, T: Array, weights: Array | None) -> float:
         xp = array_namespace(P=P)
         if self.classes_.shape[0] == 1:
-            return 1.0  # whatever the probability, there is but one class to predict
+            return 1.0  # there is only one class to predict
         hits = xp.argmax(P, axis=1) == T if self.out_activation_ == "softmax" else (P > 0.5) == T
         return mean_of_hits(hits, weights)
 
@@ -242,7 +242,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
 
 
 def _labels(y: Any, place: Place) -> Array:
-    """Return labels where it is computed, but on the host where the samples are, or where they are no numbers."""
+    """Return labels on the computing device; on the host if the samples are there or the labels are not numbers."""
     if not place.is_host and _is_numeric(y):
         return place.to_device(y)
     y = y.toarray() if hasattr(y, "toarray") else np.asarray(on_host(y))
@@ -250,5 +250,5 @@ def _labels(y: Any, place: Place) -> Array:
 
 
 def _is_numeric(y: Any) -> bool:
-    """Return whether labels can lie on a device: another library's array, or numbers and booleans on the host."""
+    """Return whether labels can be on a device: another library's array, or numbers and booleans on the host."""
     return is_foreign(y) or (not hasattr(y, "tocsr") and np.asarray(y).dtype.kind in "iufb")

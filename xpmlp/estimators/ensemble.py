@@ -1,4 +1,4 @@
-"""MLPEnsemble: networks that differ in their seed alone, trained together; their mean, and their spread."""
+"""MLPEnsemble: networks that differ only in their seed, trained together; their mean, and their spread."""
 
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
 
 
 class MLPEnsemble(BaseEstimator):  # type: ignore[misc]
-    """Several networks of the same settings: their mean, usually better than any one, and their spread.
+    """Several networks with the same settings: their mean, usually better than any of them, and their spread.
 
-    Each equals the result of its estimator's own `fit` with its seed. They are trained in stacks, on X's device.
-    (Lakshminarayanan, Pritzel & Blundell 2017, "Simple and Scalable Predictive Uncertainty Estimation Using Deep
-    Ensembles", without adversarial training.)
+    Each network equals the result of its estimator's own `fit` with its seed. They are trained in stacks, on X's
+    device. (Lakshminarayanan, Pritzel & Blundell 2017, "Simple and Scalable Predictive Uncertainty Estimation Using
+    Deep Ensembles", without adversarial training.)
 
     Parameters
     ----------
     estimator : MLPClassifier, MLPRegressor or None
-        The network; the ensemble is a classifier or a regressor as it is. None: ``MLPClassifier()``.
+        The network. The ensemble is a classifier or a regressor, as the network is. None: ``MLPClassifier()``.
     n_estimators : int
-        How many, at least 1.
+        The number of networks, at least 1.
     random_state : int, RandomState or None
-        What the networks' seeds are drawn from; their own `random_state` is not used.
+        The source of the networks' seeds; their own `random_state` is not used.
 
     Attributes
     ----------
     estimators_ : list of MLPClassifier or MLPRegressor
         The fitted networks.
     classes_ : array
-        Of a classifier, as `MLPClassifier` has them.
+        Of a classifier, as in `MLPClassifier`.
     """
 
     def __init__(self, estimator: Any = None, n_estimators: int = 10, *, random_state: Any = None) -> None:
@@ -53,7 +53,7 @@ class MLPEnsemble(BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         ValueError, TypeError, BackendError
-            If there is no network, or the estimator is another; what the networks' own `fit` raises.
+            If there is no network, or the estimator has another type; also the errors of the networks' `fit`.
         """
         estimator = self._estimator()
         if not isinstance(estimator, Perceptron):
@@ -79,7 +79,7 @@ class MLPEnsemble(BaseEstimator):  # type: ignore[misc]
         return self.estimators_[0].classes_
 
     def predict(self, X: Any) -> Array:
-        """Return the class of the greatest mean probability, or the mean of the values; see `MLPClassifier.predict`."""
+        """Return the class with the greatest mean probability, or the mean value; see `MLPClassifier.predict`."""
         P = self._mean(X)[0]
         if not is_classifier(self):
             return P
@@ -95,8 +95,7 @@ class MLPEnsemble(BaseEstimator):  # type: ignore[misc]
     def spread(self, X: Any) -> Array:
         """Return the standard deviation of the networks' probabilities, (n, classes), or values, (n,) or (n, outputs).
 
-        Where it is large, the networks disagree: the sample is unlike those that they were trained on, or lies between
-        classes.
+        If it is large, the networks disagree: the sample is unlike the training samples, or between classes.
         """
         mean, each = self._mean(X)
         xp = array_namespace(mean=mean)
@@ -144,7 +143,7 @@ class MLPEnsemble(BaseEstimator):  # type: ignore[misc]
         return MLPClassifier() if self.estimator is None else self.estimator
 
     def _mean(self, X: Any) -> tuple[Array, list[Array]]:
-        """Return the mean of what the networks predict, and what each does."""
+        """Return the mean of the networks' predictions, and each network's."""
         check_is_fitted(self)
         name = "predict_proba" if is_classifier(self) else "predict"
         each = [getattr(network, name)(X) for network in self.estimators_]

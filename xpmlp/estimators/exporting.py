@@ -1,4 +1,4 @@
-"""What a fitted estimator, or an ensemble, becomes in other programs: an ONNX graph, scikit-learn's ensemble."""
+"""Export a fitted estimator or ensemble: as an ONNX graph, a PyTorch module, or scikit-learn's ensemble."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,11 +22,11 @@ HEADS = {
     "identity": lambda graph, S: S,
     "exp": lambda graph, S: graph.add("Exp", S),
 }
-"""By `out_activation_`, what makes predictions of the sums."""
+"""The function from the sums to the predictions, by `out_activation_`."""
 
 
 def layers_of(estimator: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return a fitted estimator's weights and biases on the host, in the dtype that it computes in."""
+    """Return a fitted estimator's weights and biases on the host, in the dtype of its computation."""
     dtype = estimator.dtype or float_name(estimator.coefs_[0].dtype)
     pairs = zip(estimator.coefs_, estimator.intercepts_, strict=True)
     return [(on_host(W).astype(dtype, copy=False), on_host(b).astype(dtype, copy=False)) for W, b in pairs]
@@ -97,7 +97,7 @@ def _voting(voting: Any) -> Any:
 
 
 def _add_labels(graph: Graph, P: str, kind: str, classes: np.ndarray) -> None:
-    """Add a classifier's two outputs, of P as it predicts: a probability for each class, or that of the second."""
+    """Add a classifier's two outputs. P has a probability for each class, or only that of the second."""
     n_classes = len(classes)
     if kind == MULTILABEL:
         label = graph.cast(graph.add("Greater", P, graph.constant(0.5)), classes.dtype.name, name="label")
@@ -110,14 +110,14 @@ def _add_labels(graph: Graph, P: str, kind: str, classes: np.ndarray) -> None:
         row = graph.add("Reshape", P, graph.constant(np.array([-1])))
         index = graph.cast(graph.add("Greater", row, graph.constant(0.5)), "int64")
         both = graph.add("Concat", graph.add("Sub", graph.constant(1.0), P), P, name="probabilities", axis=1)
-        classes = classes[[0, -1]]  # a single class is both
+        classes = classes[[0, -1]]  # a single class is both columns
         n_classes = 2
     graph.output(graph.add("Gather", graph.constant(classes, "classes"), index, name="label"), classes.dtype, ())
     graph.output(both, graph.dtype, (n_classes,))
 
 
 def _numbers_or_names(classes: Any) -> np.ndarray:
-    """Return classes as an array that ONNX has the type of; refuse others."""
+    """Return classes as an array of a type that ONNX has; refuse others."""
     array = np.asarray(on_host(classes))
     if array.dtype.kind == "O" and all(isinstance(name, str) for name in array):
         array = array.astype(str)

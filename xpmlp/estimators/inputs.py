@@ -1,8 +1,8 @@
-"""What an estimator is handed: arrays of any library, taken where they lie and checked as scikit-learn checks its own.
+"""An estimator's input: arrays of any library, used on their device and checked as scikit-learn checks its own.
 
-NumPy's arrays and all that becomes one (lists, data frames, sparse matrices) go through scikit-learn's own validation.
-For arrays of other libraries the same conditions are looked at on their device, in scikit-learn's words, whether or not
-its array API dispatch is switched on.
+Scikit-learn's own validation checks NumPy's arrays and all that converts to one: lists, data frames, sparse matrices.
+Arrays of other libraries have the same checks on their device, with scikit-learn's messages. These do not depend on its
+array API dispatch.
 """
 
 from dataclasses import dataclass
@@ -16,28 +16,28 @@ from xpmlp.backends import backend_of, get_backend, is_foreign, is_traced, on_ho
 from xpmlp.backends.base import Backend
 from xpmlp.namespaces import Array
 
-_BACKENDS: dict[str, Backend] = {}  # one backend a library and device, so that what was compiled for it is found again
+_BACKENDS: dict[str, Backend] = {}  # one backend per library and device, so that its compiled functions are reused
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where data lie, and what computes with them."""
+    """The device of some data, and the backend that computes with them."""
 
     source: Backend | None
     device: Backend
 
     @property
     def is_host(self) -> bool:
-        """Whether the data lie on the host."""
+        """Whether the data are on the host."""
         return self.source is None
 
     @property
     def xp(self) -> Any:
-        """The namespace that computes."""
+        """The namespace of the computation."""
         return self.device.namespace
 
     def to_device(self, array: Any) -> Array:
-        """Return an array, of whatever library, where it is computed with; one that is there already as it is."""
+        """Return an array of any library on the computing device; unchanged if it is there already."""
         if is_foreign(array):
             found = _one(backend_of(array))
             if found is self.device:
@@ -46,7 +46,7 @@ class Place:
         host = np.asarray(array)
         if host.dtype.kind not in "biuf":
             raise ValueError(f"{host.dtype} where numbers are expected: {self.device} has no such arrays")
-        # JAX has no numbers of 64 bits, unless these are switched on; some GPUs have no float64.
+        # JAX has no 64-bit numbers, unless they are enabled; some GPUs have no float64.
         if host.dtype.itemsize == 8 and host.dtype.name not in self.device.dtypes():
             narrow = host.astype(f"{host.dtype.kind}4")
             if host.dtype.kind != "f" and not np.array_equal(narrow, host):
@@ -55,14 +55,14 @@ class Place:
         return self.device.asarray(host)
 
     def samples(self, X: Any, dtype: Any) -> Array:
-        """Return validated samples on the host, dense or sparse, where they are computed with, in a dtype."""
+        """Return validated samples of the host, dense or sparse, on the computing device in a dtype."""
         if not isinstance(X, np.ndarray) and self.device.name != "numpy":
             raise ValueError(f"sparse X is for NumPy: {self.device} takes dense arrays; use X.toarray()")
         X = as_samples(X).astype(dtype, copy=False)
         return X if self.device.name == "numpy" else self.to_device(X)
 
     def weights(self, weights: Any, n: int, dtype: Any) -> Array | None:
-        """Return the weights of n samples where these are computed with, in a dtype."""
+        """Return the weights of n samples on the computing device in a dtype."""
         if weights is None:
             return None
         xp, w = self.xp, self.xp.astype(self.to_device(weights), dtype)
@@ -77,7 +77,7 @@ class Place:
         return w
 
     def require_same(self, X: object, fitted: Array, name: str, method: str) -> None:
-        """Refuse X where it lies elsewhere than what the estimator was fitted with."""
+        """Refuse X if it is not on the device that the estimator was fitted on."""
         was, now = _one(backend_of(fitted)), self.source or _named("numpy")
         if was is not now:
             raise ValueError(
@@ -88,28 +88,28 @@ class Place:
 
     @property
     def where(self) -> str:
-        """Where the data lie, in words."""
+        """The data's device, in words."""
         return f"an array of {self.source or _named('numpy')}"
 
     def to_source(self, array: Array) -> Array:
-        """Return a result where the data lie."""
+        """Return a result on the data's device."""
         return array if self.source is self.device else self.host(array)
 
     def host(self, array: Array) -> np.ndarray:
-        """Return a result on the host; NumPy's own as it is."""
+        """Return a result on the host; a NumPy array unchanged."""
         return array if isinstance(array, np.ndarray) else self.device.to_numpy(array)
 
 
 def place_on(backend: str | Backend) -> Place:
-    """Return the place of data that lie on a backend, and are computed with there."""
+    """Return the place of data that are on a backend and are computed with there."""
     device = _one(backend) if isinstance(backend, Backend) else _named(backend)
     return Place(None if device.name == "numpy" else device, device)
 
 
 def place_of(X: Any, spec: str | None, dtype: str | None = None, fitted: Any = None) -> Place:
-    """Return where X lies, and what computes with it in a dtype: the backend of that name, or X's own.
+    """Return X's place and the backend that computes with it in a dtype: the one with that name, or X's own.
 
-    What JAX traces lies where the fitted parameters do.
+    An array that JAX traces is where the fitted parameters are.
     """
     if fitted is not None and is_foreign(fitted) and is_traced(X):
         return place_on(backend_of(fitted))
@@ -126,11 +126,11 @@ def place_of(X: Any, spec: str | None, dtype: str | None = None, fitted: Any = N
 
 
 def check_samples(estimator: Any, X: Array, y: Any, place: Place, dtype: str | None, reset: bool) -> Array:
-    """Return X, (n, d) of float32 or float64, of a library other than NumPy; y is only looked at for not being None."""
+    """Return X, (n, d) of float32 or float64, of a library other than NumPy. y is only checked not to be None."""
     xp = place.xp
     if xp.isdtype(X.dtype, "complex floating"):
         raise ValueError(f"Complex data not supported\n{X}\n")
-    # scikit-learn checks the shape, of zeros that take no memory, and keeps or compares the number of features.
+    # scikit-learn checks the shape on zeros that take no memory, and stores or compares the number of features.
     same_shape = np.broadcast_to(np.float32(0), X.shape) if X.ndim == 2 else on_host(X)
     y = None if y is None else "no_validation"
     validate_data(estimator, same_shape, y, reset=reset, dtype=None, ensure_all_finite=False)
@@ -151,7 +151,7 @@ def check_values(y: Array, xp: Any, X: Array, name: str) -> Array:
 
 
 class SparseSamples:
-    """A SciPy sparse matrix as the network's X, of which two dense products are taken and nothing else."""
+    """A SciPy sparse matrix as the network's X. It supports only the two dense products that are needed."""
 
     ndim = 2
 
@@ -173,7 +173,7 @@ class SparseSamples:
         return SparseSamples(self.matrix[key])
 
     def by_rows(self) -> "SparseSamples":
-        """Return the samples in SciPy's CSR format, whose rows are read fast."""
+        """Return the samples in SciPy's CSR format, which reads rows fast."""
         return SparseSamples(self.matrix.tocsr())
 
     def astype(self, dtype: Any, copy: bool = True) -> "SparseSamples":
@@ -182,13 +182,13 @@ class SparseSamples:
 
 
 def as_samples(X: Any) -> Any:
-    """Return NumPy's array as it is, and a sparse matrix as `SparseSamples`."""
+    """Return NumPy's array unchanged, and a sparse matrix as `SparseSamples`."""
     return X if isinstance(X, np.ndarray) else SparseSamples(X)
 
 
 @cache
 def _named(spec: str) -> Backend:
-    """Return a backend by its name; it is tried once in a process, not in each fit and predict."""
+    """Return a backend by its name. It is tried once per process, not in each fit and predict."""
     return _one(get_backend(spec))
 
 
@@ -203,7 +203,7 @@ def require_length(y: Array, X: Array) -> None:
 
 
 def require_finite(array: Array, xp: Any, what: str, name: str) -> None:
-    """Refuse NaN and infinity, if the values are there."""
+    """Refuse NaN and infinity; skip traced arrays, which have no values."""
     if is_traced(array) or bool(xp.all(xp.isfinite(array))):
         return
     problem = "NaN" if bool(xp.any(xp.isnan(array))) else f"infinity or a value too large for {array.dtype}"
@@ -211,12 +211,12 @@ def require_finite(array: Array, xp: Any, what: str, name: str) -> None:
 
 
 def require_some(weights: Array, xp: Any) -> None:
-    """Refuse weights of which all are 0, in scikit-learn's words."""
+    """Refuse weights that are all 0, with scikit-learn's message."""
     if not bool(xp.any(weights != 0)):
         raise ValueError("Sample weights must contain at least one non-zero number.")
 
 
 def widest_float(backend: Backend) -> Any:
-    """Return float64, or float32 where the device has no other (JAX without its 64-bit types, some GPUs)."""
+    """Return float64, or float32 if the device has no other (JAX without its 64-bit types, some GPUs)."""
     kinds = backend.dtypes("real floating")
     return kinds.get("float64", kinds["float32"])

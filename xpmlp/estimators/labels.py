@@ -1,4 +1,4 @@
-"""Classes among labels, on the host or on a device."""
+"""Find and number the classes in labels, on the host or on a device."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ MULTILABEL = "multilabel-indicator"
 
 
 class Labels:
-    """What scikit-learn's LabelBinarizer is, of labels of any library: their classes, and what kind they are."""
+    """A LabelBinarizer like scikit-learn's for labels of any library: their classes, and their kind."""
 
     def __init__(self, classes: Array, kind: str) -> None:
         self.classes_, self.y_type_ = classes, kind
 
     @classmethod
     def of(cls, y: Array) -> "Labels":
-        """Return the classes among labels, (n,), or of 0 and 1 for each of k classes, (n, k)."""
+        """Return the classes of labels, (n,), or of indicators 0 and 1 for k classes, (n, k)."""
         if isinstance(y, np.ndarray):
             kind = type_of_target(y, input_name="y")
             if "multioutput" in kind:
@@ -43,7 +43,7 @@ class Labels:
         return cls(classes, "multiclass" if classes.shape[0] > 2 else "binary")
 
     def transform(self, y: Array) -> Array:
-        """Return T, booleans: (n, 1) for two classes, else (n, classes)."""
+        """Return T of booleans: (n, 1) for two classes, else (n, classes)."""
         n_classes = self.classes_.shape[0]
         if self.y_type_ == MULTILABEL:
             if y.ndim != 2 or y.shape[1] != n_classes:
@@ -52,10 +52,10 @@ class Labels:
         if self.y_type_ == "multiclass":
             return _flat(y)[:, None] == self.classes_[None, :]
         T = _flat(y)[:, None] == self.classes_[None, -1:]
-        return T if n_classes == 2 else ~T  # of a single class all are the first
+        return T if n_classes == 2 else ~T  # with a single class, all labels are the first class
 
     def inverse_transform(self, P: Array) -> Array:
-        """Return the labels that predictions are for."""
+        """Return the labels of predictions."""
         xp = array_namespace(P=P)
         if self.y_type_ == MULTILABEL:
             return xp.astype(P > 0.5, self.classes_.dtype)
@@ -70,7 +70,7 @@ class Labels:
 
 
 def _flat(y: Array) -> Array:
-    """Return labels as (n,), a column too."""
+    """Return labels, also a column, as (n,)."""
     if y.ndim == 2 and y.shape[1] == 1:
         return y[:, 0]
     if y.ndim != 1:

@@ -1,4 +1,4 @@
-"""Where an estimator goes: into a pickle, to another device, to and from scikit-learn."""
+"""Move an estimator: into a pickle, to another device, to and from scikit-learn."""
 
 import copy
 import inspect
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 
 class Movable(BaseEstimator):  # type: ignore[misc]
-    """An estimator that is pickled and copied with its arrays, and moves to other devices and to scikit-learn."""
+    """An estimator that can be pickled, copied, and moved to other devices and to scikit-learn."""
 
     _sklearn: ClassVar[Any]
     _between: Callable[[], str | Sequence[str]]
 
     def to(self, backend: str | Backend) -> Self:
-        """Return the same fitted estimator on another library or device; X then belongs there.
+        """Return the same fitted estimator on another library or device. Later X must be there.
 
         Parameters
         ----------
         backend : str or Backend
-            Where to, as `xpmlp.get_backend` names it. The new estimator's own `backend` is None: it computes where X
-            is. A library without float64 gets float32.
+            The target, as in `xpmlp.get_backend`. The new estimator's own `backend` is None: it computes where X is. A
+            library without float64 gets float32.
 
         Raises
         ------
@@ -52,12 +52,12 @@ class Movable(BaseEstimator):  # type: ignore[misc]
         return moved
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a pickle or a copy holds: arrays on the host, each with where it was."""
+        """Return the state for a pickle or a copy: arrays on the host, each with its original device."""
         return {name: _packed(value) for name, value in super().__getstate__().items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         reopen, spec = cache(reopened), state.get("backend")
-        if "coefs_" in state and spec not in (None, "auto") and reopen(spec).name == "numpy":  # which auto finds itself
+        if "coefs_" in state and spec not in (None, "auto") and reopen(spec).name == "numpy":  # auto finds NumPy itself
             state = {**state, "backend": "numpy"}
         parameters = inspect.signature(type(self).__init__).parameters
         new = {name: parameter.default for name, parameter in parameters.items() if name != "self"}
@@ -65,14 +65,14 @@ class Movable(BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def from_sklearn(cls, estimator: Any, **parameters: Any) -> Self:
-        """Return the same estimator as one of ours: its parameters and, where it is fitted, all that it has learned.
+        """Return scikit-learn's estimator as one of ours, with its parameters and, if fitted, its learned state.
 
         Parameters
         ----------
         estimator : sklearn.neural_network.MLPClassifier or MLPRegressor
-            The one whose interface this class has; another is a TypeError.
+            The estimator that this class corresponds to; another is a TypeError.
         parameters
-            Others than it has, such as ``backend``.
+            Additional parameters, such as ``backend``.
         """
         if not isinstance(estimator, cls._sklearn):
             raise TypeError(f"{type(estimator).__name__}: expected scikit-learn's {cls._sklearn.__name__}")
@@ -85,7 +85,7 @@ class Movable(BaseEstimator):  # type: ignore[misc]
         return ours
 
     def to_sklearn(self) -> Any:
-        """Return the same estimator as scikit-learn's own, with NumPy's arrays; `backend` and `dtype` are lost.
+        """Return the estimator as scikit-learn's own, with NumPy's arrays; `backend` and `dtype` are lost.
 
         Raises
         ------
@@ -103,17 +103,17 @@ class Movable(BaseEstimator):  # type: ignore[misc]
         return theirs
 
     def to_onnx(self, path: StrPath | None = None) -> "onnx.ModelProto":
-        """Return the estimator as ONNX (opset 17), and write it where a path is given: whole, or not at all.
+        """Return the estimator as ONNX (opset 17). If a path is given, also write it there: whole, or not at all.
 
-        Its input ``X``, (n, features), is of the dtype that the estimator computes in. A classifier's outputs are
-        ``label`` and ``probabilities``: what `predict` and `predict_proba` return, the label of the classes' own dtype.
-        A regressor's is ``prediction``.
+        The input ``X``, (n, features), has the dtype of the estimator's computation. A classifier's outputs are
+        ``label``, in the classes' own dtype, and ``probabilities``: the results of `predict` and `predict_proba`. A
+        regressor's output is ``prediction``.
 
         Raises
         ------
         NotFittedError, ExportError
-            If the estimator is not fitted; if the package onnx is not installed, the classes are neither numbers nor
-            strings, or the network is greater than such a file can be.
+            If the estimator is not fitted. If the package onnx is not installed, the classes are neither numbers nor
+            strings, or the network is too large for an ONNX file.
         """
         from xpmlp.estimators.exporting import to_onnx
         from xpmlp.models.onnx_graph import save
@@ -125,10 +125,11 @@ class Movable(BaseEstimator):  # type: ignore[misc]
         return made
 
     def to_torch(self) -> Any:
-        """Return the estimator as an `nn.Sequential` of PyTorch's layers on the CPU, of its own memory.
+        """Return the estimator as an `nn.Sequential` of PyTorch's layers on the CPU, with its own memory.
 
-        It goes from X, (n, features), of the dtype that the estimator computes in, to the sums S, (n, outputs): of
-        classes the logits, of two the second's; a regressor's predictions, for Poisson's loss their logarithms.
+        The module takes X, (n, features), of the dtype of the estimator's computation. It returns the sums S, (n,
+        outputs). For classes these are the logits; for two classes, the logit of the second. For a regressor they are
+        the predictions; for Poisson's loss, their logarithms.
 
         Raises
         ------
@@ -143,7 +144,7 @@ class Movable(BaseEstimator):  # type: ignore[misc]
 
 
 def _move(estimator: Any, place: Place) -> None:
-    """Move to a device what an estimator learned, which is on the host."""
+    """Move an estimator's learned arrays from the host to a device."""
     e = estimator
     with place.device.context():
         for name in ("coefs_", "intercepts_", "_best_coefs", "_best_intercepts"):
@@ -155,31 +156,31 @@ def _move(estimator: Any, place: Place) -> None:
 
 
 class _Packed(NamedTuple):
-    """An array of another library than NumPy in a pickle."""
+    """Another library's array in a pickle."""
 
     host: np.ndarray
     spec: str
 
 
 def _packed(value: Any) -> Any:
-    """Return an estimator's attribute as a pickle holds it."""
+    """Return an estimator's attribute in the form for a pickle."""
     if is_foreign(value):
         backend = backend_of(value)
         return _Packed(backend.to_numpy(value), backend.spec)
-    if isinstance(value, Rates):  # the next fit moves its vectors to where it computes
+    if isinstance(value, Rates):  # the next fit moves its vectors to the computing device
         return value.on_host()
     return _changed(value, _packed)
 
 
 def _unpacked(value: Any, reopen: Callable[[str], Backend]) -> Any:
-    """Return an attribute as it was, on NumPy where its library or device is missing, with one warning of it."""
+    """Return an attribute as before; on NumPy, with one warning, if its library or device is missing."""
     if isinstance(value, _Packed):
         return reopen(value.spec).asarray(value.host, copy=True)
     return _changed(value, lambda member: _unpacked(member, reopen))
 
 
 def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
-    """Return a container with its members changed, and anything else as it is."""
+    """Return a container with changed members, and any other object unchanged."""
     if type(value) is list:
         return [change(member) for member in value]
     if isinstance(value, dict):
@@ -192,13 +193,13 @@ def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def _fitted(estimator: Any) -> dict[str, Any]:
-    """Return a copy of all that an estimator has beside its parameters, with NumPy's arrays."""
+    """Return a copy of all attributes that are not parameters, with NumPy's arrays."""
     parameters = {*estimator.get_params(deep=False), "loss"}
     return {name: _copied(value) for name, value in vars(estimator).items() if name not in parameters}
 
 
 def _copied(value: Any) -> Any:
-    """Return a copy of an attribute, of an array NumPy's."""
+    """Return a copy of an attribute; an array becomes NumPy's."""
     if isinstance(value, Rates):
         return copy.deepcopy(value.on_host())
     changed = _changed(value, _copied)

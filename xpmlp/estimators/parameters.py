@@ -1,4 +1,4 @@
-"""What the estimators' parameters may be, alone and together, and which of them scikit-learn's do not have."""
+"""The valid values of the estimators' parameters, alone and together, and the parameters that scikit-learn lacks."""
 
 import operator
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "backend": [str, None],
     "dtype": [StrOptions({"float32", "float64"}), None],
 }
-"""Of both estimators, as scikit-learn's validation has them."""
+"""The constraints of both estimators' parameters, in the form of scikit-learn's validation."""
 
 OF_CLASSIFIERS: dict[str, list[Any]] = {**CONSTRAINTS, "class_weight": [dict, list, StrOptions({"balanced"}), None]}
 
@@ -33,10 +33,10 @@ OF_REGRESSORS: dict[str, list[Any]] = {
 }
 
 _EXTRA = {"class_weight": None, "dropout": 0.0, "callbacks": None}
-"""Parameters that scikit-learn's estimators do not have, at what makes ours like theirs."""
+"""Parameters that scikit-learn's estimators lack, with the values that make ours equal theirs."""
 
 _WHATEVER = ("backend", "dtype", "huber_delta")
-"""Such that are lost in scikit-learn's estimator without another result."""
+"""More of them: scikit-learn's estimator loses these, without a change of the result."""
 
 _THEIRS = {
     "activation": ("identity", "logistic", "tanh", "relu"),
@@ -44,7 +44,7 @@ _THEIRS = {
     "learning_rate": ("constant", "invscaling", "adaptive"),
     "loss": ("squared_error", "poisson"),
 }
-"""Values that scikit-learn's estimators have, where ours have more."""
+"""The values that scikit-learn's estimators accept, for parameters with more values in ours."""
 
 
 def hidden_widths(sizes: Any) -> list[int]:
@@ -62,7 +62,7 @@ def hidden_widths(sizes: Any) -> list[int]:
 
 
 def activation_names(activation: Any, n_hidden: int) -> str | tuple[str, ...]:
-    """Return `activation` as the network takes it: one name, or a name for each hidden layer."""
+    """Return `activation` in the network's form: one name, or a name for each hidden layer."""
     if isinstance(activation, str):
         return activation
     names = tuple(activation)
@@ -77,7 +77,7 @@ def activation_names(activation: Any, n_hidden: int) -> str | tuple[str, ...]:
 
 
 def require_possible(estimator: Any, incremental: bool, is_validated: bool) -> None:
-    """Refuse parameters that do not go together in `fit`, or in `partial_fit`, with or without validation data."""
+    """Refuse parameters that contradict each other in `fit` or `partial_fit`, with or without validation data."""
     e = estimator
     if incremental and e.early_stopping:
         raise ValueError("partial_fit does not support early_stopping=True")
@@ -103,7 +103,7 @@ def functions(callbacks: Any) -> list[Any]:
 
 
 def for_sklearn(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of our parameters that scikit-learn's estimator of that name has; refuse what it cannot hold."""
+    """Return the parameters that scikit-learn's estimator of that name has; refuse values that it lacks."""
     activation, parameters = parameters["activation"], dict(parameters)
     if not isinstance(activation, str) and len(set(activation)) == 1:
         parameters["activation"] = activation[0]

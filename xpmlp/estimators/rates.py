@@ -1,4 +1,4 @@
-"""scikit-learn's optimizers: ours, with its rates, and its ways to lower them and to stop."""
+"""scikit-learn's optimizers: ours, with scikit-learn's learning rates and rules to lower them and to stop."""
 
 import copy
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from xpmlp.math.schedules import cosine, one_cycle
 
 
 class Rates:
-    """An optimizer's settings, its state, and the rate of its next step; the name that scikit-learn has for it too."""
+    """An optimizer's settings, its state, and the learning rate of its next step; the names are scikit-learn's."""
 
     state: State | None
 
@@ -26,7 +26,7 @@ class Rates:
         self.settings, self.lr_schedule, self.power_t = settings, lr_schedule, power_t
         self.learning_rate_init, self.learning_rate = learning_rate_init, float(learning_rate_init)
         self.t, self.state = 0, None
-        self.place, self.total_steps = 0, 1  # in a schedule, which counts batches that are left out, too
+        self.place, self.total_steps = 0, 1  # in a schedule, which also counts batches that are left out
 
     @classmethod
     def of(cls, estimator: Any, layout: Layout) -> Self:
@@ -42,17 +42,17 @@ class Rates:
 
     @property
     def rule(self) -> Optimizer:
-        """The update; the same object for the same settings, for which a step is compiled once."""
+        """The update. Equal settings give the same object, so that its step is compiled once."""
         return _rule(self.settings)
 
     @property
     def is_scheduled(self) -> bool:
-        """Whether the rate goes by a schedule over all steps, to 0 at the last."""
+        """Whether the learning rate follows a schedule over all steps, to 0 at the last."""
         return self.lr_schedule in SCHEDULED
 
     @property
     def rate(self) -> float:
-        """The rate of the last step, or of the next one before the first; without Adam's correction."""
+        """The learning rate of the last step, or of the first one before it; without Adam's correction."""
         if self.is_scheduled:
             schedule = cosine if self.lr_schedule == "cosine" else one_cycle
             return schedule(float(self.learning_rate_init), self.total_steps)(min(max(1, self.place), self.total_steps))
@@ -67,25 +67,25 @@ class Rates:
         return scalars
 
     def goes_on_for(self, estimator: Any, layout: Layout) -> bool:
-        """Return whether `partial_fit` goes on with it: as scikit-learn's does, unless a decay or a schedule is new."""
+        """Return whether `partial_fit` continues with it: as in scikit-learn, unless a decay or a schedule is new."""
         wanted = type(self).of(estimator, layout).settings
         is_same = wanted == self.settings or "adamw" not in (wanted[0], self.settings[0])
         return is_same and not self.is_scheduled
 
     def on_host(self) -> Self:
-        """Return a copy whose vectors are NumPy's."""
+        """Return a copy with NumPy's vectors."""
         copied = copy.copy(self)
         if self.state is not None:
             copied.state = {name: np.array(on_host(vector)) for name, vector in self.state.items()}
         return copied
 
     def iteration_ends(self, n_seen: int) -> None:
-        """Lower the rate after an epoch, where it goes by the samples seen."""
+        """Lower the learning rate after an epoch, if it depends on the samples seen."""
         if self.lr_schedule == "invscaling":
             self.learning_rate = float(self.learning_rate_init) / (n_seen + 1) ** self.power_t
 
     def trigger_stopping(self, reason: str, verbose: bool) -> bool:
-        """Return whether to stop; the adaptive rate is divided by five instead, down to 1e-6."""
+        """Return whether to stop. An adaptive rate is divided by five instead, down to 1e-6."""
         stops, what = True, " Stopping."
         if self.lr_schedule == "adaptive":
             stops, what = self.learning_rate <= 1e-6, " Learning rate too small. Stopping."
@@ -133,13 +133,13 @@ class Rates:
 def _rule(settings: tuple[Any, ...]) -> Optimizer:
     if settings[0] == "sgd":
         return sgd(settings[1], nesterov=settings[2], rate_inside=True)
-    if settings[0] == "adamw":  # PyTorch's, with the decay for weights alone
+    if settings[0] == "adamw":  # PyTorch's, with decay only for weights
         _, beta_1, beta_2, epsilon, alpha, layout = settings
         return adamw(beta_1, beta_2, epsilon=epsilon, weight_decay=alpha, layout=layout)
     return adam(settings[1], settings[2], epsilon=settings[3], epsilon_hat=True)
 
 
 def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the arrays of all weights and then all biases as one vector, layer by layer."""
+    """Return arrays, all weights and then all biases, as one vector, layer by layer."""
     n = len(arrays) // 2
     return np.concatenate([array.ravel() for k in range(n) for array in (arrays[k], arrays[n + k])])

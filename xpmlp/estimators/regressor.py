@@ -1,4 +1,4 @@
-"""MLPRegressor: scikit-learn's, on any array library and device."""
+"""MLPRegressor: scikit-learn's regressor on any array library and device."""
 
 from typing import Any, ClassVar, Self
 
@@ -19,18 +19,18 @@ from xpmlp.namespaces import Array, float_name
 
 
 class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
-    """A multilayer perceptron for values or rates: scikit-learn's MLPRegressor, on any array library and device.
+    """A multilayer perceptron for values or rates: scikit-learn's MLPRegressor on any array library and device.
 
-    All that `MLPClassifier` does, for targets that are numbers.
+    It does all that `MLPClassifier` does, for numeric targets.
 
     Parameters
     ----------
     loss : {"squared_error", "poisson", "absolute_error", "huber"}
-        What is minimised, summed over the outputs: half the squared error, half the Poisson deviance, the absolute
-        error (derivation.md, L1), Huber's loss (L2).
-        Poisson's takes no negative targets.
+        The loss, summed over the outputs: half the squared error, half the Poisson deviance, the absolute error
+        (derivation.md, L1), or Huber's loss (L2). Poisson's takes no negative
+        targets.
     huber_delta : float
-        Up to where Huber's loss is half the squared error, above 0.
+        The error up to which Huber's loss is half the squared error, above 0.
     hidden_layer_sizes, activation, solver, ..., dropout, callbacks, backend, dtype
         As for `MLPClassifier`.
 
@@ -39,8 +39,8 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
     coefs_, intercepts_, best_loss_, n_iter_, ...
         As for `MLPClassifier`.
     loss_, loss_curve_ : float, list of float
-        As scikit-learn reports them: the squared error is averaged over the outputs, where its gradient is that of
-        their sum.
+        As scikit-learn reports them: the squared error is averaged over the outputs, but its gradient is that of their
+        sum.
     """
 
     _sklearn = sklearn.neural_network.MLPRegressor
@@ -88,18 +88,18 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
         return self._fit(X, y, sample_weight, incremental=True)
 
     def predict(self, X: Any) -> Array:
-        """Return what is predicted for each sample, (n,) or (n, outputs), where X is.
+        """Return the predictions, (n,) or (n, outputs), on X's device.
 
         Parameters
         ----------
         X : array, shape (n, features)
-            The samples, of the library and on the device that `fit` was given.
+            The samples, of the same library and device as in `fit`.
         """
         with self._outputs(X, "predict") as (P, place):
             return place.to_source(P[:, 0] if P.shape[1] == 1 else P)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return R², the part of the targets' variance that is explained, the mean over the outputs; see `fit`."""
+        """Return R², the explained share of the targets' variance, averaged over the outputs; see `fit`."""
         if not is_foreign(X):
             return float(super().score(X, on_host(y), on_host(sample_weight)))
         found, place = self.predict(X), place_of(X, self.backend, self.dtype)

@@ -1,4 +1,4 @@
-"""What a network predicts for samples, and how good that is."""
+"""A network's predictions for samples, and their scores."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,9 @@ from xpmlp.math.network import forward
 from xpmlp.namespaces import Array, array_namespace
 
 Names: TypeAlias = str | Sequence[str]
-"""Of the activations between the layers."""
+"""The activations between the layers."""
 
-AT_ONCE = 16_384  # samples whose activations are kept at a time where only the last layer's are wanted
+AT_ONCE = 16_384  # samples per block if only the last layer's activations are needed
 
 
 def logits(layers: Sequence[Layer], X: Array, activation: Names) -> Array:
@@ -28,7 +28,7 @@ def infer(layers: Sequence[Layer], X: Array, activation: Names, head: str) -> Ar
 
 
 def hidden_layers(layers: Sequence[Layer], X: Array, activation: Names) -> list[Array]:
-    """Return what each hidden layer makes of the samples, (n, width) each."""
+    """Return each hidden layer's output for the samples, (n, width) each."""
     parts = [forward(layers, rows, activation)[1] for rows in _parts(X)]
     return [_joined([trail[k][1] for trail in parts]) for k in range(1, len(layers))]
 
@@ -44,7 +44,7 @@ def _joined(parts: list[Array]) -> Array:
 
 
 def mean_loss(S: Array, T: Array, weights: Array | None, head: str | Head) -> float:
-    """Return the mean of the samples' losses, as `loss_` has them but for the penalty."""
+    """Return the mean loss of the samples, as in `loss_` but without the penalty."""
     xp, losses = array_namespace(S=S), reported_losses(S, T, head)
     if weights is None:
         return float(xp.sum(losses)) / int(S.shape[0])
@@ -52,7 +52,7 @@ def mean_loss(S: Array, T: Array, weights: Array | None, head: str | Head) -> fl
 
 
 def mean_of_hits(hits: Array, weights: Array | None) -> float:
-    """Return how many rows are all true, by their weights."""
+    """Return the weighted share of rows that are all true."""
     xp = array_namespace(hits=hits)
     if hits.ndim == 2:
         hits = xp.all(hits, axis=1)
@@ -62,7 +62,7 @@ def mean_of_hits(hits: Array, weights: Array | None) -> float:
 
 
 def r2(P: Array, T: Array, weights: Array | None) -> float:
-    """Return R², averaged over the outputs: NaN of predictions that are not finite, and of a single sample."""
+    """Return R², averaged over the outputs; NaN if predictions are not finite, or for a single sample."""
     xp = array_namespace(P=P, T=T)
     if not bool(xp.all(xp.isfinite(P))):
         return float("nan")

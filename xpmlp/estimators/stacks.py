@@ -68,8 +68,10 @@ class _Member:
 
     @property
     def element_steps(self) -> int:
-        """How many numbers NumPy updates in all steps at most."""
-        return self.work.epochs * len(self.work.parts) * self.work.layout.size if self.is_on_numpy else 0
+        """How many parameters and activations NumPy computes in all steps at most."""
+        work = self.work
+        activations = work.parts[0].stop * sum(work.layout.sizes[1:])
+        return work.epochs * len(work.parts) * (work.layout.size + activations) if self.is_on_numpy else 0
 
     @property
     def key(self) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""What each sample counts: its own weight, times that of its class."""
+"""The weight of each sample: its own weight times that of its class."""
 
 from numbers import Real
 from typing import Any
@@ -14,27 +14,28 @@ from xpmlp.namespaces import Array
 def of_classes(
     class_weight: Any, labels: Labels, T: Array, place: Place, dtype: Any, trained: Array | None = None
 ) -> Array:
-    """Return each sample's weight by its class, (n,), as scikit-learn's `compute_sample_weight` defines it.
+    """Return each sample's weight from its class, (n,), as scikit-learn's `compute_sample_weight` defines it.
 
     Parameters
     ----------
     class_weight : dict, list of dict, or "balanced"
-        Weights by class; of several labels a dict each. Balanced: n / (classes that occur · samples of the class).
+        Weights by class; one dict per label for several labels. Balanced: n / (classes that occur · samples of the
+        class).
     labels : Labels
         The classes.
     T : array of bool, shape (n, 1) or (n, classes)
-        What `labels` made of the targets.
+        The targets in the form of `labels.transform`.
     place : Place
-        Where T is computed with.
+        The place of the computation with T.
     dtype : dtype
-        Of the weights.
+        The weights' dtype.
     trained : array of bool or None
-        The targets that are balanced, where T is those of held-out samples.
+        The targets to balance, if T has those of held-out samples.
 
     Raises
     ------
     ValueError
-        If a dict has a class that is not there, or lacks one; in scikit-learn's words where it has them.
+        If a dict has an unknown class, or lacks one; with scikit-learn's message if there is one.
     """
     xp = place.xp
     trained = T if trained is None else trained
@@ -68,19 +69,19 @@ def of_classes(
 
 
 def _balanced(xp: Any, members: Array, dtype: Any) -> Array:
-    """Return the weight of each class by how many rows are its members."""
+    """Return the weight of each class from its number of rows."""
     counts = xp.sum(xp.astype(members, dtype), axis=0)
     occurs = counts > 0
     return xp.sum(counts) / (xp.sum(xp.astype(occurs, dtype)) * xp.where(occurs, counts, 1.0))
 
 
 def _looked_up(xp: Any, members: Array, weights: Array) -> Array:
-    """Return the weight of the class of which each row is a member."""
+    """Return the weight of each row's class."""
     return xp.sum(xp.where(members, weights[None, :], 0.0), axis=1)
 
 
 def _by_class(class_weight: dict[Any, float], classes: np.ndarray, place: Place, dtype: Any) -> Array:
-    """Return a dict's weights in the order of the classes, of a single class two: the second has no members."""
+    """Return a dict's weights in the classes' order; for a single class two, since the second has no members."""
     known = classes.tolist()
     for name, weight in class_weight.items():
         if name not in known:

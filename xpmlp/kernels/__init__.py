@@ -37,7 +37,7 @@ _FILES = {
 """The files that have versions for a library's arrays, the best first."""
 
 _WORTH_NUMBA = 5e8
-"""Parameters times steps from which on numba saves more time than its import takes."""
+"""Parameters and activations, times steps, from which on numba saves more time than its import takes."""
 
 _kernels: ContextVar[str] = ContextVar("kernels", default="inplace")
 
@@ -66,9 +66,9 @@ def kernels(name: str, library: str | None = None) -> Iterator[None]:
 
 @contextmanager
 def exact_kernels(element_steps: float) -> Iterator[None]:
-    """Let numba compile what it computes to NumPy's last bit, in long work: so many parameters times steps.
+    """Let numba compile what it computes to NumPy's last bit, in long work: so many numbers a step, times steps.
 
-    It takes about a second to be imported. Where numba is missing or other kernels were chosen, nothing changes.
+    Its import takes half a second to a second. Where numba is missing or other kernels were chosen, nothing changes.
     """
     is_worth_it = "numba" in sys.modules or element_steps > _WORTH_NUMBA
     if _kernels.get() != "inplace" or not is_worth_it or importlib.util.find_spec("numba") is None:

@@ -1,1 +1,1 @@
-"""The mathematics: arrays in, arrays out, on whatever library holds them. `derivation.md` has the equations."""
+"""The mathematics: functions of arrays of any library. `derivation.md` has the equations."""

@@ -1,6 +1,6 @@
-"""What stands between two layers and behind the last: tables of activations, and of heads with their losses.
+"""Tables of the activations between layers, and of the heads behind the last layer with their losses.
 
-The derivation's network has ReLU between its layers, and softmax with the cross-entropy at its end.
+The derivation's network has ReLU between its layers and softmax with cross-entropy at its end.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,19 +13,19 @@ from xpmlp.namespaces import Array, array_namespace, clipped
 
 
 class Activation(NamedTuple):
-    """A nonlinearity f, and its derivative."""
+    """An activation f, and its derivative."""
 
     activate: Callable[[Array, Array, Array | None], tuple[Array, Array]]
-    """From a layer's products A W, which may be overwritten, its biases b, and dropout's mask or None, to what the
-    derivative is a function of, and f(A W + b), masked. The first is f's value before the mask where that is enough,
+    """Arguments: a layer's products A W, which may be overwritten, its biases b, and dropout's mask or None. Returns
+    the argument of the derivative, and f(A W + b), masked. The first is f's value before the mask if that is enough,
     else A W + b."""
     times_derivative: Callable[[Array, Array, Array, Array | None], Array]
-    """From these two, the loss's gradient with respect to the second, which may be overwritten, and the mask, to its
-    gradient with respect to A W + b."""
+    """Arguments: these two, the loss's gradient with respect to the second, which may be overwritten, and the mask.
+    Returns the gradient with respect to A W + b."""
 
 
 def _of_its_value(function: Any, backward: Any) -> Activation:
-    """Return an activation whose derivative is a function of what it returned."""
+    """Return an activation whose derivative is a function of its value."""
 
     def activate(Z: Array, b: Array, mask: Array | None) -> tuple[Array, Array]:
         A = function(Z, b)
@@ -38,7 +38,7 @@ def _of_its_value(function: Any, backward: Any) -> Activation:
 
 
 def _of_its_argument(function: Any, backward: Any) -> Activation:
-    """Return an activation whose derivative is a function of what it was given."""
+    """Return an activation whose derivative is a function of its argument."""
 
     def activate(Z: Array, b: Array, mask: Array | None) -> tuple[Array, Array]:
         Z, A = function(Z, b)
@@ -51,7 +51,7 @@ def _of_its_argument(function: Any, backward: Any) -> Activation:
 
 
 def _masked(array: Array, mask: Array | None) -> Array:
-    """Return an array, which is handed over, times a mask."""
+    """Return an array times a mask; the array may be overwritten."""
     if mask is not None:
         array *= mask
     return array
@@ -67,7 +67,7 @@ def _relu_backward(kept: Array, A: Array, dA: Array, mask: Array | None) -> Arra
 
 
 ACTIVATIONS = {
-    "relu": Activation(_relu, _relu_backward),  # masked, too, in one pass: its derivative is the same behind a mask
+    "relu": Activation(_relu, _relu_backward),  # the mask is in the same pass: the derivative is the same behind a mask
     "identity": _of_its_value(elements.bias_identity, lambda A, dA: dA),
     "logistic": _of_its_value(elements.bias_logistic, elements.logistic_backward),
     "tanh": _of_its_value(elements.bias_tanh, elements.tanh_backward),
@@ -77,11 +77,11 @@ ACTIVATIONS = {
     "silu": _of_its_argument(elements.bias_silu, elements.silu_backward),
     "gelu": _of_its_argument(elements.bias_gelu, elements.gelu_backward),
 }
-"""A hidden layer's nonlinearities, by name; derivation.md has them, A1 to A9."""
+"""Activations of hidden layers, by name (derivation.md, A1 to A9)."""
 
 
 def activations_of(names: str | Sequence[str], n_hidden: int) -> list[Activation]:
-    """Return each hidden layer's activation: of one name the same for all, or of a name for each."""
+    """Return each hidden layer's activation: one name for all layers, or one name per layer."""
     each = [names] * n_hidden if isinstance(names, str) else list(names)
     if len(each) != n_hidden:
         raise ConfigError(f"{len(each)} activations for {n_hidden} hidden layers: expected one name, or one for each")
@@ -92,17 +92,18 @@ def activations_of(names: str | Sequence[str], n_hidden: int) -> list[Activation
 
 
 class Head(NamedTuple):
-    """What stands behind the last layer: the inverse of a canonical link, and the loss that belongs to it."""
+    """The output behind the last layer: the inverse of a canonical link, and its matching loss."""
 
     predict: Callable[[Any, Array], Array]
-    """From the namespace and the sums S, (…, n, c), to the predictions P."""
+    """Arguments: the namespace and the sums S, (…, n, c). Returns the predictions P."""
     losses: Callable[[Any, Array, Array], Array]
-    """From the namespace, S and the targets T to the loss of each sample and output, (…, n, c)."""
+    """Arguments: the namespace, S and the targets T. Returns the loss of each sample and output, (…, n, c)."""
     delta: Callable[[Array, Array], Array] = lambda P, T: P - T
-    """From P and T to the gradient of the summed losses with respect to S: P − T if the link is canonical."""
+    """Arguments: P and T. Returns the gradient of the summed losses with respect to S: P − T if the link is
+    canonical."""
     reported: Callable[[Any, Array, Array], Array] | None = None
-    """From the namespace, S and T to the loss of each sample that scikit-learn reports, (…, n); None: the sum of the
-    same."""
+    """Arguments: the namespace, S and T. Returns each sample's loss as scikit-learn reports it, (…, n). None: the sum
+    of `losses`."""
 
 
 def _softmax(xp: Any, S: Array) -> Array:
@@ -162,7 +163,7 @@ def _signs(S: Array, T: Array) -> Array:
 
 @lru_cache
 def huber(threshold: float) -> Head:
-    """Return values with Huber's loss (Huber 1964): half the squared error up to the threshold, linear beyond it."""
+    """Return the head with Huber's loss (Huber 1964): half the squared error up to the threshold, linear beyond it."""
 
     def losses(xp: Any, S: Array, T: Array) -> Array:
         size = xp.abs(S - T)
@@ -179,18 +180,19 @@ HEADS = {
     "absolute": Head(lambda xp, S: S, _absolute_errors, _signs),
     "huber": huber(1.0),
 }
-"""Outputs and their losses: class probabilities and cross-entropy (F6, F7), independent probabilities and binary
-cross-entropies, values and half squared errors, rates and half Poisson deviances. (Generalised linear models with their
-canonical links: McCullagh & Nelder 1989, section 2.2.) Then values with two losses that outliers count less in."""
+"""Outputs and their losses. Class probabilities have cross-entropy (F6, F7), independent probabilities binary
+cross-entropies. Values have half squared errors, rates half Poisson deviances. (Generalised linear models with their
+canonical links: McCullagh & Nelder 1989, section 2.2.) The last two are losses of values in which outliers count
+less."""
 
 
 def head_of(head: str | Head) -> Head:
-    """Return the head of a name, or what is one as it is."""
+    """Return the head with a name; a head is returned unchanged."""
     return HEADS[head] if isinstance(head, str) else head
 
 
 def predictions(S: Array, head: str | Head = "softmax") -> Array:
-    """Return what the network predicts, P, of the sums S, both (…, n, c), by the head of that name."""
+    """Return the predictions P of the sums S, both (…, n, c), by the head with that name."""
     return head_of(head).predict(array_namespace(S=S), S)
 
 
@@ -200,10 +202,10 @@ def softmax(S: Array) -> Array:
 
 
 def reported_losses(S: Array, T: Array, head: str | Head) -> Array:
-    """Return the loss of each sample as scikit-learn reports it, (…, n): of the sums S and T, as `score` takes them.
+    """Return each sample's loss as scikit-learn reports it, (…, n), for the sums S and T in the form of `score`.
 
-    Cross-entropies are those of probabilities kept from 0 and 1 by the dtype's epsilon; squared errors are averaged
-    over the outputs.
+    For cross-entropies, probabilities are clipped to the dtype's epsilon from 0 and 1. Squared errors are averaged over
+    the outputs.
     """
     xp, row = array_namespace(S=S, T=T), head_of(head)
     T = one_hot(T, S) if head == "softmax" else xp.astype(T, S.dtype, copy=False)
@@ -211,7 +213,7 @@ def reported_losses(S: Array, T: Array, head: str | Head) -> Array:
 
 
 def one_hot(labels: Array, S: Array) -> Array:
-    """Return T, (…, n, c) booleans: by comparison, so that there is no gather and no check that waits."""
+    """Return T, (…, n, c) booleans. A comparison makes them, without a gather or a check that waits for the device."""
     xp = array_namespace(S=S, labels=labels)
     # Under jax.jit an array has no device yet; a narrow dtype could not count the classes.
     classes = xp.arange(S.shape[-1], dtype=xp.int32, device=getattr(labels, "device", None))

@@ -1,7 +1,7 @@
-"""What lies between the matrix products, element by element; each function is written once, for every library.
+"""Elementwise functions between the matrix products; each is written once, for every library.
 
-The first argument is the namespace. Where an array's library can write into arrays, a result lies in the memory of
-the argument that is named in the decorator, which the caller hands over. `xpmlp.kernels` has the compilers.
+The first argument is the namespace. If the library's arrays are writable, the result overwrites the argument that the
+decorator names. The caller must not use that argument again. `xpmlp.kernels` has the compilers.
 """
 
 import math
@@ -11,7 +11,7 @@ from xpmlp.kernels import elements
 from xpmlp.namespaces import Array
 
 Scalar: TypeAlias = Any
-"""A Python number, or an array that broadcasts: one number a network, say."""
+"""A Python number, or an array that broadcasts, such as one number per network."""
 
 LEAK = 0.01
 GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
@@ -19,11 +19,11 @@ GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
 
 @elements(fixed=("dtype",))
 def scaled(xp: Any, images: Array, *, share: Scalar, dtype: Any) -> Array:
-    """X: bytes as numbers of a dtype, times a share of 1."""
+    """X: bytes cast to a dtype, times a factor."""
     return xp.astype(images, dtype) * share
 
 
-# --- activations: A = f(Z + b), and the gradient with respect to Z, from A and that with respect to A ---------------
+# --- activations: A = f(Z + b), and the gradient with respect to Z, from A and that with respect to A -----------------
 
 
 @elements("Z")
@@ -40,32 +40,32 @@ def bias_relu(xp: Any, Z: Array, b: Array) -> Array:
 
 @elements("dA")
 def relu_backward(xp: Any, A: Array, dA: Array) -> Array:
-    """ReLU′ ⊙ dA: A is above 0 just where Z is."""
+    """ReLU′ ⊙ dA. A is above 0 exactly where Z is."""
     return xp.where(A > 0, dA, 0.0)
 
 
 @elements("Z")
 def masked_bias_relu(xp: Any, Z: Array, b: Array, mask: Array) -> Array:
-    """max(Z + b, 0) ⊙ mask, the dropout's."""
+    """max(Z + b, 0) ⊙ dropout's mask."""
     return xp.maximum(Z + b, 0.0) * mask
 
 
 @elements("dA")
 def masked_relu_backward(xp: Any, A: Array, dA: Array, mask: Array) -> Array:
-    """ReLU′ ⊙ mask ⊙ dA; where the mask is 0, A is."""
+    """ReLU′ ⊙ mask ⊙ dA. A is 0 where the mask is 0."""
     return xp.where(A > 0, dA * mask, 0.0)
 
 
 @elements("Z")
 def bias_leaky_relu(xp: Any, Z: Array, b: Array) -> Array:
-    """Z + b where it is above 0, else a hundredth of it."""
+    """Z + b where it is above 0, else 0.01 (Z + b)."""
     Z = Z + b
     return xp.where(Z > 0, Z, LEAK * Z)
 
 
 @elements("dA")
 def leaky_relu_backward(xp: Any, A: Array, dA: Array) -> Array:
-    """1 where A is above 0, else a hundredth, times dA."""
+    """1 where A is above 0, else 0.01; times dA."""
     return xp.where(A > 0, dA, LEAK * dA)
 
 
@@ -78,13 +78,13 @@ def bias_elu(xp: Any, Z: Array, b: Array) -> Array:
 
 @elements("dA")
 def elu_backward(xp: Any, A: Array, dA: Array) -> Array:
-    """1 where A is above 0, else A + 1, times dA."""
+    """1 where A is above 0, else A + 1; times dA."""
     return xp.where(A > 0, dA, (A + 1) * dA)
 
 
 @elements("Z")
 def bias_softplus(xp: Any, Z: Array, b: Array) -> Array:
-    """log(1 + exp(Z + b)): the exponential overflows nowhere."""
+    """log(1 + exp(Z + b)), without overflow."""
     Z = Z + b
     return xp.maximum(Z, 0.0) + xp.log1p(xp.exp(-abs(Z)))
 
@@ -109,7 +109,7 @@ def tanh_backward(xp: Any, A: Array, dA: Array) -> Array:
 
 @elements("Z")
 def bias_logistic(xp: Any, Z: Array, b: Array) -> Array:
-    """1 / (1 + exp(−Z − b)): the exponential overflows nowhere, and small results keep all their digits."""
+    """1 / (1 + exp(−Z − b)), without overflow and with all digits of small results."""
     return _logistic(xp, Z + b)
 
 
@@ -124,7 +124,7 @@ def logistic_backward(xp: Any, A: Array, dA: Array) -> Array:
     return dA * A * (1 - A)
 
 
-# --- activations whose derivative needs Z + b, which they return beside A -------------------------------------------
+# --- activations whose derivative needs Z + b, which they return with A -----------------------------------------------
 
 
 @elements("Z")
@@ -143,7 +143,7 @@ def silu_backward(xp: Any, Z: Array, dA: Array) -> Array:
 
 @elements("Z")
 def bias_gelu(xp: Any, Z: Array, b: Array) -> tuple[Array, Array]:
-    """Z + b, and Z (1 + tanh u) / 2 of it, u = √(2/π) (Z + 0.044715 Z³)."""
+    """Z + b (called Z from here), and Z (1 + tanh u) / 2 with u = √(2/π) (Z + 0.044715 Z³)."""
     Z = Z + b
     return Z, 0.5 * Z * (1 + xp.tanh(GELU_SCALE * (Z + GELU_CUBE * (Z * Z * Z))))
 
@@ -157,22 +157,22 @@ def gelu_backward(xp: Any, Z: Array, dA: Array) -> Array:
     return dA * (0.5 * (1 + t + Z * (1 - t * t) * slope))
 
 
-# --- the gradient: what is added to it, or multiplies it ------------------------------------------------------------
+# --- the gradient: its additional terms and its factors ---------------------------------------------------------------
 
 
 @elements("delta")
 def weighted(xp: Any, delta: Array, weights: Array, *, share: Scalar) -> Array:
-    """Each row by its sample's weight, of which a share counts."""
+    """Each row times its sample's weight and a common factor."""
     return delta * (weights * share)
 
 
 @elements()
 def decayed(xp: Any, gradient: Array, theta: Array, *, weight_decay: Scalar) -> Array:
-    """Plus the gradient of weight_decay / 2 · theta², in a new array."""
+    """Add the gradient of weight_decay / 2 · theta², in a new array."""
     return gradient + weight_decay * theta
 
 
-# --- updates; see `xpmlp.math.optimizers` ---------------------------------------------------------------------------
+# --- updates; see `xpmlp.math.optimizers` -----------------------------------------------------------------------------
 
 
 @elements("theta")
@@ -193,7 +193,7 @@ def momentum_step(
     nesterov: bool,
     rate_inside: bool,
 ) -> tuple[Array, Array]:
-    """One step of momentum, Polyak's or Nesterov's, the rate outside of the velocity or inside."""
+    """One step of momentum, Polyak's or Nesterov's, with the rate outside or inside of the velocity."""
     if rate_inside:
         gradient = -rate * gradient
     velocity = momentum * velocity + gradient
@@ -214,7 +214,7 @@ def adam_step(
     beta2: Scalar,
     epsilon: Scalar,
 ) -> tuple[Array, Array, Array]:
-    """One step of Adam, whose bias corrections are in the rate and in epsilon."""
+    """One step of Adam; the rate and epsilon include the bias corrections."""
     m = m + (1 - beta1) * (gradient - m)
     v = beta2 * v + (1 - beta2) * (gradient * gradient)
     return theta - rate * (m / (xp.sqrt(v) + epsilon)), m, v
@@ -222,17 +222,17 @@ def adam_step(
 
 @elements("theta")
 def partly_shrunk(xp: Any, theta: Array, shares: Array, *, decay: Scalar) -> Array:
-    """Decoupled weight decay, of each parameter a share; see `shrunk`."""
+    """Decoupled weight decay, with a share for each parameter; see `shrunk`."""
     return theta - decay * shares * theta
 
 
 @elements("theta")
 def shrunk(xp: Any, theta: Array, *, decay: Scalar) -> Array:
-    """Decoupled weight decay. Not theta · (1 − decay): near 1, float32 would keep two of decay's digits."""
+    """Decoupled weight decay. theta · (1 − decay) would keep only two of decay's digits in float32."""
     return theta - decay * theta
 
 
-# --- an epoch's totals ----------------------------------------------------------------------------------------------
+# --- an epoch's totals ------------------------------------------------------------------------------------------------
 
 
 @elements("loss", "correct", "steps", "finite")
@@ -247,6 +247,6 @@ def accumulate(
     *,
     n: Scalar,
 ) -> tuple[Array, Array, Array, Array]:
-    """One more batch of n in the sums: losses, number correct, batches, and those before a loss that is not finite."""
+    """Add a batch of n to the totals: losses, number correct, batches, and batches before a loss that is not finite."""
     loss = loss + batch_loss * n
     return loss, correct + batch_correct, steps + 1, finite + xp.astype(xp.isfinite(loss), xp.int32)

@@ -1,4 +1,4 @@
-"""All parameters as one vector, theta: its layers, its first numbers, and its gradient."""
+"""All parameters as one vector, theta: its layers, its initial values, and its gradient."""
 
 import itertools
 import math
@@ -18,9 +18,9 @@ Layer: TypeAlias = tuple[Array, Array]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each layer's parameters lie in one vector.
+    """The positions of each layer's parameters in one vector.
 
-    The vector ``theta`` is W1, b1, W2, b2, …, each in C order, without gaps.
+    The vector ``theta`` holds W1, b1, W2, b2, …, each in C order, without gaps.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class Layout:
     Raises
     ------
     ConfigError
-        If there are fewer than two widths, or one is not a whole number of at least 1.
+        If there are fewer than two widths, or a width is not a whole number of at least 1.
     """
 
     sizes: tuple[int, ...]
@@ -57,12 +57,12 @@ class Layout:
         return sum(fan_in * fan_out + fan_out for fan_in, fan_out in self.shapes)
 
     def unflatten(self, theta: Array) -> tuple[Layer, ...]:
-        """Return each layer's ``(W, b)``: views of theta, where the library has views.
+        """Return each layer's ``(W, b)``: views of theta, if the library has views.
 
         Parameters
         ----------
         theta : array, shape (…, size)
-            All parameters; of several networks, a row each.
+            All parameters; for several networks, one row each.
 
         Raises
         ------
@@ -99,16 +99,16 @@ class Layout:
 def init(layout: Layout, rng: Any, dtype: str = "float32") -> Any:
     """Return initial parameters on the host: He-normal weights and zero biases.
 
-    W ~ N(0, 2 / fan_in), which keeps the variance of what passes through a ReLU layer (He, Zhang, Ren & Sun 2015,
-    "Delving Deep into Rectifiers", eq. 10). The weights are drawn in float64, layer by layer, and then cast, so that
-    one generator state gives the same network in either precision.
+    W ~ N(0, 2 / fan_in) keeps the variance through a ReLU layer. (He, Zhang, Ren & Sun 2015, "Delving Deep into
+    Rectifiers", eq. 10.) The weights are drawn in float64, layer by layer, and then cast. So one generator state gives
+    the same network in either precision.
 
     Parameters
     ----------
     layout : Layout
         The network's widths.
     rng : numpy.random.Generator
-        What the weights are drawn from; it is advanced.
+        The generator that draws the weights; its state advances.
     dtype : {"float32", "float64"}
         The parameters' type.
 
@@ -135,25 +135,25 @@ def init(layout: Layout, rng: Any, dtype: str = "float32") -> Any:
 
 @operation()
 def join(arrays: tuple[Array, ...], networks: int = 0) -> Array:
-    """Return arrays of any shapes as one new vector, each in C order; their first axes, which number networks, stay."""
+    """Return arrays of any shapes as one new vector, each in C order; leading axes, which number networks, stay."""
     xp = array_namespace(arrays=arrays)
     kept = tuple(arrays[0].shape[:networks])
     return xp.concat([xp.reshape(array, (*kept, -1)) for array in arrays], axis=-1)
 
 
 def penalize(gradients: Iterable[Layer], layers: Iterable[Layer], penalty: Any) -> tuple[Layer, ...]:
-    """Return gradients, which are handed over, plus that of penalty / 2 · Σ W²; biases are free."""
+    """Return gradients, which may be overwritten, plus that of penalty / 2 · Σ W²; biases have no penalty."""
     penalized = []
     for (dW, db), (W, _) in zip(gradients, layers, strict=True):
-        dW += penalty * W  # where it lies
+        dW += penalty * W  # the parameters' device
         penalized.append((dW, db))
     return tuple(penalized)
 
 
 def center_gradients(gradients: Iterable[Layer], center: float) -> tuple[Layer, ...]:
-    """Return gradients with which a linear update makes the step that centred inputs would make (C3).
+    """Return gradients that give a linear update the step of centred inputs (C3).
 
-    The gradients are those of X − center (C1) as the first layer's inputs; the first db is handed over.
+    The given gradients are those of X − center (C1) as the first layer's inputs. The first db may be overwritten.
     """
     (dW, db), *others = gradients
     db -= center * array_namespace(dW=dW).sum(dW, axis=-2, keepdims=True)
@@ -162,17 +162,17 @@ def center_gradients(gradients: Iterable[Layer], center: float) -> tuple[Layer, 
 
 @operation()
 def new_gradient(theta: Array) -> Array | None:
-    """Return a new vector like theta, into whose parts gradients are written; None where a library's arrays are not."""
+    """Return a new vector like theta to write gradients into; None if the library's arrays are not writable."""
     return None
 
 
 def gradient_vector(
     layout: Layout, theta: Array, compute: Callable[[Sequence[Layer] | None], Iterable[Layer]]
 ) -> Array:
-    """Return the gradient with respect to theta as one new vector, of the layers' gradients that `compute` returns.
+    """Return the gradient with respect to theta as one new vector, from the layers' gradients that `compute` returns.
 
-    Where the library's arrays can be written, `compute` is given the vector's parts to write them into, which saves
-    the copies; else None.
+    If the library's arrays are writable, `compute` gets the vector's parts to write into, which saves copies; else
+    None.
     """
     vector = new_gradient(theta)
     if vector is None:

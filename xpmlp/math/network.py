@@ -1,7 +1,7 @@
 """The network: forward (F1–F5), the loss and its gradient (F6, F7, B1), backward (B2–B11), for any number of layers.
 
-Each statement has the number of its equation in `derivation.md` beside it. Rows are samples. The layers are numbered
-from 1 to K; A_0 = X; axes in front of the last two, where there are some, number networks that are computed at once.
+A comment beside each statement has the number of its equation in `derivation.md`. Rows are samples. The layers are
+numbered from 1 to K; A_0 = X. Axes before the last two number networks that are computed at once.
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ def forward(
     activation: str | Sequence[str] = "relu",
     masks: Sequence[Array] | None = None,
 ) -> tuple[Array, list[tuple[Array, Array]]]:
-    """Return the last layer's sums S, (…, n, c), and what `backward` needs of the way there.
+    """Return the last layer's sums S, (…, n, c), and the list that `backward` needs.
 
-    That is a list with a pair for each layer: the second member is the layer's input (X, A_1, …, A_{K−1}), the first
-    is what the derivative of the activation before it is computed of (that, unmasked, or its Z).
+    The list has a pair for each layer. The second member is the layer's input (X, A_1, …, A_{K−1}). The first is the
+    argument for the derivative of the activation before it: that input, unmasked, or its Z.
 
     Parameters
     ----------
@@ -33,16 +33,16 @@ def forward(
     X : array, shape (…, n, d)
         The samples, of the layers' dtype.
     activation : str or sequence of K − 1 str
-        Which of `xpmlp.math.activations.ACTIVATIONS` stands between the layers; or one name for each hidden layer.
+        A name from `xpmlp.math.activations.ACTIVATIONS` for all hidden layers, or one name for each.
     masks : sequence of K − 1 arrays or None
-        Dropout: what each of A_1, …, A_{K−1} is multiplied by, of its shape.
+        Dropout: the factors of A_1, …, A_{K−1}, each of its shape.
 
     Raises
     ------
     ArrayError, ShapeError
-        If X is of another library or dtype than the layers, or has not as many columns as the first one has inputs.
+        If X is of another library or dtype than the layers, or its columns are not as many as the first layer's inputs.
     ConfigError
-        If an activation is unknown, or there is not one for each hidden layer.
+        If an activation is unknown, or their number is not that of the hidden layers.
     """
     _require_samples(X, layers)
     A, trail = X, [(X, X)]
@@ -56,23 +56,26 @@ def forward(
 
 
 def score(S: Array, T: Array, head: str | Head = "softmax") -> tuple[Array, Array, Array | None]:
-    """Return the gradient with respect to S, the mean loss, and how many rows are greatest at their label (0-d, int32).
+    """Return the gradient with respect to S, the mean loss, and the number of rows with the maximum at their label.
+
+    The number is 0-d, int32.
 
     Parameters
     ----------
     S : array, shape (…, n, c)
-        What `forward` returned.
+        The sums that `forward` returned.
     T : array
-        For softmax labels, integers (…, n), 0 to c − 1. They are not checked here, which would wait for the device: a
-        row with another label has no label, and its loss is 0. For another head the targets (…, n, c), of S's dtype
-        or of booleans.
+        For softmax, the labels: integers (…, n), 0 to c − 1. They are not checked here, since a check would wait for
+        the device. A row with another label counts as unlabelled, and its loss is 0. For other heads, the targets (…,
+        n, c), of S's dtype or booleans.
     head : str or Head
-        Which of `xpmlp.math.activations.HEADS`, or another; for all but softmax nothing is counted, which is None.
+        A name from `xpmlp.math.activations.HEADS`, or a head. Correct rows are counted only for softmax; otherwise the
+        count is None.
 
     Raises
     ------
     ArrayError, ShapeError
-        If T is of another library than S, or its dtype or shape is none of these, or there is no sample.
+        If T is of another library than S, its dtype or shape is none of these, or there are no samples.
     """
     xp = array_namespace(S=S, T=T)
     _require_targets(xp, S, T, head)
@@ -86,7 +89,7 @@ def score(S: Array, T: Array, head: str | Head = "softmax") -> tuple[Array, Arra
 
 @operation()
 def cross_entropy(S: Array, labels: Array) -> tuple[Array, Array, Array]:
-    """F6, P; F7, the loss; and B1, its gradient, for which some libraries make one pass over each row. See `score`."""
+    """F6, P; F7, the loss; and B1, its gradient. Some libraries make one pass over each row for them. See `score`."""
     xp = array_namespace(S=S, labels=labels)
     T, share, log_P = one_hot(labels, S), 1 / S.shape[-2], log_softmax(S)
     P = xp.exp(log_P)
@@ -109,11 +112,11 @@ def backward(
     Parameters
     ----------
     layers, trail, activation, masks
-        What `forward` was given, and the list that it returned, whose arrays may be overwritten.
+        The arguments of `forward`, and the list that it returned. The list's arrays may be overwritten.
     delta : array, shape (…, n, c)
-        The gradient with respect to S, which `score` returned.
+        The gradient with respect to S that `score` returned.
     into : sequence of (array, array) or None
-        Where to write the gradients, for a library whose arrays can be written.
+        Arrays to write the gradients into, if the library's arrays are writable.
     """
     gradients: list[Layer] = []
     between = activations_of(activation, len(layers) - 1)
@@ -132,7 +135,7 @@ def backward(
 
 @operation(decisive=1)  # B says which library's version runs: A may be a sparse matrix
 def product(A: Array, B: Array, out: Array | None) -> Array:
-    """Return A B, written into `out` where that is given and the library's arrays can be written."""
+    """Return A B, written into `out` if that is given and the library's arrays are writable."""
     return A @ B
 
 

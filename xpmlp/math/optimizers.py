@@ -1,9 +1,9 @@
-"""Updates of one parameter vector by its gradient: `sgd`, `adam` and `adamw` are equal to PyTorch's of the same name.
+"""Updates of one parameter vector by its gradient: `sgd`, `adam` and `adamw` equal PyTorch's optimizers of these names.
 
-An optimizer is three functions. ``init(theta)`` makes its state, vectors like theta. ``scalars(step, learning_rate)``
-computes on the host, in float64, all that changes from step to step. ``update(theta, state, gradient, scalars)``
-applies one step: theta and the state are handed over (changed in place where arrays can change), and the caller goes
-on with the returned ones; the gradient is left as it was.
+An optimizer has three functions. ``init(theta)`` makes its state: vectors like theta. ``scalars(step, learning_rate)``
+computes on the host, in float64, all numbers that change from step to step. ``update(theta, state, gradient, scalars)``
+applies one step. It may change theta and the state in place, so the caller must use the returned ones. It does not
+change the gradient.
 """
 
 import math
@@ -16,10 +16,10 @@ from xpmlp.math.layout import Layout
 from xpmlp.namespaces import Array, array_namespace
 
 State: TypeAlias = dict[str, Array]
-"""The optimizer's vectors by name, each of theta's shape and dtype."""
+"""The optimizer's vectors, by name, each of theta's shape and dtype."""
 
 Scalars: TypeAlias = Mapping[str, float]
-"""A step's numbers by name: Python floats, or 0-d arrays of theta's dtype in a compiled step."""
+"""A step's numbers, by name: Python floats, or 0-d arrays of theta's dtype in a compiled step."""
 
 
 class Optimizer(NamedTuple):
@@ -46,14 +46,14 @@ def sgd(
     momentum : float
         0 ≤ momentum < 1 (Polyak 1964).
     nesterov : bool
-        Look ahead (Nesterov 1983), in the form of Sutskever, Martens, Dahl & Hinton 2013, "On the importance of
-        initialization and momentum in deep learning". Needs momentum.
+        Look ahead (Nesterov 1983); it needs momentum. The form is that of Sutskever, Martens, Dahl & Hinton 2013, "On
+        the importance of initialization and momentum in deep learning".
     weight_decay : float
         The factor of an L2 penalty's gradient, at least 0.
     rate_inside : bool
-        Keep −learning_rate · g in the velocity instead of g, as scikit-learn does, and add d to theta (equations 1 to
-        4 of that paper). At a constant rate it is the same; where the rate changes, steps already taken keep the rate
-        that they were taken with. The momentum may then be 1, and Nesterov's 0.
+        Keep −learning_rate · g in the velocity instead of g, as scikit-learn does, and add d to theta (equations 1 to 4
+        of that paper). At a constant rate the result is the same. If the rate changes, earlier steps keep the rate that
+        they were made with. The momentum may then be 1, and Nesterov's 0.
 
     Raises
     ------
@@ -103,9 +103,9 @@ def adam(
         v ← beta2 · v + (1 − beta2) · g²
         theta ← theta − learning_rate · m̂ / (√v̂ + epsilon),   m̂ = m / (1 − beta1ᵗ),   v̂ = v / (1 − beta2ᵗ)
 
-    The two corrections are folded into the step's scalars (the end of the paper's section 2), which saves two passes
-    over the vector: theta ← theta − a · m / (√v + e), a = learning_rate · √(1 − beta2ᵗ) / (1 − beta1ᵗ),
-    e = epsilon · √(1 − beta2ᵗ).
+    The step's scalars include the two corrections (the end of the paper's section 2). This saves two passes over the
+    vector: theta ← theta − a · m / (√v + e), a = learning_rate · √(1 − beta2ᵗ) / (1 − beta1ᵗ), e = epsilon · √(1 −
+    beta2ᵗ).
 
     Parameters
     ----------
@@ -116,8 +116,8 @@ def adam(
     weight_decay : float
         The factor of an L2 penalty's gradient, at least 0.
     epsilon_hat : bool
-        Leave epsilon as it is (e = epsilon), the paper's ε̂, as scikit-learn does. In the first steps it counts up to
-        1 / √(1 − beta2) times as much.
+        Keep epsilon uncorrected (e = epsilon), the paper's ε̂, as scikit-learn does. In the first steps it has up to 1
+        / √(1 − beta2) times the effect.
 
     Raises
     ------
@@ -137,7 +137,8 @@ def adamw(
 ) -> Optimizer:
     """Return Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2).
 
-    As `adam`, without weight decay in g, and theta ← theta − learning_rate · weight_decay · theta before its step.
+    The step is that of `adam`, without weight decay in g. Before it, theta ← theta − learning_rate · weight_decay ·
+    theta.
 
     Parameters
     ----------
@@ -146,8 +147,8 @@ def adamw(
     weight_decay : float
         The decay, at least 0, in units of the learning rate.
     layout : Layout or None
-        Where theta's weights are, if the biases are not to decay. The state then has a vector ``shares`` beside Adam's
-        two: 1 for a weight, 0 for a bias.
+        The layout of theta, to exempt the biases from decay. The state then has a vector ``shares`` besides Adam's two:
+        1 for a weight, 0 for a bias.
 
     Raises
     ------

@@ -16,13 +16,13 @@ def constant(learning_rate: float) -> Schedule:
 
 
 def cosine(peak: float, total_steps: int) -> Schedule:
-    """Return half a cosine from the peak at step 1 to 0 just after the last (Loshchilov & Hutter 2017, eq. 5)."""
+    """Return half a cosine from the peak at step 1 to 0 just after the last step (Loshchilov & Hutter 2017, eq. 5)."""
     _check(peak, total_steps)
     return lambda step: peak * 0.5 * (1 + math.cos(math.pi * (step - 1) / total_steps))
 
 
 def one_cycle(peak: float, total_steps: int) -> Schedule:
-    """Return a rise from 0 to the peak over the first tenth of all steps, then a fall to 0 just after the last.
+    """Return a rise from 0 to the peak over the first tenth of all steps, then a fall to 0 after the last step.
 
     Both are linear. After Smith 2018, "A disciplined approach to neural network hyper-parameters".
     """
@@ -32,7 +32,7 @@ def one_cycle(peak: float, total_steps: int) -> Schedule:
 
 
 def fading(value: float, total_steps: int, part: float) -> Schedule:
-    """Return the same value at every step, save over the last part of all steps a linear fall to 0 at the last."""
+    """Return a constant value, with a linear fall to 0 over the last part of all steps."""
     fall = part * total_steps
     return lambda step: value * max(0.0, min(1.0, (total_steps - step) / fall)) if fall else value
 

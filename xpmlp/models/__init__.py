@@ -1,1 +1,1 @@
-"""A trained network: loaded, saved, asked, scored and drawn."""
+"""A trained network: load, save, predict, score and draw."""

@@ -1,4 +1,4 @@
-"""Pictures of images, and of how a model takes them."""
+"""Plots of images, and of how a model classifies them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,11 +8,11 @@ import numpy as np
 from xpmlp.storage.figures import new_figure, save
 from xpmlp.storage.files import StrPath
 
-_THUMBNAIL = 128  # pixels of a side in which an image is drawn; of larger ones rows and columns are left out
+_THUMBNAIL = 128  # pixels per side of a drawn image; larger ones lose rows and columns
 
 
 def plot_samples(images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], path: StrPath, title: str) -> None:
-    """Draw the first images of each class, at most twelve, a row a class, of at most the first twenty classes."""
+    """Draw the first images of each class: one row per class, at most twelve images and twenty classes."""
     class_names = class_names[:20]
     rows = [np.flatnonzero(labels == k)[:12] for k in range(len(class_names))]
     if images.ndim == 2:
@@ -23,7 +23,7 @@ def plot_samples(images: np.ndarray, labels: np.ndarray, class_names: Sequence[s
     is_colour, (high, wide) = images.ndim == 4, images.shape[1:3]
     n_columns, gap = max(map(len, rows)), max(1, high // 14)
     height, width = high + gap, wide + gap
-    # What is left free is white: in colour the greatest value, else no value.
+    # The free space is white: the greatest value in colour, else no value.
     free = images.max() if is_colour else np.nan
     grid = np.full((len(class_names) * height - gap, n_columns * width - gap, *images.shape[3:]), free, np.float32)
     for k, those in enumerate(rows):
@@ -40,7 +40,7 @@ def plot_samples(images: np.ndarray, labels: np.ndarray, class_names: Sequence[s
 
 
 def _plot_rows(classes: Sequence[np.ndarray], class_names: Sequence[str], path: StrPath, title: str) -> None:
-    """Draw samples that are no images: a line each, a column a number, in units of its standard deviation."""
+    """Draw samples that are not images: a line per sample, a column per feature, in units of its standard deviation."""
     rows = np.concatenate(classes).astype(np.float64)
     deviation = rows.std(axis=0)
     figure = new_figure(8, 1.5 + 0.09 * len(rows))
@@ -59,7 +59,7 @@ def _plot_rows(classes: Sequence[np.ndarray], class_names: Sequence[str], path: 
 
 
 def _show(axes: Any, image: np.ndarray, low: float, high: float) -> None:
-    """Show an image: of grey values the least white and the greatest black, colours as they are."""
+    """Show an image: the least grey value white, the greatest black; colours unchanged."""
     if image.ndim == 3:
         axes.imshow((image - low) / max(high - low, 1e-30), interpolation="nearest")
     else:
@@ -67,13 +67,13 @@ def _show(axes: Any, image: np.ndarray, low: float, high: float) -> None:
 
 
 def plot_confusion(confusion: np.ndarray, class_names: Sequence[str], path: StrPath, title: str) -> None:
-    """Draw a confusion matrix: how often each class (a row) was taken for each (a column)."""
+    """Draw a confusion matrix: how often each class (row) was predicted as each class (column)."""
     n_classes = len(class_names)
-    is_small = n_classes <= 30  # beyond, figures and names would cover each other
+    is_small = n_classes <= 30  # with more classes, figures and names would overlap
     side = min(16.0, max(6.0, 3 + 0.45 * n_classes))
     figure = new_figure(side, side)
     axes = figure.subplots()
-    mistakes = confusion.astype(float)  # the colours are theirs alone, so that the greatest stands out
+    mistakes = confusion.astype(float)  # only mistakes set the colours, so that the most frequent one stands out
     np.fill_diagonal(mistakes, np.nan)
     most = max(1.0, np.nanmax(mistakes, initial=0.0))
     axes.imshow(mistakes, cmap="Reds", vmin=0, vmax=most)
@@ -91,7 +91,7 @@ def plot_confusion(confusion: np.ndarray, class_names: Sequence[str], path: StrP
 
 
 def plot_mistakes(images: np.ndarray, captions: Sequence[str], path: StrPath, title: str, max_value: float) -> None:
-    """Draw at most thirty images with a caption above each; `max_value` is drawn black, or in colour full."""
+    """Draw at most thirty images with a caption above each. `max_value` is black, or full colour."""
     n_columns = 6
     images = images[:30]
     n_rows = max(1, -(-len(images) // n_columns))

@@ -1,4 +1,4 @@
-"""What a trained model becomes in other programs: an ONNX graph, a module of PyTorch, scikit-learn's classifier."""
+"""Export a trained model: as an ONNX graph, a PyTorch module or scikit-learn's classifier."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
 
 
 class Exportable:
-    """A model that goes elsewhere; what writes each form is imported when it is asked for."""
+    """A model with exports. Each format's writer is imported when it is used."""
 
     backend: Backend
     theta: Array
     info: "ModelInfo"
 
     def to_onnx(self, path: StrPath | None = None) -> "onnx.ModelProto":
-        """Return the model as ONNX (opset 17), and write it where a path is given: whole, or not at all.
+        """Return the model as ONNX (opset 17). If a path is given, also write it there: whole, or not at all.
 
-        Its input ``X`` (n, *image_shape) takes the data set's own numbers: uint8, or floats of the parameters' dtype
-        where it was trained on floats (those without a scaling have `max_value` 1). Its outputs are ``label`` (n,), an
-        index into `class_names`; ``name`` (n,), that name; ``probabilities`` (n, classes). What `ModelInfo` has is in
-        the metadata, as JSON.
+        The input ``X`` (n, *image_shape) takes the data set's own numbers. They are uint8, or, for a model trained on
+        floats, floats of the parameters' dtype. (Floats without a scaling have `max_value` 1.) The outputs are
+        ``label`` (n,), an index into `class_names`; ``name`` (n,), that name; and ``probabilities`` (n, classes). The
+        metadata hold `ModelInfo` as JSON.
 
         Raises
         ------
         ExportError
-            If the package onnx is not installed, or the network is greater than such a file can be.
+            If the package onnx is not installed, or the network is too large for an ONNX file.
         """
         from xpmlp.models.onnx_file import to_onnx
         from xpmlp.models.onnx_graph import save
@@ -41,11 +41,11 @@ class Exportable:
         return made
 
     def to_torch(self) -> Any:
-        """Return the model as a module of PyTorch's layers on the CPU, of its own memory.
+        """Return the model as a module of PyTorch's layers on the CPU, with its own memory.
 
-        It goes from the data set's own numbers, (n, *image_shape) or (n, d), to the logits, (n, classes). ``layers`` is
-        an `nn.Sequential` of `nn.Linear` and `nn.ReLU`. It is given (X − ``shift``) · ``factor``: two buffers, of the
-        parameters' dtype where bytes are taken, of float64 where floats are scaled.
+        The module takes the data set's own numbers, (n, *image_shape) or (n, d), and returns the logits, (n, classes).
+        ``layers`` is an `nn.Sequential` of `nn.Linear` and `nn.ReLU`. Its input is (X − ``shift``) · ``factor``. These
+        two buffers are of the parameters' dtype for bytes, and of float64 for scaled floats.
 
         Raises
         ------
@@ -59,13 +59,13 @@ class Exportable:
     def to_sklearn(self) -> Any:
         """Return the model as scikit-learn's MLPClassifier, fitted, in float64.
 
-        It takes the data set's own numbers, (n, d): the scaling is in the first layer's weights. Of two classes the
-        last layer's columns become one, their difference. Its classes are the indices into `class_names`.
+        It takes the data set's own numbers, (n, d): the first layer's weights include the scaling. For two classes, the
+        last layer's two columns become one, their difference. The classes are the indices into `class_names`.
 
         Raises
         ------
         ExportError
-            If there is a single class.
+            If there is only one class.
         """
         from xpmlp.models.sklearn_estimator import to_sklearn
 

@@ -1,4 +1,4 @@
-"""What a trained network is handed: whether it fits, and its columns and labels in the network's order."""
+"""Check a trained network's input, and put its columns and labels into the network's order."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def rows_of(images: Any, info: "ModelInfo") -> Any:
-    """Return a DataFrame's columns that the network was trained on, or an array of lists; others as they are."""
+    """Return a DataFrame's columns that the network was trained on, lists as an array, and other data unchanged."""
     if hasattr(images, "columns") and hasattr(images, "to_numpy"):
         names = [str(name) for name in images.columns]
         own = info.columns or tuple(names)
@@ -28,7 +28,7 @@ def takes_numbers(info: "ModelInfo") -> bool:
 
 
 def in_order(part: Dataset, info: "ModelInfo") -> Dataset:
-    """Return a data set with the columns that the network was trained on, in their order, if both have names."""
+    """Return a data set with the network's columns in the network's order, if both have column names."""
     own = info.columns
     if not own or not part.columns or part.columns == own:
         return part
@@ -45,7 +45,7 @@ def _places(names: Any, own: tuple[str, ...], where: str) -> list[int]:
 
 
 def require_fit(part: Dataset, info: "ModelInfo") -> None:
-    """Refuse a data set of other numbers than the network was trained on."""
+    """Refuse a data set with other numbers than those that the network was trained on."""
     where = part.provenance
     if part.image_shape != info.image_shape:
         found, expected = described(part.image_shape), described(info.image_shape)
@@ -59,7 +59,7 @@ def require_fit(part: Dataset, info: "ModelInfo") -> None:
 
 
 def labels_of(part: Dataset, info: "ModelInfo") -> np.ndarray:
-    """Return a data set's labels as the network numbers its classes, of which it must know all."""
+    """Return a data set's labels as the network's class numbers; refuse unknown classes."""
 
     def problem(unknown: str) -> str:
         known = ", ".join(info.class_names[:20]) + (", …" if len(info.class_names) > 20 else "")

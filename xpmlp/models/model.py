@@ -1,4 +1,4 @@
-"""A trained network as a file, and as something that classifies images."""
+"""A trained network: its file, and its predictions."""
 
 import math
 import os
@@ -24,13 +24,13 @@ from xpmlp.namespaces import Array, array_namespace, float_name
 from xpmlp.storage import tensors
 from xpmlp.storage.files import StrPath
 
-FILE = "model.safetensors"  # what a run calls its model
-CHECKPOINTS = "checkpoints"  # the folder of a run's checkpoints, each of which is a model too
-BATCH_SIZE = 1024  # images at a time, where the user does not say
+FILE = "model.safetensors"  # the file name of a run's model
+CHECKPOINTS = "checkpoints"  # the folder of a run's checkpoints; each is a model too
+BATCH_SIZE = 1024  # images per batch, by default
 
 
 class Evaluation(NamedTuple):
-    """The mean loss and the fraction classified correctly."""
+    """The mean loss, and the fraction of samples classified correctly."""
 
     loss: float
     accuracy: float
@@ -38,16 +38,16 @@ class Evaluation(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What must be known of a network to use its parameters."""
+    """The facts that are needed to use a network's parameters."""
 
     layout: Layout
-    image_shape: tuple[int, ...]  # height and width in pixels, with 3 behind them in colour; (d,) of other samples
+    image_shape: tuple[int, ...]  # (height, width) in pixels, (height, width, 3) in colour, (d,) of other samples
     max_value: int  # the value of bytes that counts as 1
     class_names: tuple[str, ...]
     dataset: str  # the name of the data set that it was trained on
-    scaling: Scaling | None = None  # what it takes of floats; None: the floats as they are
+    scaling: Scaling | None = None  # how floats are scaled; None: they are not
     preparation: str = AS_TRAINED  # how the pictures were prepared: see `xpmlp.data.preparation`
-    columns: tuple[str, ...] | None = None  # what the columns of a table of features are called
+    columns: tuple[str, ...] | None = None  # the column names of a table of features
 
     def __post_init__(self) -> None:
         shape, sizes = self.image_shape, self.layout.sizes
@@ -65,31 +65,30 @@ class ModelInfo:
 
 
 def info_of(layout: Layout, part: Dataset, name: str) -> ModelInfo:
-    """Return what must be known of a network that is trained on a data set."""
+    """Return the facts about a network that is trained on a data set."""
     same = ("image_shape", "max_value", "class_names", "scaling", "preparation", "columns")
     return ModelInfo(layout, dataset=name, **{field: getattr(part, field) for field in same})
 
 
 def write_model(path: StrPath, theta: np.ndarray, info: ModelInfo) -> None:
-    """Write the parameters and all that is needed to use them: the tensors W1, b1, … and a description."""
+    """Write the parameters with all that is needed to use them: the tensors W1, b1, … and a description."""
     tensors.write(path, "model", to_tensors(theta, info.layout), describe(info, theta.dtype))
 
 
 def load(path: StrPath, backend: str | Backend = "auto") -> "Model":
-    """Return a trained network, on whichever backend, whatever backend trained it.
+    """Load a trained network on any backend, whichever backend trained it.
 
     Parameters
     ----------
     path : path
-        A model's file, a checkpoint's, or the folder of a run: its model, or its last checkpoint where it is not
-        finished.
+        The file of a model or a checkpoint, or the folder of a run. An unfinished run's last checkpoint is loaded.
     backend : str or Backend
-        What it computes on, as `get_backend` names it.
+        The backend to compute on, as in `get_backend`.
 
     Raises
     ------
     CheckpointError
-        If there is none, or it is damaged, of a newer format or another program's.
+        If there is no model, or it is damaged, of a newer format or written by another program.
     """
     while True:
         file = find_model(path)
@@ -98,12 +97,12 @@ def load(path: StrPath, backend: str | Backend = "auto") -> "Model":
             break
         except CheckpointError:
             if not Path(path).is_dir() or file.exists():
-                raise  # else the run, which goes on, has a newer one
+                raise  # else the run continues and has a newer one
     return _placed(backend, *from_tensors(found, file))
 
 
 def find_model(path: StrPath) -> Path:
-    """Return the file of a model, given that or the folder of a run: its model, or else its last checkpoint."""
+    """Return a model's file, from that file or from a run's folder: its model, or else its last checkpoint."""
     if not os.fspath(path):
         raise CheckpointError("the model has no name: expected a model's file or a run's folder")
     path = Path(path)
@@ -120,26 +119,26 @@ def find_model(path: StrPath) -> Path:
 
 
 def list_checkpoints(run: Path) -> list[Path]:
-    """Return a run's checkpoints, the last one last."""
+    """Return a run's checkpoints, in order."""
     found = (run / CHECKPOINTS).glob("step-*.safetensors")
-    return sorted(found, key=lambda path: (len(path.name), path.name))  # a step of nine digits comes after eight
+    return sorted(found, key=lambda path: (len(path.name), path.name))  # a step of nine digits sorts after one of eight
 
 
 class Model(Exportable):
     """A trained network on a backend's device; `xpmlp.train` and `xpmlp.load` return one.
 
-    It can be pickled and copied: it opens on the same library and device where they are there, else on NumPy.
+    A model can be pickled and copied. It opens on the same library and device if they can run, else on NumPy.
 
     Parameters
     ----------
     backend : Backend
-        What it computes on.
+        The backend to compute on.
     theta : array, shape (info.layout.size,)
-        Its parameters, there.
+        Its parameters, on the backend's device.
     info : ModelInfo
-        What they are.
+        The facts about the parameters.
     test : Dataset or None
-        What `evaluate` takes where it is given nothing; it is not saved, pickled or copied.
+        The default data of `evaluate`. They are not saved, pickled or copied.
 
     Attributes
     ----------
@@ -166,11 +165,11 @@ class Model(Exportable):
         return self.layout.unflatten(self.theta)
 
     def to(self, backend: str | Backend) -> "Model":
-        """Return the same model on another backend, as `get_backend` names it."""
+        """Return the same model on another backend, named as in `get_backend`."""
         return _placed(backend, self.backend.to_numpy(self.theta), self.info, self._test)
 
     def save(self, path: StrPath) -> None:
-        """Write the model to a safetensors file, which `xpmlp.load` reads; whole, or not at all."""
+        """Write the model to a safetensors file for `xpmlp.load`: whole, or not at all."""
         write_model(path, self.backend.to_numpy(self.theta), self.info)
 
     def evaluate(self, data: Any = None) -> Evaluation:
@@ -179,12 +178,12 @@ class Model(Exportable):
         Parameters
         ----------
         data : LoadedData, Dataset, (X, y) or None
-            Of a loaded data set the test part is taken; None: that of what the model was trained on.
+            The test part of a loaded data set is used. None: the test part of the data that the model was trained on.
 
         Raises
         ------
         DataError
-            If there is none, or its images or classes are not the network's.
+            If there are no such data, or their images or classes do not fit the network.
         """
         part = self._test
         if data is not None:
@@ -201,14 +200,14 @@ class Model(Exportable):
         return Evaluation(float(loss), int(correct) / len(part))
 
     def _scaled(self, rows: Array) -> Array:
-        """Return rows on the device, scaled in their own dtype, or bytes in the parameters'."""
+        """Return rows on the device: floats scaled in their own dtype, bytes scaled in the parameters' dtype."""
         assert self.scaling is not None
         xp = array_namespace(rows=rows)
         if rows.dtype == xp.uint8:
             rows = xp.astype(rows, self.theta.dtype)
         dtype = float_name(rows.dtype)
         shift, factor = (self.backend.asarray(array) for array in self.scaling.arrays(dtype))
-        # What rounding took from the shift: of a column far from 0 the difference would lose digits.
+        # What the shift lost by rounding: without it, the difference loses digits if a column is far from 0.
         rest = self.backend.asarray(self.scaling.rest_of_shift(dtype))
         return (rows - shift - rest) * factor
 
@@ -224,23 +223,23 @@ class Model(Exportable):
         Parameters
         ----------
         images : array, shape (n, *image_shape) or (n, d), d being their product
-            Numbers such as the network was trained on: bytes from 0 to `max_value` (as floats, from 0 to 1), or, with
-            a `scaling`, numbers that are scaled as the data set's were. NumPy's, or of the backend's library and on
-            its device; also a list, or a DataFrame, whose columns are found by their names.
+            The kind of numbers that the network was trained on. Without a `scaling`: bytes from 0 to `max_value`, or
+            floats from 0 to 1. With one: unscaled numbers, which are scaled as the data set's were. An array of NumPy,
+            or of the backend's library on its device; a list; or a DataFrame, whose columns are found by name.
         batch_size : int
-            Images at a time.
+            Images per batch.
 
         Returns
         -------
         array, shape (n, classes)
-            NumPy's where the images are, else on the device.
+            A NumPy array if the images are one, else an array on the device.
 
         Raises
         ------
         ArrayError, ShapeError
-            If the images are of another library or on another device, neither uint8 nor floats, or of another size.
+            If the images are of another library, device or size, or are neither uint8 nor floats.
         DataError
-            If NumPy's hold NaN or infinity, or a DataFrame lacks a column.
+            If a NumPy array holds NaN or infinity, or a DataFrame lacks a column.
         """
         with computing(self.backend, batch_size):
             return softmax(self.logits(images, batch_size))
@@ -255,7 +254,7 @@ class Model(Exportable):
             raise DataError("images hold NaN or infinity: expected finite numbers")
         xp = array_namespace(images=images) if is_host else array_namespace(images=images, theta=self.theta)
         there, here = (getattr(array, "device", None) for array in (images, self.theta))
-        if type(there) is type(here) and there != here:  # of what JAX traces it is not known
+        if type(there) is type(here) and there != here:  # unknown for JAX's traced arrays
             found = backend_of(images)
             way_out = f"move them, or call to({found.spec!r}) of the model"
             raise ArrayError(f"images are on {found}, the model is on {self.backend}: {way_out}")
@@ -300,7 +299,7 @@ def _reopened(spec: str, theta: np.ndarray, info: ModelInfo) -> Model:
 
 
 def to_tensors(theta: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
-    """Return the parameters as a file has them: W1 (fan_in × fan_out), b1 (1 × fan_out), …."""
+    """Return the parameters as in a file: W1 (fan_in × fan_out), b1 (1 × fan_out), …."""
     return {
         f"{letter}{k}": array
         for k, layer in enumerate(layout.unflatten(theta), start=1)
@@ -309,7 +308,7 @@ def to_tensors(theta: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
 
 
 def describe(info: ModelInfo, dtype: np.dtype) -> dict[str, Any]:
-    """Return what a file says of its parameters."""
+    """Return a file's description of its parameters."""
     others = {name: value for name, value in vars(info).items() if name not in ("layout", "scaling", "columns")}
     further = {"scaling": info.scaling and asdict(info.scaling), "columns": info.columns}
     further = {name: value for name, value in further.items() if value is not None}
@@ -317,7 +316,7 @@ def describe(info: ModelInfo, dtype: np.dtype) -> dict[str, Any]:
 
 
 def from_tensors(found: tensors.Contents, path: Path) -> tuple[np.ndarray, ModelInfo]:
-    """Return the parameters in a file, and what they are; refuse a file that is not as its description says."""
+    """Return a file's parameters and their description; refuse a file that contradicts its description."""
     record = found.description
     try:
         shape, names, dtype = map(int, record["image_shape"]), record["class_names"], record["dtype"]
@@ -347,7 +346,7 @@ def from_tensors(found: tensors.Contents, path: Path) -> tuple[np.ndarray, Model
 def require_tensors(
     found: Mapping[str, np.ndarray], expected: Mapping[str, Sequence[int]], dtype: str, path: Path
 ) -> None:
-    """Refuse a file that lacks a tensor, or has one of another shape or dtype."""
+    """Refuse a file in which a tensor is missing, or has another shape or dtype."""
     for name, shape in expected.items():
         tensor, wanted = found.get(name), f"expected {dtype} {tuple(shape)}"
         if tensor is None:

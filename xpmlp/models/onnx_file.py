@@ -1,4 +1,4 @@
-"""A trained model as an ONNX file: from the data set's own numbers to the class, its name and the probabilities."""
+"""A trained model as an ONNX file. It maps the data set's own numbers to the class, its name and the probabilities."""
 
 import json
 from typing import TYPE_CHECKING
@@ -27,9 +27,9 @@ def to_onnx(theta: np.ndarray, info: ModelInfo) -> "onnx.ModelProto":
 
 
 def _scaled_rows(graph: Graph, info: ModelInfo) -> str:
-    """Add the input, and what makes it the rows that the first layer takes."""
+    """Add the input, and the nodes that scale it to the first layer's rows."""
     shape, scaling, most = info.image_shape, info.scaling, info.max_value
-    takes_bytes = scaling is None and most > 1  # where 1 is the greatest value, bytes and floats are the same numbers
+    takes_bytes = scaling is None and most > 1  # if 1 is the greatest value, bytes and floats are the same numbers
     X = graph.input("X", "uint8" if takes_bytes else graph.dtype, shape)
     if len(shape) > 1:
         X = graph.add("Flatten", X, axis=1)
@@ -37,7 +37,7 @@ def _scaled_rows(graph: Graph, info: ModelInfo) -> str:
         return graph.add("Mul", graph.cast(X, graph.dtype), graph.constant(1 / most, "share"))
     if scaling is None:
         return X
-    # In float64, as xpmlp scales: of a column far from 0 the difference would lose digits.
+    # In float64, as in xpmlp: otherwise the difference loses digits if a column is far from 0.
     shift, factor = scaling.arrays("float64")
     difference = graph.add("Sub", graph.cast(X, "float64"), graph.constant(shift, "shift"))
     return graph.cast(graph.add("Mul", difference, graph.constant(factor, "factor")), graph.dtype)

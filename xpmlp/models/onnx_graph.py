@@ -1,4 +1,4 @@
-"""A network as the nodes of an ONNX graph: what models and estimators have in common there."""
+"""A network as the nodes of an ONNX graph: the part that models and estimators share."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET, IR_VERSION = 17, 8
-"""Of the operators, and the lowest version of the format that carries them: what runtimes of 2022 read, too."""
+"""The version of the operators, and the lowest version of the format that carries them. Runtimes of 2022 read both."""
 
 MOST_BYTES = 2**31 - 2**20
-"""Of parameters in one file: a message of protobuf ends at 2 GiB, and the nodes take a little."""
+"""The limit of the parameters in one file: a protobuf message ends at 2 GiB, and the nodes take a little."""
 
 
 class Graph:
-    """Nodes and constants, each of which is added by its name and returns the name of its output.
+    """The nodes and constants of a graph. Each method that adds one returns the name of its output.
 
     Parameters
     ----------
     dtype : {"float32", "float64"}
-        What the network computes in, and the type of the numbers that `constant` is given.
+        The dtype of the computation, and of the numbers given to `constant`.
 
     Raises
     ------
@@ -46,13 +46,13 @@ class Graph:
         self._n_bytes = 0
 
     def add(self, operator: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
-        """Add a node of an operator with one output, and return that one's name."""
+        """Add a node of an operator with one output, and return the output's name."""
         name = name or f"{operator}_{len(self._nodes)}"
         self._nodes.append(self.onnx.helper.make_node(operator, inputs, [name], name=name, **attributes))
         return name
 
     def constant(self, value: Any, name: str | None = None) -> str:
-        """Add an array as it is, or a Python float as a number of the graph's dtype."""
+        """Add an array unchanged, or a Python float as a number of the graph's dtype."""
         array = np.array(value, self.dtype) if isinstance(value, float) else np.ascontiguousarray(value)
         name = name or f"constant_{len(self._constants)}"
         self._n_bytes += array.nbytes
@@ -62,16 +62,16 @@ class Graph:
         return name
 
     def cast(self, value: str, dtype: str, name: str | None = None) -> str:
-        """Add what makes a value one of another type."""
+        """Add a cast of a value to another type."""
         return self.add("Cast", value, name=name, to=self._type_of(np.dtype(dtype)))
 
     def input(self, name: str, dtype: str, shape: tuple[int, ...]) -> str:
-        """Declare an input of any number of samples, each of a shape."""
+        """Declare an input of any number of samples of one shape."""
         self._inputs.append(self._declared(name, np.dtype(dtype), shape))
         return name
 
     def output(self, name: str, dtype: np.dtype | str, shape: tuple[int, ...]) -> None:
-        """Declare the output of a node, a value of a shape for each sample, as one of the whole graph's."""
+        """Declare a node's output, one value of a shape per sample, as an output of the graph."""
         self._outputs.append(self._declared(name, np.dtype(dtype), shape))
 
     def _declared(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> Any:
@@ -83,7 +83,7 @@ class Graph:
         return int(self.onnx.helper.np_dtype_to_tensor_dtype(dtype))
 
     def finish(self, metadata: Mapping[str, str]) -> "onnx.ModelProto":
-        """Return the whole as a model, once onnx's own checker has found it right."""
+        """Return the graph as a model, after onnx's checker has accepted it."""
         helper = self.onnx.helper
         graph = helper.make_graph(self._nodes, "xpmlp", self._inputs, self._outputs, self._constants)
         opsets = [helper.make_opsetid("", OPSET)]
@@ -94,7 +94,7 @@ class Graph:
 
 
 def save(model: "onnx.ModelProto", path: StrPath) -> None:
-    """Write an ONNX model to a file, whole or not at all."""
+    """Write an ONNX model to a file: whole, or not at all."""
     write_whole(path, model.SerializeToString(deterministic=True))
 
 
@@ -105,20 +105,20 @@ def add_network(
     activation: str | Sequence[str],
     prefix: str = "",
 ) -> str:
-    """Add what `xpmlp.math.network.forward` computes, and return the name of the sums S.
+    """Add the computation of `xpmlp.math.network.forward`, and return the name of the sums S.
 
     Parameters
     ----------
     graph : Graph
-        What is added to.
+        The graph to extend.
     X : str
         The name of the samples, (n, d), of the graph's dtype.
     layers : sequence of (W, b)
         On the host; W (fan_in, fan_out), b of fan_out numbers.
     activation : str or sequence of str
-        As `forward` has it.
+        As in `forward`.
     prefix : str
-        What the names of the parameters, W1, b1, …, begin with: something else for each network of a graph.
+        The beginning of the parameters' names, W1, b1, …: another one for each network of a graph.
     """
     A, n_hidden = X, len(layers) - 1
     each = [activation] * n_hidden if isinstance(activation, str) else list(activation)
@@ -132,7 +132,7 @@ def add_network(
 
 
 def _leaky_relu(graph: Graph, Z: str) -> str:
-    # Not LeakyRelu, whose slope is float32's 0.01 in float64, too.
+    # Not LeakyRelu: its slope is float32's 0.01 even in float64.
     return graph.add("Max", Z, graph.add("Mul", Z, graph.constant(LEAK)))
 
 
@@ -149,7 +149,7 @@ def _softplus(graph: Graph, Z: str) -> str:
 
 
 def _silu(graph: Graph, Z: str) -> str:
-    # Not Z times its Sigmoid, of which older onnxruntimes make an operator that they have not in float64.
+    # Not Z times its Sigmoid: older onnxruntimes fuse them to an operator that they lack in float64.
     return graph.add("Div", Z, graph.add("Add", graph.add("Exp", graph.add("Neg", Z)), graph.constant(1.0)))
 
 
@@ -171,4 +171,5 @@ ACTIVATIONS: dict[str, Callable[[Graph, str], str]] = {
     "silu": _silu,
     "gelu": _gelu,
 }
-"""Those of `xpmlp.math.activations`, of operators that onnxruntime has in float64, too; Elu and Softplus it has not."""
+"""The activations of `xpmlp.math.activations`, from operators that onnxruntime also has in float64. It lacks Elu and
+Softplus there."""

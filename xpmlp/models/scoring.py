@@ -1,4 +1,4 @@
-"""How good a classifier's outputs are, in figures; on the host, in float64."""
+"""Metrics of a classifier's outputs; on the host, in float64."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,22 +8,22 @@ import numpy as np
 from xpmlp.math.activations import log_softmax, softmax
 from xpmlp.math.network import score as score_logits
 
-BINS = 15  # of the calibration error, as Guo et al. have them.
+BINS = 15  # of the calibration error, as in Guo et al.
 
 
 class Mistake(NamedTuple):
-    """An image that was taken for another class."""
+    """An image that was assigned to a wrong class."""
 
-    image: int  # its number in the data set
+    image: int  # its index in the data set
     label: int
     prediction: int
-    probability: float  # what the prediction was given
+    probability: float  # the probability of the prediction
 
 
 def score(S: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
-    """Return for logits S loss, accuracy, calibration error, each class's precision, recall and F1, and the confusion.
+    """Return loss, accuracy, calibration error, each class's precision, recall and F1, and the confusion of logits S.
 
-    JSON can hold it. A figure that is 0 / 0, such as the recall of a class without images, is None.
+    The result fits JSON. A metric that is 0 / 0, such as the recall of a class without images, is None.
     """
     S = S.astype(np.float64)
     n_classes = len(class_names)
@@ -47,18 +47,19 @@ def score(S: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict
 
 
 def vote(logits: Sequence[np.ndarray]) -> np.ndarray:
-    """Return logits whose softmax is the mean of several networks' probabilities, (n, classes) of float64."""
+    """Return logits, (n, classes) of float64, whose softmax is the mean of several networks' probabilities."""
     S: np.ndarray = np.logaddexp.reduce([log_softmax(S.astype(np.float64)) for S in logits])
     S -= np.log(len(logits))
     return S
 
 
 def calibration_error(P: np.ndarray, labels: np.ndarray) -> float:
-    """Return by how much the probability of the predictions differs from how often they are right.
+    """Return the difference between the predictions' probability and their accuracy.
 
-    The expected calibration error of Guo, Pleiss, Sun & Weinberger 2017, "On Calibration of Modern Neural Networks",
-    eq. 3: in each of 15 equal intervals of the greatest probability the mean of it less the accuracy, and of these
-    differences' sizes the mean, weighted by the intervals' images.
+    This is the expected calibration error of Guo, Pleiss, Sun & Weinberger 2017, "On Calibration of Modern Neural
+    Networks", eq. 3. The greatest probabilities are split into 15 equal intervals. In each, the difference is the mean
+    probability minus the accuracy. The result is the mean of the absolute differences, weighted by the intervals'
+    images.
     """
     confidence, right = P.max(axis=1), P.argmax(axis=1) == labels
     bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)  # (0, 1/15], (1/15, 2/15], …
@@ -67,7 +68,7 @@ def calibration_error(P: np.ndarray, labels: np.ndarray) -> float:
 
 
 def worst_mistakes(S: np.ndarray, labels: np.ndarray, count: int) -> list[Mistake]:
-    """Return at most so many of the mistakes, those made with the greatest probability, greatest first."""
+    """Return at most so many mistakes: those with the greatest probability, greatest first."""
     P = softmax(S.astype(np.float64))
     predictions, confidence = P.argmax(axis=1), P.max(axis=1)
     wrong = np.flatnonzero(predictions != labels)

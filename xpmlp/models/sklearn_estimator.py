@@ -21,7 +21,7 @@ def to_sklearn(theta: np.ndarray, info: ModelInfo) -> MLPClassifier:
         layers[0] = W, b - (shift * np.ones(sizes[0])) @ W
     else:
         layers[0] = W * (1 / info.max_value), b
-    if len(classes) == 2:  # whose softmax is the logistic function of the difference
+    if len(classes) == 2:  # their softmax is the logistic function of the difference
         W, b = layers[-1]
         layers[-1] = W[:, 1:] - W[:, :1], b[1:] - b[:1]
     made = MLPClassifier(sizes[1:-1])
@@ -29,7 +29,7 @@ def to_sklearn(theta: np.ndarray, info: ModelInfo) -> MLPClassifier:
     made.classes_, made._label_binarizer = classes, LabelBinarizer().fit(classes)
     made.n_features_in_, made.n_layers_, made.n_outputs_ = sizes[0], len(sizes), layers[-1][0].shape[1]
     made.out_activation_ = "logistic" if len(classes) == 2 else "softmax"
-    # What `partial_fit` and `warm_start` go on from: nothing that scikit-learn has trained.
+    # The state from which `partial_fit` and `warm_start` continue: scikit-learn has trained nothing yet.
     made.n_iter_ = made.t_ = made._no_improvement_count = 0
     made.loss_curve_, made.best_loss_ = [], np.inf
     made.validation_scores_ = made.best_validation_score_ = None

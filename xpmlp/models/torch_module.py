@@ -21,15 +21,15 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
     "leaky_relu": lambda: nn.LeakyReLU(LEAK),
     "elu": nn.ELU,
-    "softplus": lambda: nn.Softplus(threshold=40),  # its 20 would be seen in float64
+    "softplus": lambda: nn.Softplus(threshold=40),  # its threshold of 20 would be visible in float64
     "silu": nn.SiLU,
     "gelu": lambda: nn.GELU("tanh"),
 }
-"""Those of `xpmlp.math.activations`, by name."""
+"""The activations of `xpmlp.math.activations`, by name."""
 
 
 class Scaled(nn.Module):  # type: ignore[misc]
-    """Layers of samples as the data set has them, (n, *image_shape) or (n, d), which become (X − shift) · factor."""
+    """Layers for samples as in the data set, (n, *image_shape) or (n, d); the first layer gets (X − shift) · factor."""
 
     def __init__(self, shift: np.ndarray, factor: np.ndarray, layers: nn.Sequential) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Scaled(nn.Module):  # type: ignore[misc]
 
 def to_torch(theta: np.ndarray, info: ModelInfo) -> nn.Module:
     """Return a model as a module; see `Model.to_torch`."""
-    if info.scaling:  # in float64, as xpmlp scales: of a column far from 0 the difference would lose digits
+    if info.scaling:  # in float64, as in xpmlp: else the difference loses digits if a column is far from 0
         shift, factor = info.scaling.arrays("float64")
     else:
         shift, factor = np.zeros((1, 1), theta.dtype), np.full((1, 1), 1 / info.max_value, theta.dtype)
@@ -53,14 +53,14 @@ def to_torch(theta: np.ndarray, info: ModelInfo) -> nn.Module:
 
 
 def of_layers(layers: Sequence[tuple[np.ndarray, np.ndarray]], activation: str | Sequence[str]) -> nn.Sequential:
-    """Return what `xpmlp.math.network.forward` computes, from X to S, of parameters on the host, which are copied.
+    """Return the computation of `xpmlp.math.network.forward`, from X to S, with a copy of the parameters.
 
     Parameters
     ----------
     layers : sequence of (W, b)
         W (fan_in, fan_out), b of fan_out numbers.
     activation : str or sequence of str
-        As `forward` has it.
+        As in `forward`.
     """
     n_hidden = len(layers) - 1
     each = [activation] * n_hidden if isinstance(activation, str) else list(activation)

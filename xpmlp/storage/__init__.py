@@ -1,1 +1,1 @@
-"""Files: whole or not at all, locked, with tensors or pictures in them."""
+"""Files: written whole or not at all, locked, with tensors or figures in them."""

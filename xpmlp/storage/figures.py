@@ -1,4 +1,4 @@
-"""Pictures as files. Matplotlib is imported when the first is drawn."""
+"""Figures as files. Matplotlib is imported for the first figure."""
 
 import io
 import os
@@ -6,13 +6,13 @@ from typing import Any
 
 from xpmlp.storage.files import StrPath, write_whole
 
-TRAINING, VALIDATION = "#4477aa", "#cc6677"  # told apart by colour-blind readers too (Paul Tol's "bright", "muted")
+TRAINING, VALIDATION = "#4477aa", "#cc6677"  # colour-blind readers can tell them apart (Paul Tol's "bright", "muted")
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Return an empty figure of so many inches, which needs no screen."""
+    """Return an empty figure of so many inches; it needs no screen."""
     chosen = os.environ.get("MPLBACKEND")
-    os.environ["MPLBACKEND"] = "agg"  # a value that Matplotlib does not know would end its import
+    os.environ["MPLBACKEND"] = "agg"  # Matplotlib's import fails with an unknown value
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -27,7 +27,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def save(figure: Any, path: StrPath) -> None:
-    """Write a figure as PNG to just that path, whatever its name ends in, as a whole or not at all."""
+    """Write a figure as PNG to exactly that path, with any ending: whole, or not at all."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     write_whole(path, buffer.getvalue())

@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, and a lock on a folder that dies with its process."""
+"""Files that are written whole or not at all, and a lock on a folder that ends with its process."""
 
 import contextlib
 import os
@@ -10,16 +10,16 @@ from typing import IO, TypeAlias
 from xpmlp.errors import CheckpointError
 
 StrPath: TypeAlias = str | os.PathLike[str]
-PART = ".part"  # what the name of a file ends in that is not whole yet
+PART = ".part"  # ending of the name of a file that is not complete
 
 
 def write_whole(path: StrPath, content: bytes) -> None:
-    """Write a file such that a reader, now or after a crash or an error, finds the old one or the new one.
+    """Write a file so that a reader finds the old one or the new one, also after a crash or an error.
 
-    The bytes are on the disk before their file takes the name, and the name is on the disk when this returns.
+    The bytes are on the disk before the file gets its name. The name is on the disk when this returns.
     """
     named, path = Path(path), Path(os.path.realpath(path))  # a link stays one
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")  # another process may write the same file
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")  # another process may be writing the same file
     with naming(named):
         if path.exists() and not path.is_file():  # a device or a pipe takes the bytes, not the name
             path.write_bytes(content)
@@ -36,13 +36,13 @@ def write_whole(path: StrPath, content: bytes) -> None:
 
 
 def flush(file: IO[bytes]) -> None:
-    """Return when what was written to a file is on the disk."""
+    """Return when a file's contents are on the disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def flush_folder(path: Path) -> None:
-    """Return when the names in a folder are on the disk, where the system can promise that."""
+    """Return when the names in a folder are on the disk, if the system can promise that."""
     if sys.platform == "win32":  # it has no such call, and opens no folder
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -55,7 +55,7 @@ def flush_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let an error of the system name the file, which it leaves out where a write fails."""
+    """Add the file's name to a system error; the system leaves it out if a write fails."""
     try:
         yield
     except OSError as error:
@@ -63,7 +63,10 @@ def naming(path: Path) -> Iterator[None]:
 
 
 class FolderLock:
-    """The system's lock on a file in a folder, which holds the process's number: until `release` or this one's end."""
+    """The system's lock on a file in a folder, until `release` or the process's end.
+
+    The file holds the process's number.
+    """
 
     NAME = ".lock"
 
@@ -84,7 +87,7 @@ class FolderLock:
             os.write(self._descriptor, str(os.getpid()).encode())
 
     def release(self) -> None:
-        """Give it back."""
+        """Release the lock."""
         os.close(self._descriptor)
 
 

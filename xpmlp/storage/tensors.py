@@ -1,7 +1,7 @@
-"""Arrays and their description in one safetensors file, which knows whether it is whole.
+"""Arrays and their description in one safetensors file, with a sum that shows damage.
 
-The description is JSON under the metadata's one key ``xpmlp`` (of several the order is any): what the file is
-(``kind``), the ``format_version``, what the writer adds, and ``sum``, the SHA-256 of all else.
+The description is JSON under the metadata's only key, ``xpmlp``. (Several keys would have no fixed order.) It holds the
+file's ``kind``, the ``format_version``, the writer's additions, and ``sum``, the SHA-256 of everything else.
 """
 
 import hashlib
@@ -15,32 +15,32 @@ import numpy as np
 from xpmlp.errors import CheckpointError
 from xpmlp.storage.files import StrPath, write_whole
 
-FORMAT_VERSION = 2  # of the files written here; a reader refuses a newer one
+FORMAT_VERSION = 2  # of the files written here; a reader refuses newer ones
 
 
 class Contents(NamedTuple):
-    """What a file holds."""
+    """The contents of a file."""
 
     description: dict[str, Any]
     tensors: dict[str, np.ndarray]
     is_intact: bool
-    """Whether its sum is that of what was written. A reader that finds nothing else to complain of asks for it."""
+    """Whether the file's sum matches its contents. A reader checks this after all else."""
 
 
 def write(path: StrPath, kind: str, tensors: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> None:
-    """Write arrays, of any byte order and strides, and what JSON can hold of them, as a whole or not at all."""
+    """Write arrays, of any byte order and strides, and a description that fits JSON: whole, or not at all."""
     from safetensors.numpy import save  # 60 ms that a plain `import xpmlp` need not pay
 
-    # Arrays of another order or byte order it would write wrongly.
+    # It would write arrays of another order or byte order wrongly.
     ordinary = {name: np.asarray(a, a.dtype.newbyteorder("="), order="C") for name, a in tensors.items()}
     described = {**description, "kind": kind, "format_version": FORMAT_VERSION}
-    described = json.loads(json.dumps(described, allow_nan=False))  # as a reader will see it
+    described = json.loads(json.dumps(described, allow_nan=False))  # as a reader gets it
     described["sum"] = _sum(described, ordinary)
     write_whole(path, save(ordinary, {"xpmlp": json.dumps(described, ensure_ascii=False, allow_nan=False)}))
 
 
 def read(path: StrPath, kinds: tuple[str, ...]) -> Contents:
-    """Return the arrays and the description in a file, which must be of one of these kinds."""
+    """Return the arrays and the description in a file of one of these kinds."""
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
@@ -48,10 +48,10 @@ def read(path: StrPath, kinds: tuple[str, ...]) -> Contents:
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder: {expected}, a file")
     try:
-        path.open("rb").close()  # safe_open takes a file that may not be read for one that is not there
+        path.open("rb").close()  # safe_open reports an unreadable file as missing
         with safe_open(path, "numpy") as file:
             described = (file.metadata() or {}).get("xpmlp")
-            # Another program's may have types that NumPy has not.
+            # Another program's file may have types that NumPy lacks.
             tensors = {} if described is None else {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; {expected}") from None

@@ -1,1 +1,1 @@
-"""Training: what decides a run, one step, one loop, and what is kept of it."""
+"""Training: the settings of a run, its steps, its loop and its records."""

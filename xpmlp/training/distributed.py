@@ -1,4 +1,4 @@
-"""How the ranks of a run are joined into one training: not at all, in every step, or in an average now and then."""
+"""Strategies that join the ranks of a run: not at all, in every step, or by an average after some steps."""
 
 import dataclasses
 import hashlib
@@ -33,56 +33,57 @@ from xpmlp.training.steps import (
 )
 
 _OUTER, _OUTER_RATE = sgd(0.5, nesterov=True), 0.7
-"""What makes a step of the ranks' average, and its rate. DiLoCo's momentum of 0.9, for rounds of 500 AdamW steps, costs
-accuracy where each rank's own steps have momentum (MNIST, 4 ranks: 93 % where this has 97.7 %)."""
+"""The optimizer of the outer step, on the ranks' average, and its rate. DiLoCo's momentum of 0.9 is for rounds of 500
+AdamW steps. It costs accuracy if each rank's own steps have momentum (MNIST, 4 ranks: 93 % instead of 97.7 %)."""
 
 _OUTER_VELOCITY = "outer_velocity"
-"""What its vector is called beside the optimizer's own."""
+"""The name of its vector, beside the optimizer's own."""
 
 
 class Strategy:
-    """What makes a run's steps, on one of its ranks."""
+    """Makes a run's steps on one of its ranks."""
 
     _steps, _is_to_stop = 0, False
 
     step: Step
-    """From theta, state, totals, a batch, scalars and noise to a `Carry`, as `make_step` returns it."""
+    """Arguments: theta, state, totals, a batch, scalars and noise. Returns a `Carry`, as `make_step`'s function
+    does."""
 
     def sync(self, carry: Carry) -> Carry:
-        """Return what all ranks have in common; all call it after the same step."""
+        """Return the state that all ranks share; all ranks call it after the same step."""
         return carry
 
     def should_stop(self) -> bool:
-        """Return whether a rank has wished to stop, which all learn of after the same step."""
+        """Return whether a rank has requested a stop; all ranks learn it after the same step."""
         return self._is_to_stop
 
 
 class SingleProcess(Strategy):
-    """One process alone: its step is the step."""
+    """A single process: its step is the whole step."""
 
     def __init__(self, step: Step, wishes_to_stop: Callable[[], bool]) -> None:
         self.step, self._wishes_to_stop = step, wishes_to_stop
 
     def should_stop(self) -> bool:
-        """Return whether it wishes to stop."""
+        """Return whether it has requested a stop."""
         return self._wishes_to_stop()
 
 
 class Group(NamedTuple):
-    """The ranks of a run, seen from one of them, which may wish to stop."""
+    """The ranks of a run, seen from one of them; any may request a stop."""
 
     communicator: Communicator
     backend: Backend
     wishes_to_stop: Callable[[], bool]
 
     def wish(self) -> float:
-        """Return 1.0 where the rank wishes to stop, else 0.0."""
+        """Return 1.0 if the rank has requested a stop, else 0.0."""
         return 1.0 if self.wishes_to_stop() else 0.0
 
     def sum(self, vector: Array) -> tuple[Array, Array]:
-        """Return the sum of the ranks' vectors and its last number, which costs nothing to look at on the host.
+        """Return the sum of the ranks' vectors, and its last number, which the host reads without cost.
 
-        The vector is handed over, save where it is not of the communicator's library, which then goes through the host.
+        The vector may be overwritten. If it is not of the communicator's library, it goes through the host and is kept.
         """
         if self.communicator.library in (None, self.backend.library):
             vector = self.communicator.sum(vector)
@@ -92,7 +93,7 @@ class Group(NamedTuple):
 
 
 class Synchronous(Strategy):
-    """Steps that all ranks make together: each one's gradient, the sum of them, the same update on all."""
+    """Steps that all ranks make together: each computes its gradient, all add them up, and all make the same update."""
 
     def __init__(self, group: Group, objective: Objective, optimizer: Optimizer, n: int) -> None:
         self._group, backend = group, group.backend
@@ -102,7 +103,7 @@ class Synchronous(Strategy):
     def step(
         self, theta: Array, state: State, totals: Totals, part: "Part", scalars: Scalars, noise: Noise | None = None
     ) -> Carry:
-        """Make the step; all ranks call it, those that have no row of the batch too."""
+        """Make the step; all ranks call it, even without a row of the batch."""
         wish = self._group.wish()
         if part.batch is None:
             vector = np.zeros(theta.shape[0] + TAIL, float_name(theta.dtype))
@@ -119,10 +120,10 @@ class Synchronous(Strategy):
 
 
 class LocalSGD(Strategy):
-    """Steps that each rank makes alone on its parts of the batches, and after some of them an average of all.
+    """Steps that each rank makes alone on its parts of the batches; after some steps, all are averaged.
 
-    The average goes from where the round began towards the mean of where the ranks have come, with a momentum of its
-    own: local SGD (Stich 2019, "Local SGD Converges Fast and Communicates Little") with the outer step of DiLoCo
+    The average moves from the round's start towards the mean of the ranks' parameters, with its own momentum. This is
+    local SGD (Stich 2019, "Local SGD Converges Fast and Communicates Little"). Its outer step is that of DiLoCo
     (Douillard et al. 2023, "DiLoCo: Distributed Low-Communication Training of Language Models", algorithm 1)::
 
         g ← start − mean of the ranks' theta
@@ -140,7 +141,7 @@ class LocalSGD(Strategy):
     def step(
         self, theta: Array, state: State, totals: Totals, part: "Part", scalars: Scalars, noise: Noise | None = None
     ) -> Carry:
-        """Make a step, and the round's last one with all ranks, which all call it as often."""
+        """Make a step; after the round's last one, average with all ranks. All ranks call it equally often."""
         if part.batch is not None:
             noise = noise and noise.of(part.rows)
             theta, state, self._own = self._own_step(theta, state, self._own, part.batch, scalars, noise)
@@ -149,7 +150,7 @@ class LocalSGD(Strategy):
         return carry if self._steps < self._interval else self._average(carry)
 
     def sync(self, carry: Carry) -> Carry:
-        """End the round, and average the optimizer's vectors too."""
+        """End the round; average the optimizer's vectors too."""
         theta, state, totals = self._average(carry) if self._steps else carry
         own, size = set(state) - {_OUTER_VELOCITY}, self._group.communicator.size
         shared = {name: self._group.sum(state[name])[0] / size for name in sorted(own)}  # in one order on all ranks
@@ -176,7 +177,7 @@ class LocalSGD(Strategy):
 
 
 def with_outer_velocity(optimizer: Optimizer) -> Optimizer:
-    """Return the same optimizer, whose state has room for the velocity of `LocalSGD`'s averages."""
+    """Return the optimizer with room in its state for the velocity of `LocalSGD`'s averages."""
 
     def init(theta: Array) -> State:
         return {**optimizer.init(theta), _OUTER_VELOCITY: array_namespace(theta=theta).zeros_like(theta)}
@@ -192,7 +193,7 @@ def with_outer_velocity(optimizer: Optimizer) -> Optimizer:
 def make_strategy(
     config: TrainConfig, group: Group, objective: Objective, optimizer: Optimizer, theta: Array
 ) -> Strategy:
-    """Return what makes a run's steps from theta on."""
+    """Return the strategy for a run's steps from theta on."""
     if group.communicator.size > 1 and config.average_every == 1:
         return Synchronous(group, objective, optimizer, theta.shape[0])
     step = compiled(group.backend, make_step(objective, optimizer), donate=(0, 1, 2))
@@ -205,16 +206,16 @@ class Part(NamedTuple):
     """One rank's part of a batch."""
 
     batch: Batch | None
-    """Its rows; None where it has none."""
+    """Its rows; None if it has none."""
     share: float
-    """How great a part of the batch they are."""
+    """Their fraction of the batch."""
     rows: slice
 
 
 def parts_of(
     loader: DeviceLoader, order: np.ndarray, first: int, batch_size: int, ranks: Communicator
 ) -> Iterator[Part]:
-    """Yield this rank's `Part` of each of an epoch's batches, from the first on."""
+    """Yield this rank's `Part` of each batch of an epoch."""
     n_whole = len(order) - len(order) % batch_size
     whole, rest = order[:n_whole].reshape(-1, batch_size), order[n_whole:]
     in_whole, in_rest = part_of(batch_size, ranks), part_of(len(rest), ranks)
@@ -223,14 +224,14 @@ def parts_of(
     if len(rest):
         parts.append((len(own_rest) / len(rest), in_rest))
     rows = np.concatenate([own.reshape(-1), own_rest])
-    # Each of its parts is a batch of the loader's own size, save the last one, which may be shorter or empty.
+    # Each part is a batch of the loader's own size, except the last one, which may be shorter or empty.
     return (Part(batch, *part) for batch, part in itertools.zip_longest(loader.batches(rows, first), parts[first:]))
 
 
 def require_same_work(
     ranks: Communicator, config: TrainConfig, dataset: Dataset, start: Checkpoint | None, checkpoint_steps: int | None
 ) -> None:
-    """Refuse ranks at other work than rank 0, and more of them than a batch has rows."""
+    """Refuse ranks with other work than rank 0, and more ranks than a batch has rows."""
     arrays = (start.theta, *(start.state[name] for name in sorted(start.state))) if start else ()
     begun = start and (start.step, [hashlib.sha256(array.data).hexdigest() for array in arrays])
     for what, content in (
@@ -248,7 +249,7 @@ def require_same_work(
 
 
 def require_same_parameters(ranks: Communicator, theta: Array, backend: Backend, when: str) -> None:
-    """Refuse ranks whose parameters are not rank 0's, bit for bit."""
+    """Refuse ranks with other parameters than rank 0, bit for bit."""
     cause = "their results differ, as those of other processors or libraries do"
     digest = hashlib.sha256(backend.to_numpy(theta).data).digest()
     _require_same(
@@ -257,7 +258,7 @@ def require_same_parameters(ranks: Communicator, theta: Array, backend: Backend,
 
 
 def _require_same(ranks: Communicator, content: Any, problem: str) -> None:
-    """Refuse ranks whose content is not rank 0's; the problem is what they have."""
+    """Refuse ranks with other content than rank 0; the problem describes it."""
     differ = those_that_differ(ranks, content)
     if differ:
         names = ", ".join(map(str, differ[:5])) + (f" and {len(differ) - 5} more" if len(differ) > 5 else "")

@@ -1,4 +1,4 @@
-"""Pictures of runs: their losses and accuracies over the epochs."""
+"""Plots of runs: losses and accuracies over the epochs."""
 
 import os
 import statistics
@@ -34,7 +34,7 @@ def plot_history(
 
 
 def plot_seeds(runs: Sequence[Sequence[Mapping[str, Any]]], path: str | os.PathLike[str], title: str) -> None:
-    """Draw the mean of several runs' losses and accuracies over the epochs, in a band of a standard deviation."""
+    """Draw the mean of several runs' losses and accuracies over the epochs, with a band of one standard deviation."""
     figure, loss, accuracy = _loss_and_accuracy(title, 4.2)
     x = range(1, max(map(len, runs), default=0) + 1)
     for axes, what in ((loss, "loss"), (accuracy, "accuracy")):
@@ -54,7 +54,7 @@ def plot_seeds(runs: Sequence[Sequence[Mapping[str, Any]]], path: str | os.PathL
 
 
 def plot_comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: str | os.PathLike[str], title: str) -> None:
-    """Draw several runs' losses and accuracies over the epochs: of the validation data, and pale of the training."""
+    """Draw several runs' losses and accuracies over the epochs: validation in full colours, training in pale ones."""
     figure, loss, accuracy = _loss_and_accuracy(title, 4.4 + 0.22 * len(runs))
     from matplotlib import colormaps
 

@@ -1,4 +1,4 @@
-"""The mean loss of a network over a data set, and how much of that it classifies correctly."""
+"""The mean loss and the accuracy of a network over a data set."""
 
 import math
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def evaluate(
     transfer: str = "auto",
     communicator: Communicator | None = None,
 ) -> Evaluation:
-    """Return the mean loss and accuracy of a network over a data set, of whose work all ranks take their parts."""
+    """Return the mean loss and the accuracy of a network over a data set; each rank computes its part."""
     require_kinds(dataset, backend)
     n_pixels, dataset = dataset.n_inputs, dataset.as_inputs(float_name(theta.dtype))
     if n_pixels != layout.sizes[0] or len(dataset.class_names) > layout.sizes[-1]:
@@ -52,7 +52,7 @@ def evaluate_rows(
     backend: Backend,
     communicator: Communicator,
 ) -> Evaluation:
-    """Return the same of some rows of a loader's images, each rank computing a part of them."""
+    """Return the same for some rows of a loader's images; each rank computes its part."""
     totals = zero_totals(backend, float_name(theta.dtype))
     for batch in loader.batches(rows[part_of(len(rows), communicator)]):
         totals = step(totals, theta, batch)
@@ -62,12 +62,12 @@ def evaluate_rows(
 
 
 def all_rows(dataset: Dataset) -> np.ndarray:
-    """Return the numbers of all images."""
+    """Return the row numbers of all images."""
     return np.arange(len(dataset), dtype=row_dtype(len(dataset)))
 
 
 def require_kinds(dataset: object, backend: object) -> None:
-    """Refuse what is easily handed over in another's place: both parts of a data set, a backend's name."""
+    """Refuse common wrong arguments: both parts of a data set, a backend's name."""
     if not isinstance(dataset, Dataset):
         raise DataError(f"a {type(dataset).__name__} where a Dataset is expected: give one part, such as data.train")
     if not isinstance(backend, Backend):

@@ -1,4 +1,4 @@
-"""A run's folder: what it is called, the files that it holds, and how a run that was cut short finds them."""
+"""A run's folder: its name, its files, and how an interrupted run finds them."""
 
 import contextlib
 import dataclasses
@@ -29,16 +29,16 @@ from xpmlp.training.config import TrainConfig
 from xpmlp.training.records import Checkpoint, EpochMetrics
 
 _DESCRIBED: dict[str, Callable[[Any], Any]] = {"step": int, "generator": dict, "epoch_seconds": float, "seconds": float}
-"""What a checkpoint's description holds as it is."""
+"""The fields that a checkpoint's description holds unchanged."""
 
 
 class RunFolder:
-    """The folder of one training run, on disk from `create` on.
+    """The folder of one training run; it is on the disk from `create` on.
 
-    ``config.json``: every setting, resolved. ``checkpoints/``: where it can go on. ``metrics.jsonl``: a line an epoch.
-    ``threads.jsonl``: each change of the BLAS threads. ``summary.json``: what came of it. ``model.safetensors``: the
-    last epoch's parameters. ``history.png``: the curves.
-    It is locked from `create` or `reopen` to `close`, or until the process dies.
+    ``config.json``: every setting, resolved. ``checkpoints/``: states to resume from. ``metrics.jsonl``: one line per
+    epoch. ``threads.jsonl``: each change of the BLAS threads. ``summary.json``: the results. ``model.safetensors``: the
+    last epoch's parameters. ``history.png``: the curves. The folder is locked from `create` or `reopen` to `close`, or
+    until the process ends.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, is_default: bool = False) -> None:
@@ -62,7 +62,7 @@ class RunFolder:
         self._lock: FolderLock | None = None
 
     def create(self) -> None:
-        """Make the folder and lock it; what a run that was killed before it had begun has left there is removed."""
+        """Make the folder and lock it; remove the remains of a run that was killed before it began."""
         name = self.path.name
         for attempt in itertools.count(2):
             missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
@@ -75,13 +75,13 @@ class RunFolder:
                 self.path = self.path.with_name(f"{name}-{attempt}")
         self._made, self._lock = missing, FolderLock(self.path)
         self._written.add(self.path / FolderLock.NAME)
-        self._require_empty()  # another run may have come and gone since it was looked at
+        self._require_empty()  # another run may have come and gone since the last check
         self._remove_parts()
 
     @classmethod
     def reopen(cls, path: str | os.PathLike[str]) -> "RunFolder":
-        """Return the folder of a run that was begun before, locked, and without what a crash has left half-written."""
-        folder = cls.__new__(cls)  # what `__init__` requires is of a new run
+        """Return the folder of an earlier run, locked and without incomplete files of a crash."""
+        folder = cls.__new__(cls)  # `__init__` checks what a new run requires
         folder._prepare(path)
         if not os.fspath(path):
             raise CheckpointError("the run's folder has no name: expected the folder of a run")
@@ -95,42 +95,42 @@ class RunFolder:
         return folder
 
     def close(self) -> None:
-        """Let others write the folder."""
+        """Unlock the folder."""
         if self._lock:
             self._lock.release()
             self._lock = None
 
     def _remove_parts(self) -> None:
-        """Remove what a process that was killed has left half-written; the lock says that none is at it."""
+        """Remove the incomplete files of a killed process; because of the lock, no process is writing them."""
         for part in (*self.path.glob(f".*{PART}"), *(self.path / CHECKPOINTS).glob(f".*{PART}")):
             part.unlink(missing_ok=True)
 
     def _require_empty(self) -> None:
-        """Refuse a folder that holds more than a run leaves that was killed before it had begun."""
+        """Refuse a folder that holds more than the remains of a run that was killed before it began."""
         for path in self.path.iterdir():
             if path.name != FolderLock.NAME and not (path.name.startswith(".") and path.name.endswith(PART)):
                 raise ConfigError(f"{self.path} is not empty: choose another folder with --out")
 
     def discard(self) -> None:
-        """Remove what was written, and each folder that `create` made, for a run that never began."""
+        """Remove the written files, and each folder that `create` made, for a run that never began."""
         for file in self._written:
             file.unlink(missing_ok=True)
         for folder in self._made:
-            with contextlib.suppress(OSError):  # another run may have put its own into runs/ meanwhile
+            with contextlib.suppress(OSError):  # another run may have put its folder into runs/ meanwhile
                 folder.rmdir()
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write a JSON file, which is there as a whole or not at all."""
+        """Write a JSON file: whole, or not at all."""
         self._written.add(self.path / name)
         text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
         write_whole(self.path / name, f"{text}\n".encode())
 
     def append_metrics(self, metrics: EpochMetrics) -> None:
-        """Add an epoch's line to ``metrics.jsonl``; it is on the disk when this returns."""
+        """Append an epoch's line to ``metrics.jsonl``; it is on the disk when this returns."""
         self._append("metrics.jsonl", _line(metrics), flush)
 
     def append(self, name: str, content: Mapping[str, Any]) -> None:
-        """Add a line of JSON to a file; a run can do without its last lines."""
+        """Append a line of JSON to a file; a run can lose its last lines."""
         self._append(name, f"{json.dumps(content, allow_nan=False)}\n")
 
     def _append(self, name: str, line: str, finish: Callable[[Any], object] = lambda file: None) -> None:
@@ -141,9 +141,9 @@ class RunFolder:
             finish(file)
 
     def restore_metrics(self, epochs: Iterable[EpochMetrics]) -> str:
-        """Let ``metrics.jsonl`` hold the lines of just these epochs, and return what was wrong with it.
+        """Reduce ``metrics.jsonl`` to the lines of these epochs, and return what was wrong with it.
 
-        A run that goes on from a checkpoint makes the later ones again.
+        A run that resumes from a checkpoint repeats the later epochs.
         """
         path = self.path / "metrics.jsonl"
         wanted = "".join(map(_line, epochs)).encode()
@@ -160,7 +160,7 @@ class RunFolder:
         return f"{path}: others than the checkpoint's epochs; written again from it"
 
     def write_checkpoint(self, checkpoint: Checkpoint, info: ModelInfo, keep: int) -> None:
-        """Write a checkpoint, and remove all but the last `keep`; a checkpoint is a model too."""
+        """Write a checkpoint, and remove all but the last `keep`. A checkpoint is a model too."""
         folder = self.path / CHECKPOINTS
         if not folder.exists():
             folder.mkdir()
@@ -183,7 +183,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> list[Path]:
-        """The files of its checkpoints, the last one last."""
+        """The files of its checkpoints, in order."""
         return list_checkpoints(self.path)
 
     def write_model(self, theta: np.ndarray, info: ModelInfo) -> None:
@@ -192,7 +192,7 @@ class RunFolder:
         write_model(self.path / FILE, theta, info)
 
     def remove(self, name: str) -> None:
-        """Remove a file, where it is there."""
+        """Remove a file, if it exists."""
         (self.path / name).unlink(missing_ok=True)
         flush_folder(self.path)
 
@@ -205,7 +205,7 @@ def _read(path: Path, what: str, errors: str = "strict") -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return what a run's JSON file holds."""
+    """Return the contents of a run's JSON file."""
     try:
         content = json.loads(_read(path, path.name))
     except ValueError as error:
@@ -216,7 +216,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a ``metrics.jsonl``; a last one that is torn, or still being written, is left out."""
+    """Return the lines of a ``metrics.jsonl``, without an incomplete last one."""
     names = {field.name for field in dataclasses.fields(EpochMetrics)}
     whole, _, _ = _read(path, "metrics", errors="replace").rpartition("\n")
     lines = []
@@ -231,7 +231,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def read_settings(content: Mapping[str, Any], path: Path) -> TrainConfig:
-    """Return the settings among what a ``config.json`` or a checkpoint holds."""
+    """Return the settings in a ``config.json`` or a checkpoint."""
     try:
         settings = {field.name: content[field.name] for field in dataclasses.fields(TrainConfig)}
         return TrainConfig(**{**settings, "hidden": tuple(settings["hidden"])})
@@ -242,7 +242,7 @@ def read_settings(content: Mapping[str, Any], path: Path) -> TrainConfig:
 
 
 def read_checkpoint(path: Path) -> tuple[Checkpoint, ModelInfo]:
-    """Return a checkpoint, and what its parameters are."""
+    """Return a checkpoint, and the facts about its parameters."""
     found = tensors.read(path, ("checkpoint",))
     theta, info = from_tensors(found, path)
     parts: dict[str, Any] = {"state": {}, "totals": {}}

@@ -1,4 +1,4 @@
-"""Signals while something trains: whose handlers give way, and Ctrl-C in a program of the user's."""
+"""Signals during training: replace handlers, and handle Ctrl-C in a user's program."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ from typing import Any
 
 @contextmanager
 def handling(handler: Callable[..., None], *names: str, gives_way: Callable[[Any], bool]) -> Iterator[None]:
-    """Handle those signals whose handler so far gives way; another thread than the main one can set none."""
+    """Handle the signals whose present handler may be replaced. Only the main thread can set handlers."""
     is_main = threading.current_thread() is threading.main_thread()
     signals = [getattr(signal, name) for name in names if is_main and hasattr(signal, name)]  # Windows has no SIGUSR1
     before = {signum: usual for signum in signals if gives_way(usual := signal.getsignal(signum))}
@@ -24,9 +24,9 @@ def handling(handler: Callable[..., None], *names: str, gives_way: Callable[[Any
 
 @contextmanager
 def first_interrupt() -> Iterator[Callable[[], bool]]:
-    """Give what tells whether Ctrl-C was pressed: the first time is only noted, a second one is a KeyboardInterrupt.
+    """Give a function that tells whether Ctrl-C was pressed. A second Ctrl-C raises KeyboardInterrupt.
 
-    A handler that the program has set itself stays.
+    A handler that the program has set stays.
     """
     pressed = False
 

@@ -1,4 +1,4 @@
-"""What is minimised: functions of the parameters and a batch that return the loss and its gradient."""
+"""Objectives: functions of the parameters and a batch that return the loss and its gradient."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,27 +15,27 @@ from xpmlp.math.network import backward, forward, score
 from xpmlp.namespaces import Array, array_namespace
 
 Objective: TypeAlias = Callable[..., tuple[Array, Array, Array | None, int]]
-"""From theta, a batch and its noise (or None) to the gradient with respect to theta, the batch's mean loss, how many of
-its samples are classified correctly (None: they are not counted), and how many it has."""
+"""Arguments: theta, a batch, and its noise or None. Returns the gradient with respect to theta, the batch's mean loss,
+the number of correct samples (None: not counted), and the number of samples."""
 
 
 @dataclass(frozen=True)
 class ImageObjective:
     """The mean cross-entropy of images.
 
-    Called with theta, a batch as `DeviceLoader.batches` yields it (or its images, uint8 n × d, and labels, int32 n),
-    the step's `Noise` or None, and what the gradient is multiplied by, or None.
+    Call it with theta, a batch, the step's `Noise` or None, and the gradient's factor or None. The batch is one of
+    `DeviceLoader.batches`, or its images, uint8 n × d, and labels, int32 n.
 
     Parameters
     ----------
     layout : Layout
         The network's widths.
     max_value : int
-        The grey value that counts as 1.
+        The value of bytes that counts as 1.
     center : float
         Train as if this were subtracted from all inputs (derivation.md, C1 to C3).
     deformation : Deformation or None
-        What deforms the images by the step's noise.
+        Deforms the images by the step's noise.
     dropout : Dropout or None
         What makes masks of the step's noise.
     """
@@ -60,7 +60,7 @@ class ImageObjective:
         S, trail = forward(layers, X, masks=masks)
         delta, loss, correct = score(S, labels)
         if share is not None:
-            delta *= share  # all gradients are linear in it, and it is the smallest of them
+            delta *= share  # all gradients are linear in it, and it is the smallest array
 
         def compute(into: Sequence[Layer] | None) -> Sequence[Layer]:
             if not self.center:
@@ -77,21 +77,22 @@ class ImageObjective:
 class SampleObjective:
     """The mean loss of samples with a penalty on the weights, as scikit-learn reports it, and its gradient.
 
-    Called with theta, a batch (X, T, weights or None), as `xpmlp.math.network.score` takes X and T, and the step's
-    `Noise` or None. For K networks at once theta is (K, size), X (K, n, d), T (K, n) or (K, n, c), weights (K, n), and
-    the batch has two members more: the networks' alpha, (K, 1, 1), and how many samples each has, (K,), or None: n.
+    Call it with theta, a batch (X, T, weights or None) and the step's `Noise` or None. X and T are as in
+    `xpmlp.math.network.score`. For K networks at once theta is (K, size), X (K, n, d), T (K, n) or (K, n, c), and
+    weights (K, n). The batch then has two more members: the networks' alpha, (K, 1, 1), and each one's number of
+    samples, (K,), or None for n.
 
     Parameters
     ----------
     layout : Layout
         The network's widths.
     activation : str or tuple of str
-        Which of `xpmlp.math.activations.ACTIVATIONS`; or one for each hidden layer.
+        A name from `xpmlp.math.activations.ACTIVATIONS`, or one for each hidden layer.
     head : str or Head
-        Which of `xpmlp.math.activations.HEADS`, or another.
+        A name from `xpmlp.math.activations.HEADS`, or a head.
     alpha : float
-        The penalty is alpha / 2 times the sum of the squared weights, divided by the number of samples (or by the sum
-        of their weights). Of several networks: 0 if that of all is, else any other number.
+        The penalty is alpha / 2 times the sum of the squared weights, divided by the number of samples or the sum of
+        their weights. For several networks: 0 if all their alphas are 0, else any other number.
     dropout : Dropout or None
         What makes masks of the step's noise.
     """

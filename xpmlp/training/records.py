@@ -1,4 +1,4 @@
-"""What a training run sets out to do, what it measures, and from where it can go on."""
+"""A training run's plan, its measurements, and its checkpoints."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,26 +12,26 @@ from xpmlp.training.config import TrainConfig, resolved
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One epoch's line in the metrics. Training figures are of each image before the update that it caused."""
+    """One epoch's line in the metrics. Training figures are of each image before the update that it causes."""
 
     epoch: int
     """Counted from 1."""
     train_loss: float
     train_accuracy: float
     val_loss: float | None
-    """Of the held-out images after the epoch; None without any."""
+    """Of the held-out images after the epoch; None if there are none."""
     val_accuracy: float | None
     learning_rate: float
     """Of the epoch's last step."""
     seconds: float
-    """For the order, the batches, the steps, and waiting for the last of them."""
+    """Seconds for the order, the batches, the steps, and the wait for the last step."""
     samples_per_second: float
-    """Training images by those seconds."""
+    """Training images divided by those seconds."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known before the first step."""
+    """The facts that are known before the first step."""
 
     config: TrainConfig
     """With every default resolved."""
@@ -41,36 +41,36 @@ class Plan:
     steps_per_epoch: int
     """Batches an epoch, the last short one included."""
     steps_done: int = 0
-    """Made before, where a run goes on."""
+    """Steps made before, if the run was resumed."""
 
     @property
     def epochs(self) -> int:
-        """Passes over the training images, unless a target is reached before."""
+        """The number of epochs, unless a target accuracy is reached before."""
         return resolved(self.config.epochs)
 
     @property
     def batch_size(self) -> int:
-        """Images a step."""
+        """Images per step."""
         return resolved(self.config.batch_size)
 
     @property
     def total_steps(self) -> int:
-        """Steps of the whole run, those made before included."""
+        """Steps of the whole run, including those made before."""
         return self.epochs * self.steps_per_epoch
 
 
 @dataclass(frozen=True)
 class History:
-    """What a training run measured.
+    """The measurements of a training run.
 
     Parameters
     ----------
     plan : Plan
-        What it set out to do.
+        Its plan.
     epochs : tuple of EpochMetrics
-        What came of it.
+        Its epochs' metrics.
     is_complete : bool
-        Whether it came to its end; False where it was asked to stop before.
+        Whether it reached its end; False if a stop was requested before.
     """
 
     plan: Plan
@@ -79,53 +79,54 @@ class History:
 
     @property
     def best(self) -> EpochMetrics | None:
-        """The first epoch of the greatest validation accuracy, None without validation data."""
+        """The first epoch with the greatest validation accuracy; None without validation data."""
         validated = [epoch for epoch in self.epochs if epoch.val_accuracy is not None]
         return max(validated, key=lambda epoch: epoch.val_accuracy or 0.0, default=None)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a run needs to go on exactly, on the host and independent of any array library."""
+    """All that a run needs to resume exactly, on the host and independent of any array library."""
 
     config: TrainConfig
-    """What the run was begun with, resolved."""
+    """The run's original config, resolved."""
     layout: Layout
     step: int
-    """Steps made over the run."""
+    """Steps made in the whole run."""
     epochs: tuple[EpochMetrics, ...]
-    """The epochs that are over; the best so far is among them."""
+    """The completed epochs, with the best so far among them."""
     theta: np.ndarray
     """The parameters, of shape (layout.size,)."""
     state: Mapping[str, np.ndarray]
     """The optimizer's vectors, of the same shape."""
     totals: Mapping[str, np.ndarray]
-    """The running totals of the epoch that is not over."""
+    """The running totals of the unfinished epoch."""
     generator: Mapping[str, Any]
     """The state of the run's random generator at that epoch's start."""
     epoch_seconds: float
-    """What that epoch has taken."""
+    """Seconds spent in that epoch."""
     seconds: float
-    """What the run has taken."""
+    """Seconds spent in the run."""
 
 
 class Callback:
-    """What follows a run. Each method does nothing here; override those that matter."""
+    """Follows a run. Each method does nothing here; override those that you need."""
 
     every_step: bool = True
-    """Whether `on_step` is called after each step; else after as many as the backend makes at a time."""
+    """Whether `on_step` is called after each step; else after each group of steps that the backend makes in one
+    call."""
 
     def on_begin(self, plan: Plan) -> None:
         """Do something before the first step, when data and parameters are on the device."""
 
     def on_step(self, step: int) -> None:
-        """Do something after a step was queued (the device may still be at it); steps count from 1 over the run."""
+        """Do something after a step was queued; the device may be working on it. Steps count from 1 over the run."""
 
     def on_epoch(self, metrics: EpochMetrics) -> bool | None:
-        """Do something after an epoch and its validation; return True to let it be the last."""
+        """Do something after an epoch and its validation; return True to make it the last."""
 
     def on_checkpoint(self, take: Callable[[], Checkpoint]) -> None:
-        """Do something where the run could go on: before the first step, after each epoch, every so many steps.
+        """Do something where the run could resume: before the first step, after each epoch, and every so many steps.
 
-        ``take()`` copies what that needs to the host; it is to be called before this returns, or not at all.
+        ``take()`` copies the checkpoint to the host. Call it before this method returns, or not at all.
         """

@@ -1,4 +1,4 @@
-"""One run: a data set, settings and a backend become parameters and a history; nothing here draws or prints."""
+"""One run: from a data set, settings and a backend to parameters and a history; nothing here draws or prints."""
 
 import dataclasses
 import itertools
@@ -53,10 +53,10 @@ def train_network(
     communicator: Communicator | None = None,
     watched: Callable[[Step], Step] | None = None,
 ) -> tuple[Array, History]:
-    """Return a network's parameters after training, on the device, and what was measured; see `xpmlp.train`.
+    """Train a network; return its parameters, on the device, and the history; see `xpmlp.train`.
 
-    Each of several ranks takes its part of every batch, and all return the same parameters. `watched` returns what is
-    called for a step.
+    Each rank takes its part of every batch, and all ranks return the same parameters. `watched` returns the function
+    that is called for a step.
     """
     require_kinds(dataset, backend)
     config, ranks = config.resolve(len(dataset)), communicator or SingleRank()
@@ -78,7 +78,7 @@ def train_network(
 
 
 class _Run:
-    """What the loop asks of one run on one rank; see `xpmlp.training.loop.Work`."""
+    """One run on one rank, in the form that the loop requires; see `xpmlp.training.loop.Work`."""
 
     def __init__(self, plan: Plan, dataset: Dataset, group: Group, start: Checkpoint | None) -> None:
         config, max_value = plan.config, dataset.max_value
@@ -132,10 +132,10 @@ class _Run:
         return zip(batches, self._noise(first, before), strict=False), before + plan.steps_per_epoch
 
     def _noise(self, first: int, before: int) -> Iterator[Noise | None]:
-        """Return what is drawn for each step of an epoch, from one of its batches on.
+        """Yield the random numbers for each step of an epoch, from one of its batches on.
 
-        Only a seed comes from the run's generator, for each kind of noise, once an epoch, after the order: a run that
-        goes on within the epoch draws it again, and has the same noise at the same step.
+        The run's generator gives only one seed per epoch and kind of noise, after the order. A run that resumes within
+        the epoch draws the seed again, and so has the same noise at the same step.
         """
         seeds = [int(self.rng.integers(2**63)) if part else 0 for part in (self.deformation, self.dropout)]
         nothing = itertools.repeat(None)
@@ -147,7 +147,7 @@ class _Run:
         return self.optimizer.scalars(step, self.schedule(step))
 
     def next_due(self, step: int) -> int:
-        """Return the next step that callbacks learn of, or before it that of the next checkpoint."""
+        """Return the next step with a callback or a checkpoint."""
         following = [each for each in self.callbacks if getattr(each.on_step, "__func__", None) is not Callback.on_step]
         length = 1 if any(each.every_step for each in following) else self.backend.run_length if following else 2**62
         checkpoint = (step // self.checkpoint_steps + 1) * self.checkpoint_steps if self.checkpoint_steps else 2**62
@@ -163,7 +163,7 @@ class _Run:
     def keep(self, step: int, carry: Carry) -> None:
 
         def take() -> Checkpoint:
-            """Copy to the host what the run needs to go on from here, once it is sure that it is worth going on."""
+            """Copy a checkpoint to the host; refuse one from which it is not worth resuming."""
             theta = self.backend.to_numpy(carry.theta)
             self._read(carry.totals, len(self.done) + 1)
             if not np.isfinite(theta).all():
@@ -212,7 +212,7 @@ class _Run:
         return carry
 
     def _validate(self, theta: Array, epoch: int) -> Evaluation | None:
-        """Evaluate, and refuse parameters that the epoch's last update broke, which no training loss has seen yet."""
+        """Evaluate; refuse parameters that the epoch's last update broke, which no training loss shows yet."""
         found = None
         if self.plan.n_val:
             found = evaluate_rows(self.evaluation_step, theta, self.loader, self.val_rows, self.backend, self.ranks)
@@ -224,7 +224,7 @@ class _Run:
         return found
 
     def _read(self, totals: Totals, epoch: int) -> tuple[float, int]:
-        """Return an epoch's summed loss and number correct, once it is sure that the losses were finite."""
+        """Return an epoch's summed loss and number correct; refuse losses that were not finite."""
         loss, correct, steps, finite = (self.backend.to_numpy(total).item() for total in totals)
         if finite < steps:
             where = f"after step {finite:,} of {self.plan.steps_per_epoch:,}"
@@ -239,7 +239,7 @@ def is_reached(config: TrainConfig, done: Sequence[EpochMetrics]) -> bool:
 
 
 def _plan(config: TrainConfig, dataset: Dataset, start: Checkpoint | None) -> Plan:
-    """Return what a resolved config makes of a data set, once it is sure that a checkpoint is of the same run."""
+    """Return the plan of a resolved config for a data set; refuse a checkpoint of another run."""
     n_val = int(resolved(config.val_size))
     layout = Layout((dataset.n_inputs, *config.hidden, len(dataset.class_names)))
     if config.deform and len(dataset.image_shape) == 1:
@@ -262,7 +262,7 @@ def _plan(config: TrainConfig, dataset: Dataset, start: Checkpoint | None) -> Pl
 
 
 def _restored(start: Checkpoint, carry: Carry, backend: Backend, optimizer: str) -> Carry:
-    """Return what a checkpoint holds on the device."""
+    """Return a checkpoint's contents on the device."""
     if set(start.state) != set(carry.state):
         raise CheckpointError(f"the checkpoint has {sorted(start.state)}: {optimizer} has {sorted(carry.state)}")
     load = partial(backend.asarray, copy=True)
@@ -274,7 +274,7 @@ def _mapped(arrays: Mapping[str, Any], copy: Callable[[Any], Any]) -> dict[str, 
 
 
 def _slower(plan: Plan) -> str:
-    """Return what is the matter with a run that diverges, and what to do."""
+    """Return in words why a run diverges, and what to do."""
     config, rate = plan.config, resolved(plan.config.learning_rate)
     if config.weight_decay and rate * config.weight_decay > 1:
         return f"the weight decay {config.weight_decay:g} is too great for the learning rate {rate:g}; make it smaller"
@@ -283,7 +283,7 @@ def _slower(plan: Plan) -> str:
 
 
 def _require_memory(plan: Plan, backend: Backend, ranks: Communicator) -> None:
-    """Refuse a network that the device cannot hold, before a byte of it is taken; ranks of a host share its memory."""
+    """Refuse a network that does not fit in the device's memory, before allocating it. Ranks of a host share memory."""
     config, layout, sharing = plan.config, plan.layout, ranks.local_size
     itemsize = np.dtype(config.dtype).itemsize
     vectors = {"sgd": 5, "adam": 7, "adamw": 7}[config.optimizer]  # theta, gradient twice, temporaries; the state
@@ -291,8 +291,13 @@ def _require_memory(plan: Plan, backend: Backend, ranks: Communicator) -> None:
     needed = itemsize * (vectors * layout.size + activations)
     drawing = itemsize * 2 * layout.size + 8 * max(fan_in * fan_out for fan_in, fan_out in layout.shapes)
     for where, free, bytes_, share in (
-        (str(backend), backend.free_memory(), needed, 1 if backend.spec.startswith(GPUS) else sharing),  # a GPU a rank
-        ("the host", free_host_memory(), drawing, sharing),  # where the initial weights are drawn, in float64
+        (
+            str(backend),
+            backend.free_memory(),
+            needed,
+            1 if backend.spec.startswith(GPUS) else sharing,
+        ),  # a GPU per rank
+        ("the host", free_host_memory(), drawing, sharing),  # the initial weights are drawn on the host, in float64
     ):
         if free is not None and share * bytes_ > free:
             by = f" in each of {share} ranks" if share > 1 else ""

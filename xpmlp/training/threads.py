@@ -12,9 +12,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from typing import Any, NamedTuple
 
+from xpmlp.backends._numpy import blas_libraries
 from xpmlp.backends.base import Backend
 from xpmlp.communication import usable_cores
 
@@ -36,8 +36,9 @@ _SLOW, _BETTER = 1.4, 0.97
 _WINDOW = 12
 """Steps in the running mean."""
 
-_SOONEST, _LATEST = 1.0, 8.0
-"""Seconds to the next trial, at first and after several in vain; of steps longer than 50 ms, units of 20 steps."""
+_FIRST, _SOONEST, _LATEST = 0.2, 1.0, 8.0
+"""Seconds to the next trial: after the first, after a change, and after several in vain; of steps longer than 50 ms,
+units of 20 steps. The first is soon repeated: a program that started meanwhile may have disturbed it."""
 
 _WARM_UP = 4
 """Steps at the start that are not measured: kernels are compiled, and the step is recorded."""
@@ -94,7 +95,7 @@ class ThreadTuner:
         self._candidates, self._set, self._on_change, self._clock = tuple(candidates), set_threads, on_change, clock
         self._recent: deque[float] = deque(maxlen=_WINDOW)
         self._usual: float | None = None
-        self._pause, self._next_look, self._changed, self._looks_up = _SOONEST, 0.0, -_LATEST, True
+        self._pause, self._next_look, self._changed, self._looks_up = _FIRST, 0.0, -_LATEST, True
         self.threads, self._to_skip = self._candidates[0], _WARM_UP
         self._start_trials(self._candidates, {})
 
@@ -202,7 +203,7 @@ def tuned_threads(
     if backend.name != "numpy" or n_steps < FEWEST_STEPS or not is_main or is_said:
         yield FixedThreads()
         return
-    libraries = _blas_libraries()
+    libraries = blas_libraries()
     before = [library.get_num_threads() for library in libraries]
     most, cores = min(before, default=1), min(len(usable_cores()), _MOST_KNOWN)
     if any(getattr(library, "internal_api", "") == "mkl" for library in libraries):
@@ -221,10 +222,3 @@ def tuned_threads(
     finally:
         for library, n in zip(libraries, before, strict=True):
             library.set_num_threads(n)
-
-
-@cache
-def _blas_libraries() -> list[Any]:
-    from threadpoolctl import ThreadpoolController
-
-    return [library for library in ThreadpoolController().lib_controllers if library.user_api == "blas"]

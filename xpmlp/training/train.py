@@ -45,47 +45,47 @@ def train(
     Parameters
     ----------
     data : LoadedData, Dataset or (X, y)
-        What `load_dataset` returns, whose training part is used, and whose test part `Model.evaluate` takes by itself;
-        or one part; or samples (n, d) or (n, height, width) and their classes (n,). Bytes are divided by their
-        `max_value`; floats are scaled as the data set says, if it does, and cast to the parameters' dtype.
+        The result of `load_dataset`: its training part is used, and its test part is the default of `Model.evaluate`.
+        Or one part; or samples (n, d) or (n, height, width) and their classes (n,). Bytes are divided by their
+        `max_value`. Floats are scaled if the data set says how, and cast to the parameters' dtype.
     config : TrainConfig or None
-        What decides the run; None: its defaults.
+        The run's settings. None: the defaults.
     backend : str or Backend
-        What to compute on, by the names of `get_backend`.
+        The backend to compute on, as in `get_backend`.
     callbacks : sequence of Callback or callable
-        Notified of progress. A plain function is called with each epoch's metrics; the run ends where it returns True.
+        Notified of progress. A plain function is called with each epoch's metrics; the run ends if it returns True.
     start : Checkpoint or None
-        Where an earlier run of the same config and data set is taken up, on whichever backend it was: on NumPy the
-        results are those of a run that was never interrupted, bit for bit with as many threads.
+        Where to resume an earlier run of the same config and data set; its backend may be another. On NumPy, with the
+        same number of threads, the results are bit for bit those of an uninterrupted run.
     checkpoint_steps : int or None
-        Steps between two checkpoints within an epoch; None: there is one after each epoch.
+        Steps between two checkpoints within an epoch. None: one checkpoint after each epoch.
     should_stop : callable or None
-        Asked after each step; where it returns true, the run ends with a checkpoint, and the history is not complete.
-        Where one of several ranks wishes to stop, all do, after the same step.
+        Called after each step. If it returns true, the run ends with a checkpoint, and the history is not complete. If
+        one of several ranks requests a stop, all stop after the same step.
     communicator : Communicator or None
-        The ranks that train one model together. All of them call this with the same arguments, callbacks aside.
+        The ranks that train one model together. All of them call this with the same arguments, except the callbacks.
     threads : int or None
-        How many threads the BLAS library uses during training. None: on NumPy, in the main thread, with one rank, where
-        neither the environment nor threadpoolctl says how many, the number is chosen by measurement and adapted while
-        the run goes on; two runs then agree to rounding.
+        The number of threads that the BLAS library uses during training. None: the number is chosen by measurement and
+        adapted during the run; two runs then agree to rounding. This applies on NumPy, in the main thread, with one
+        rank, if neither the environment nor threadpoolctl sets the number.
     **settings
-        Fields of the config that differ from it.
+        Fields that replace those of the config.
 
     Returns
     -------
     model : Model
         The network after the last step, on the backend's device.
     history : History
-        What was measured.
+        The run's measurements.
 
     Raises
     ------
     ConfigError
-        If a setting is unknown or outside its range, or does not fit the data.
+        If a setting is unknown, is outside of its range or does not fit the data.
     DataError
         If the data are none of these.
     BackendError
-        If the backend cannot run, or the device's memory runs out.
+        If the backend cannot run, or the device runs out of memory.
     TrainingError
         If the loss is no longer finite.
     """
@@ -116,7 +116,7 @@ def train(
 
 @contextmanager
 def _threads(backend: Backend, threads: int | None, is_tuned: bool) -> Iterator[Callable[[Step], Step]]:
-    """Compute with so many BLAS threads, or with those that are found best; give what watches a step for that."""
+    """Compute with so many BLAS threads, or with a measured number; give the function that watches a step for that."""
     if threads is None:
         with tuned_threads(backend, math.inf if is_tuned else 0) as tuner:
             yield tuner.watched
@@ -132,7 +132,7 @@ def _threads(backend: Backend, threads: int | None, is_tuned: bool) -> Iterator[
 
 
 class _Function(Callback):
-    """A plain function of an epoch's metrics, which ends the run by returning True."""
+    """Calls a plain function with each epoch's metrics; it ends the run by returning True."""
 
     def __init__(self, function: Callable[[EpochMetrics], Any]) -> None:
         if not callable(function):

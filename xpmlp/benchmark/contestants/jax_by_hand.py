@@ -34,10 +34,10 @@ def _adam(params: Any, m: Any, v: Any, t: Any, rate: Any, X: Any, y: Any, rows: 
 
 
 @functools.partial(jax.jit, donate_argnums=(0, 1, 2))
-def _nesterov(params: Any, m: Any, v: Any, t: Any, rate: Any, X: Any, y: Any, rows: Any) -> Any:
+def _nesterov(params: Any, m: Any, v: Any, t: Any, rate: Any, X: Any, y: Any, rows: Any, momentum: Any) -> Any:
     gradient = jax.grad(_loss)(params, X[rows], y[rows])
-    m = jax.tree.map(lambda m, g: 0.9 * m + g, m, gradient)
-    return jax.tree.map(lambda p, m, g: p - rate * (g + 0.9 * m), params, m, gradient), m, v
+    m = jax.tree.map(lambda m, g: momentum * m + g, m, gradient)
+    return jax.tree.map(lambda p, m, g: p - rate * (g + momentum * m), params, m, gradient), m, v
 
 
 def enter(work: Work, name: str) -> Contestant:
@@ -50,7 +50,7 @@ def enter(work: Work, name: str) -> Contestant:
         for i, o in itertools.pairwise(work.sizes)
     ]
     m, v = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
-    update = _adam if work.optimizer == "adam" else _nesterov
+    update = _adam if work.optimizer == "adam" else functools.partial(_nesterov, momentum=work.momentum)
     step = 0
 
     def epoch() -> None:

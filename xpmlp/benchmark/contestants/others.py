@@ -1,12 +1,11 @@
 """Contestants of a few lines: the step's products alone, scikit-learn, Keras 3 on JAX, and Thinc."""
 
-import contextlib
 import itertools
 import os
 
 import numpy as np
 
-from xpmlp.benchmark.work import Contestant, Work, read_mnist
+from xpmlp.benchmark.work import UNTIL_EXIT, Contestant, Work, read_mnist
 
 
 def enter(work: Work, name: str) -> Contestant:
@@ -33,8 +32,7 @@ def _floor(work: Work) -> Contestant:
                 np.matmul(A[k + 1], W[k].T, out=out[k])
 
     backend = get_backend("numpy")
-    tuner = contextlib.ExitStack().enter_context(tuned_threads(backend))  # to the process's end
-    timed = tuner.watched(step) if tuner else step
+    timed = UNTIL_EXIT.enter_context(tuned_threads(backend)).watched(step)
 
     def epoch() -> None:
         for _ in range(work.steps_per_epoch):
@@ -51,7 +49,7 @@ def _scikit_learn(work: Work) -> Contestant:
     X, y, X_test, y_test = read_mnist(work)
     rate = work.learning_rate if work.optimizer == "adam" else 0.1
     settings = {"solver": work.optimizer, "learning_rate_init": rate, "batch_size": work.batch_size, "alpha": 0.0}
-    model = MLPClassifier(work.hidden, random_state=0, **settings)
+    model = MLPClassifier(work.hidden, random_state=0, momentum=work.momentum, **settings)
     return Contestant(
         lambda: model.partial_fit(X, y, classes=np.arange(10)),
         lambda: float(model.score(X_test, y_test)),
@@ -73,7 +71,7 @@ def _keras(work: Work) -> Contestant:
     if work.optimizer == "adam":
         optimizer = keras.optimizers.Adam(work.learning_rate)
     else:
-        optimizer = keras.optimizers.SGD(work.learning_rate, momentum=0.9, nesterov=True)
+        optimizer = keras.optimizers.SGD(work.learning_rate, momentum=work.momentum, nesterov=True)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=True)
     products = f"float32 at {jax.config.jax_default_matmul_precision!r}"

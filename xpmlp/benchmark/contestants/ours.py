@@ -1,13 +1,12 @@
 """xpmlp itself, on one of its backends: what `xpmlp.train` does in an epoch."""
 
-import contextlib
 from collections.abc import Iterator
 
 import numpy as np
 
 from xpmlp.backends import get_backend, own_process
 from xpmlp.backends.base import computing, keep_freed_memory
-from xpmlp.benchmark.work import Contestant, Work
+from xpmlp.benchmark.work import UNTIL_EXIT, Contestant, Work
 from xpmlp.data import DeviceLoader, load_dataset
 from xpmlp.data.loading import Batch
 from xpmlp.kernels import kernels
@@ -34,9 +33,7 @@ def enter(work: Work, name: str) -> Contestant:
         loader = DeviceLoader(data.train, backend, work.batch_size, reuse_buffers=True)
         train_step = make_step(ImageObjective(layout, data.train.max_value), optimizer)
         train_step = compiled(backend, train_step, donate=(0, 1, 2))
-    # As `xpmlp.train` does, but to the process's end.
-    if tuner := contextlib.ExitStack().enter_context(tuned_threads(backend)):
-        train_step = tuner.watched(train_step)
+    train_step = UNTIL_EXIT.enter_context(tuned_threads(backend)).watched(train_step)
     step = 0
 
     def inputs(batches: Iterator[Batch]) -> Iterator[tuple[Batch, Scalars, None]]:

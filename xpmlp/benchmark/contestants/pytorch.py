@@ -21,7 +21,7 @@ def enter(work: Work, name: str) -> Contestant:
     if work.optimizer == "adam":
         optimizer: Any = torch.optim.Adam(model.parameters(), lr=work.learning_rate, fused=True)
     else:
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, fused=True)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=work.momentum, nesterov=True, fused=True)
     if name == "pytorch-compile":  # it needs a C++ compiler
         model = torch.compile(model, mode="reduce-overhead" if device.type == "cuda" else None)
     loader = DataLoader(TensorDataset(X, y), work.batch_size, shuffle=True) if name == "pytorch-dataloader" else None

@@ -1,7 +1,7 @@
-"""A page that shows the derivation at work: one file with a network in it, which any browser opens by itself.
+"""Write a page that shows the derivation at work: one file with a network in it, which any browser opens.
 
-`page.html` is its frame, `page.css` its looks. Of the scripts, `grids.js` and `ink.js` bring a drawing to the model's
-form, `network.js` has the equations, and the others show them. They are put into one file as they are.
+`page.html` is the frame, `page.css` the style. The scripts `grids.js` and `ink.js` bring a drawing to the model's form.
+`network.js` has the equations; the other scripts show them. All are joined unchanged into one file.
 """
 
 import base64
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from xpmlp.models.model import Model
 
 SCRIPTS = ("grids.js", "ink.js", "network.js", "notation.js", "maps.js", "paper.js", "page.js")
-"""In the order in which they need each other."""
+"""The scripts, in the order of their dependencies."""
 
 
 def write(model: "Model", path: StrPath) -> None:
-    """Write a page on which one writes a character, and sees every array of the forward and the backward pass.
+    """Write a page to draw a character on; it shows every array of the forward and the backward pass.
 
-    It loads nothing. Parameters in float64 are cast to float32.
+    The page loads nothing. Parameters in float64 are cast to float32.
 
     Parameters
     ----------
     model : Model
-        One whose pictures are of handwriting, since the page prepares what is drawn on it as `xpmlp predict` does.
+        A model of handwriting, since the page prepares drawings as `xpmlp predict` does.
     path : path
-        The file, which is written whole or not at all.
+        The file: it is written whole, or not at all.
 
     Raises
     ------
     ConfigError
-        If the model takes anything else.
+        If the model was trained on anything else.
     """
     _require_characters(model)
     write_whole(path, make_page(model).encode())
@@ -61,13 +61,13 @@ def make_page(model: "Model") -> str:
         title=html.escape(f"{sizes}, {model.dataset}"),
         style=_read("page.css"),
         script="\n".join(map(_read, SCRIPTS)),
-        model=json.dumps(described).replace("<", "\\u003c"),  # a class's name must not end the script
+        model=json.dumps(described).replace("<", "\\u003c"),  # a class name must not end the script
         parameters=base64.b64encode(theta.astype("<f4").tobytes()).decode(),
     )
 
 
 def _require_characters(model: "Model") -> None:
-    """Refuse a model that takes no grey pictures of single characters, which are all that the page can prepare."""
+    """Refuse a model of anything but grey pictures of single characters: the page can prepare nothing else."""
     expected = "a page is made of a model of handwriting, such as MNIST's, of grey bytes"
     found = None
     if len(model.image_shape) != 2:
