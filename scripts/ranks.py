@@ -18,6 +18,7 @@ from xpmlp.backends.probe import probe_apart
 from xpmlp.benchmark.work import OURS
 from xpmlp.commands import main
 from xpmlp.commands._benchmark import describe_machine, folder_of_mnist, markdown, take_turns, write_record
+from xpmlp.commands._choices import Choice
 from xpmlp.commands._progress import say
 from xpmlp.commands.bench import counts
 from xpmlp.communication import SingleRank
@@ -34,7 +35,7 @@ STEPS = 200  # steps in an epoch, limited by the images
 @click.option("--hidden", callback=counts, default="256,128", show_default=True, help="Widths of the hidden layers.")
 @click.option("--batch-size", callback=counts, default="128,1024", show_default=True, help="Sizes, with commas.")
 @click.option("--backend", default="numpy", show_default=True, help=f"One of {', '.join(OURS)}.")
-@click.option("--optimizer", type=click.Choice(["adam", "sgd"]), default="adam", show_default=True)
+@click.option("--optimizer", type=Choice(["adam", "sgd"]), default="adam", show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Turns of each launch.")
 @click.option("--epochs", type=click.IntRange(1), default=3, show_default=True, help="Timed epochs a launch.")
 @click.option("--out", type=click.Path(), default="benchmark", show_default=True, help="The folder for the results.")

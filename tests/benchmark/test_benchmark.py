@@ -151,7 +151,7 @@ class TestTheCommand:
         ("options", "message"),
         [
             (["--peers", "tensorflow"], "unknown contestant 'tensorflow': expected floor, numpy"),
-            (["--backend", "cudy"], "unknown backend cudy: expected numpy, numba, torch, jax, cupy"),
+            (["--backend", "cudy"], "unknown backend 'cudy': did you mean cupy? expected numpy, numba,"),
             (["--neighbours", "-1"], "-1 is not in the range x>=0"),
             (["--threads", "0"], "--threads 0: expected whole numbers of at least 1"),
             (["--batch-size", "0"], "expected whole numbers of at least 1"),

@@ -260,7 +260,7 @@ def test_what_makes_a_run_harder_is_said_and_recorded(train, at_home, capsys):
 BAD = {
     "an unknown backend": (["--backend", "cudy"], "unknown backend 'cudy': did you mean"),
     "an unknown data set": (["--dataset", "minst"], "unknown data set 'minst': did you mean mnist?"),
-    "an unknown optimizer": (["--optimizer", "adamm"], "--optimizer 'adamm': expected sgd, adam or adamw"),
+    "an unknown optimizer": (["--optimizer", "adamm"], "--optimizer 'adamm': did you mean adam? expected sgd, adam or"),
     "an unknown schedule": (["--schedule", "linear"], "--schedule 'linear'"),
     "an unknown recipe": (["--recipe", "slow"], "unknown recipe 'slow': expected quick, best, record or default"),
     "a negative deformation": (["--deform", "-1"], "deform -1.0: expected a strength of at least 0 (off), at most 10"),
@@ -379,7 +379,7 @@ class TestBadInput:
 
     def test_an_unknown_command(self, capfd):
         assert main(["tran"]) == 2
-        assert re.match(r"xpmlp: No such command 'tran'.*; see xpmlp --help\n$", capfd.readouterr().err)
+        assert re.match(r"xpmlp: unknown command 'tran': .*; see xpmlp --help\n$", capfd.readouterr().err)
 
 
 class TestOtherCommands:

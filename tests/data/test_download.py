@@ -310,7 +310,7 @@ def test_the_training_command_says_what_it_downloads(source, cache, tmp_path, mo
 def test_a_terminal_is_shown_a_bar(monkeypatch, capsys):
     from xpmlp.commands._progress import make_download_progress
 
-    monkeypatch.setattr("xpmlp.commands._progress._is_terminal", lambda: True)
+    monkeypatch.setattr("xpmlp.commands._progress.is_terminal", lambda: True)
     progress = make_download_progress()
     for done in (0, 500, 1000):
         progress("images", done, 1000)

@@ -710,7 +710,7 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(data, name, good, tmp_pat
         problem = str(error)
     else:
         problem = ""
-        assert found.train.images.dtype == np.uint8
+        assert np.isfinite(found.train.images).all()  # a digit that became an e makes floats of all
         assert len(found.train) + len(found.test) > 0
     assert "\n" not in problem
 

@@ -272,7 +272,7 @@ class TestActivations:
                 ["relu"],
                 "activation has 1 names, hidden_layer_sizes 2: expected one name for all layers, or a list with",
             ),
-            (["relu", "swish"], "activation[1] is 'swish': expected one of relu, identity, logistic, tanh"),
+            (["relu", "swish"], "activation[1] is 'swish': expected relu, identity, logistic, tanh"),
             ("swish", "The 'activation' parameter of MLPClassifier must be a str among"),
         ],
     )

@@ -533,7 +533,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("activation", "problem"),
         [
-            ("swish", "unknown activation 'swish': expected one of relu, identity"),
+            ("swish", "unknown activation 'swish': expected relu, identity"),
             (("relu", "swish"), "unknown activation 'swish'"),
             (("relu",), "1 activations for 2 hidden layers: expected one name, or one for each"),
         ],

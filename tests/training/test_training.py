@@ -75,7 +75,7 @@ class TestConfig:
             ({"batch_size": 0}, "batch_size 0"),
             ({"batch_size": 2.5}, "batch_size 2.5"),
             ({"seed": -1}, "seed -1: expected a whole number of at least 0"),
-            ({"optimizer": "sdg"}, "optimizer 'sdg': expected sgd, adam or adamw"),
+            ({"optimizer": "sdg"}, "optimizer 'sdg': did you mean sgd\\? expected sgd, adam or adamw"),
             ({"schedule": "step"}, "schedule 'step': expected constant, cosine or one-cycle"),
             ({"dtype": "float16"}, "dtype 'float16': expected float32 or float64"),
             ({"learning_rate": 0}, "learning_rate 0: expected a finite number above 0"),

@@ -19,10 +19,23 @@ from xpmlp.commands.export import export
 from xpmlp.commands.predict import predict
 from xpmlp.commands.train import as_flags, train
 from xpmlp.communication import abort, find_launch, is_first_of_host, wait_for_rank_0
-from xpmlp.errors import ConfigError, JoiningError, XpmlpError
+from xpmlp.errors import ConfigError, JoiningError, XpmlpError, expected_one_of
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """The commands by their names; a misspelt name is refused with the nearest one."""
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return a command's name, itself and its arguments."""
+        name = args[0]
+        if name not in self.commands and not name.startswith("-") and not context.resilient_parsing:
+            raise click.UsageError(f"unknown command {name!r}: {expected_one_of(name, self.commands)}", context)
+        return super().resolve_command(context, args)
+
+
+@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(xpmlp.__version__, message="xpmlp %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -52,7 +65,8 @@ def main(arguments: Sequence[str] | None = None, *, command: click.Command = cli
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else program
-        return _fail(path, f"{error.format_message().rstrip('.')}; see {path} --help")
+        message = error.format_message().rstrip(".")
+        return _fail(path, f"{message}{' See' if message.endswith('?') else '; see'} {path} --help")
     except XpmlpError as error:
         if isinstance(error, JoiningError) and not is_first_of_host():
             wait_for_rank_0()

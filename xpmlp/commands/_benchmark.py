@@ -18,7 +18,7 @@ from xpmlp.benchmark.rounds import Result, heading, installed, measure, measure_
 from xpmlp.benchmark.work import OURS, PEERS, WITH_BLAS_THREADS, Work, about
 from xpmlp.commands._progress import make_download_progress, say
 from xpmlp.data import load_dataset
-from xpmlp.errors import ConfigError
+from xpmlp.errors import ConfigError, expected_one_of
 from xpmlp.storage.files import write_whole
 from xpmlp.training.config import RECIPES
 
@@ -26,7 +26,7 @@ from xpmlp.training.config import RECIPES
 def run(options: Mapping[str, Any]) -> None:
     """Run the measurements of the command line."""
     if unknown := [name for name in options["backend"] if name not in OURS]:
-        raise ConfigError(f"unknown backend {', '.join(unknown)}: expected {', '.join(OURS)}")
+        raise ConfigError(f"unknown backend {unknown[0]!r}: {expected_one_of(unknown[0], OURS)}")
     peers = PEERS if options["peers"] is None else [name for name in options["peers"] if name != "none"]
     fixed = [f"{name}@{n}" for name in options["backend"] if name in WITH_BLAS_THREADS for n in options["threads"]]
     here, missing = installed(["floor", *options["backend"], *fixed, *peers])

@@ -39,7 +39,7 @@ def make_download_progress() -> Progress:
 
     def progress(file: str, done: int, total: int) -> None:
         nonlocal last
-        if _is_terminal():
+        if is_terminal():
             part = min(1.0, done / total) if total else 0.0
             bar = "━" * round(_BAR * part)
             what, unit = ("reading", "") if file == READING else ("download", " bytes")
@@ -53,7 +53,7 @@ def make_download_progress() -> Progress:
 
 def make_progress(quiet: bool) -> "TrainingProgress":
     """Return the display that suits standard output and the user."""
-    if quiet or not _is_terminal():
+    if quiet or not is_terminal():
         return TrainingProgress(None, quiet=quiet)
     from rich.console import Console  # 50 ms that only a terminal pays
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -62,7 +62,7 @@ def make_progress(quiet: bool) -> "TrainingProgress":
     return TrainingProgress(Progress(*columns, console=Console(highlight=False), transient=True))
 
 
-def _is_terminal() -> bool:
+def is_terminal() -> bool:
     """Return whether a bar is visible; a launcher gives its ranks terminals that nobody sees."""
     return sys.stdout is not None and sys.stdout.isatty() and find_launch() is None  # None if it was closed
 

@@ -25,8 +25,8 @@ from xpmlp.commands._signals import Interrupted, StopRequest
 from xpmlp.communication import Communicator, abort, join, join_gpus, leave, those_that_differ
 from xpmlp.data import LoadedData, load_dataset
 from xpmlp.data.datasets import DATA_VARIABLE
-from xpmlp.errors import CheckpointError, CommunicationError, ConfigError, TrainingError, XpmlpError
-from xpmlp.training.config import RECIPES, TrainConfig, continued, either
+from xpmlp.errors import CheckpointError, CommunicationError, ConfigError, TrainingError, XpmlpError, expected_one_of
+from xpmlp.training.config import RECIPES, TrainConfig, continued
 from xpmlp.training.evaluation import evaluate
 from xpmlp.training.folder import RunFolder, read_checkpoint, read_json, read_settings
 from xpmlp.training.records import Checkpoint
@@ -125,7 +125,7 @@ def _recipe(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
     """
     name, beaten = options["recipe"], set(given)
     if name not in RECIPES:
-        raise ConfigError(f"unknown recipe {name!r}: expected {either(RECIPES)}")
+        raise ConfigError(f"unknown recipe {name!r}: {expected_one_of(name, RECIPES)}")
     if "optimizer" in given:
         beaten |= {"learning_rate", "center"}
     if "deform" in given and not options["deform"]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from xpmlp.commands._choices import Choice
 from xpmlp.commands.train import widths
 from xpmlp.errors import ConfigError
 
@@ -36,7 +37,7 @@ def counts_or_none(context: click.Context, parameter: click.Parameter, value: st
 @click.option("--peers", callback=names, help="Other libraries, with commas, or none. [all installed]")
 @click.option("--threads", callback=counts_or_none, help="Also run NumPy with these numbers of BLAS threads: 1,2.")
 @click.option("--neighbours", type=click.IntRange(0), default=0, help="Also run beside this many busy processes. [0]")
-@click.option("--optimizer", type=click.Choice(["adam", "sgd"]), default="adam", show_default=True)
+@click.option("--optimizer", type=Choice(["adam", "sgd"]), default="adam", show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each.")
 @click.option("--epochs", type=click.IntRange(1), default=3, show_default=True, help="Steady epochs per run.")
 @click.option("--cold/--no-cold", default=True, help="Also a cold start, to 98 % test accuracy. [--cold]")

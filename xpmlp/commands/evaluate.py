@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import xpmlp
-from xpmlp.errors import ConfigError, DataError
+from xpmlp.errors import ConfigError, DataError, expected_one_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from xpmlp.models.model import Model
 
 WORST = 30  # number of mistakes drawn
+PARTS = ("test", "train", "all")
 
 
 @click.command()
@@ -59,8 +60,8 @@ def evaluate(
     from xpmlp.models.scoring import score, worst_mistakes
     from xpmlp.storage.files import write_whole
 
-    if part not in ("test", "train", "all"):
-        raise ConfigError(f"unknown part {part!r}: expected test, train or all")
+    if part not in PARTS:
+        raise ConfigError(f"unknown part {part!r}: {expected_one_of(part, PARTS)}")
     paths = [find_model(model) for model in models]
     own_process(backend, "float64")  # the model may be float64
     networks = [load(path, backend) for path in paths]

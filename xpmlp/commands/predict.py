@@ -1,6 +1,5 @@
 """``xpmlp predict``: classify pictures, pages and tables."""
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from xpmlp.errors import ConfigError, DataError
+from xpmlp.commands._predictions import Prediction, Show, make_show
+from xpmlp.errors import ConfigError, DataError, expected_one_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,8 +19,9 @@ BATCH = 256  # pictures classified together: few, so that their lines come soon
 
 
 class Sample(NamedTuple):
-    """An image in the model's form, and the fields of its line that name its origin."""
+    """An image in the model's form, its name in words, and the fields of its line that name its origin."""
 
+    name: str
     source: dict[str, Any]
     image: "np.ndarray"
 
@@ -50,8 +51,9 @@ def predict(
 
     MODEL is a run's folder, or the file of a model. FILE is a picture (PNG, JPEG, PGM, …), a folder of pictures, an IDX
     file of images, or a table (CSV). Prints a line of JSON per sample: file, label, probabilities, and a warning if
-    something is doubtful. Pictures are prepared as the model's were: handwriting is cut out and centred, others are
-    brought to the model's size. A picture that cannot be read is a line on standard error; the exit code is then 1.
+    something is doubtful. On a terminal it prints a table instead: the label, the runner-up and the warning. Pictures
+    are prepared as the model's were: handwriting is cut out and centred, others are brought to the model's size. A
+    picture that cannot be read is a line on standard error; the exit code is then 1.
     """
     from xpmlp.backends import own_process
     from xpmlp.models.model import load
@@ -59,17 +61,17 @@ def predict(
     own_process(backend, "float64")  # the model may be float64
     network = load(model, backend)
     way = _Way(network, prepare or network.preparation, split, invert, label_column)
-    problems = 0
+    show, problems = make_show(top), 0
     waiting: list[Sample] = []
     for found in (found for file in files for found in way.samples(Path(file))):
         if isinstance(found, Sample):
             waiting.append(found)
         if isinstance(found, DataError) or len(waiting) == BATCH:
-            _say(waiting, network, top)  # in the order of the files
+            _say(waiting, network, top, show)  # in the order of the files
         if isinstance(found, DataError):
             problems += 1
             click.echo(f"{context.command_path}: {' '.join(str(found).split())}", err=True)
-    _say(waiting, network, top)
+    _say(waiting, network, top, show)
     if problems:
         context.exit(1)
 
@@ -81,7 +83,7 @@ class _Way:
         from xpmlp.data.preparation import FORMS, PREPARATIONS
 
         if preparation not in PREPARATIONS:
-            raise ConfigError(f"preparation {preparation!r}: expected {' or '.join(PREPARATIONS)}")
+            raise ConfigError(f"preparation {preparation!r}: {expected_one_of(preparation, PREPARATIONS)}")
         self._network, self._split, self._invert = network, split, invert
         self._label_column, self._form = label_column, FORMS.get(preparation)
         self._shape, self._most, self._scaling = network.image_shape, network.max_value, network.scaling
@@ -167,7 +169,7 @@ class _Way:
         for index, array in enumerate(arrays):
             name, source = f"{path}, {what} {index}", {"file": str(path), "index": index}
             if are_ours and not self._form:
-                yield Sample(source, self._inverted(array) if self._invert else array)
+                yield Sample(name, source, self._inverted(array) if self._invert else array)
             else:
                 yield from self._of_picture(array, name, source)
 
@@ -179,18 +181,18 @@ class _Way:
 
         try:
             if not self._form:
-                yield self._as_trained(values, source)
+                yield self._as_trained(values, name, source)
             elif self._split:
                 for box, (image, warning) in characters_on(grey_bytes(values), self._shape, self._most, self._form):
-                    yield Sample({**source, "box": list(box)} | ({"warning": warning} if warning else {}), image)
+                    yield Sample(name, {**source, "box": list(box)} | ({"warning": warning} if warning else {}), image)
             else:
                 image, warning = character_in(grey_bytes(values), self._shape, self._most, self._form)
                 warning += "; --split reads several" if "characters" in warning or "several" in warning else ""
-                yield Sample(source | ({"warning": warning} if warning else {}), image)
+                yield Sample(name, source | ({"warning": warning} if warning else {}), image)
         except DataError as error:
             yield DataError(f"{name}: {error}")
 
-    def _as_trained(self, values: "np.ndarray", source: dict[str, Any]) -> Sample:
+    def _as_trained(self, values: "np.ndarray", name: str, source: dict[str, Any]) -> Sample:
         """Return a picture in the training images' size and range."""
         import numpy as np
 
@@ -209,7 +211,7 @@ class _Way:
             values = low + values * ((high - low) / 255)
         if self._invert:
             values = self._inverted(values)
-        return Sample(source, values if self._scaling else np.rint(values).astype(np.uint8))
+        return Sample(name, source, values if self._scaling else np.rint(values).astype(np.uint8))
 
     def _range(self) -> tuple[float, float]:
         """Return the numbers that count as 0 and as 1."""
@@ -226,17 +228,18 @@ class _Way:
         return inverted
 
 
-def _say(waiting: list[Sample], network: "Model", top: int | None) -> None:
-    """Classify the waiting samples, print one line each, and empty the list."""
+def _say(waiting: list[Sample], network: "Model", top: int | None, show: Show) -> None:
+    """Classify the waiting samples, show them, and empty the list."""
     import numpy as np
 
     if not waiting:
         return
     P = network.predict_proba(np.stack([sample.image for sample in waiting]))
+    found = []
     for sample, probabilities in zip(waiting, P, strict=True):
         order = range(len(probabilities)) if top is None else np.argsort(-probabilities, kind="stable")[:top]
         label = network.class_names[int(probabilities.argmax())]
-        shown = {network.class_names[k]: float(probabilities[k]) for k in order}
-        line = {**sample.source, "label": label, "probabilities": shown}
-        click.echo(json.dumps(line, ensure_ascii=False, allow_nan=False))
+        named = {network.class_names[k]: float(probabilities[k]) for k in order}
+        found.append(Prediction(sample.name, sample.source, label, named))
+    show(found)
     waiting.clear()

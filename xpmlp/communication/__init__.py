@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from xpmlp.errors import ConfigError, JoiningError
+from xpmlp.errors import ConfigError, JoiningError, expected_one_of
 
 WAYS = ("auto", "off", "mpi")
 """The ways to join a process to others."""
@@ -128,7 +128,7 @@ def join(way: str = "auto") -> Communicator:
     """
     global _joined
     if way not in WAYS:
-        raise ConfigError(f"unknown distributed {way!r}: expected {', '.join(WAYS[:-1])} or {WAYS[-1]}")
+        raise ConfigError(f"unknown distributed {way!r}: {expected_one_of(way, WAYS)}")
     launch = find_launch()
     if launch is None and way == "mpi":
         raise ConfigError(

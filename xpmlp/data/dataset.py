@@ -11,6 +11,7 @@ import numpy as np
 
 from xpmlp.backends import on_host
 from xpmlp.data import idx, preparation
+from xpmlp.data.labels import numbers_of
 from xpmlp.data.scaling import Scaling
 from xpmlp.errors import DataError
 
@@ -125,11 +126,11 @@ class Dataset:
         found, places = np.unique(names, return_inverse=True)
         if self.class_names is None:
             object.__setattr__(self, "class_names", tuple(found.tolist()))
-        number = {name: k for k, name in enumerate(self.class_names)}
-        unknown = [name for name in found.tolist() if name not in number]
-        if unknown:
-            raise DataError(f"{self.provenance}: label {unknown[0]!r}: expected {', '.join(self.class_names[:20])}")
-        labels = np.array([number[name] for name in found.tolist()], np.int32)[places]
+
+        def problem(unknown: str) -> str:
+            return f"{self.provenance}: label {unknown!r}: expected {', '.join(self.class_names[:20])}"
+
+        labels: np.ndarray = numbers_of(found.tolist(), self.class_names, problem)[places]
         object.__setattr__(self, "labels", labels)
         return labels
 

@@ -1,7 +1,6 @@
 """Find a data set by its name, and read its images and labels."""
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from xpmlp.data.dataset import MOST_CLASSES, Dataset, LoadedData
 from xpmlp.data.download import Progress, download
 from xpmlp.data.preparation import DIGITS
 from xpmlp.data.sources import SOURCES
-from xpmlp.errors import DataError
+from xpmlp.errors import DataError, expected_one_of
 
 DATA_VARIABLE = "XPMLP_DATA"  # the environment variable with the folder that is searched first
 
@@ -93,9 +92,7 @@ def load_dataset(
                 raise
             return dataclasses.replace(_digits(), note=str(error))
         return idx_folders.read("mnist", folder)
-    near = difflib.get_close_matches(name.lower(), _NAMES, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise DataError(f"unknown data set {name!r}: {hint}expected {', '.join(_NAMES[:-1])} or {_NAMES[-1]}")
+    raise DataError(f"unknown data set {name!r}: {expected_one_of(name, _NAMES)}")
 
 
 def is_path(name: str) -> bool:

@@ -12,6 +12,7 @@ from xpmlp.data import archives, parquet, picture_folders, tables
 from xpmlp.data.dataset import as_words, described
 from xpmlp.data.download import Progress
 from xpmlp.data.files import beginning_of, known_kind
+from xpmlp.data.labels import numbers_of
 from xpmlp.data.pictures import white_of
 from xpmlp.data.scaling import Scaling
 from xpmlp.data.tables import Table
@@ -226,10 +227,8 @@ def named_classes(parts: Sequence[np.ndarray]) -> tuple[tuple[str, ...], list[np
     names = sorted({str(value) for labels in parts for value in np.unique(labels).tolist()})
     if all(re.fullmatch(r"-?\d+", name) for name in names):
         names.sort(key=int)
-    number = {name: k for k, name in enumerate(names)}
     found = []
     for labels in parts:
         values, places = np.unique(labels, return_inverse=True)
-        numbers = np.array([number[str(value)] for value in values.tolist()], np.int32)
-        found.append(numbers[places.reshape(-1)])
+        found.append(numbers_of([str(value) for value in values.tolist()], names)[places.reshape(-1)])
     return tuple(names), found

@@ -14,7 +14,7 @@ import numpy as np
 from xpmlp.backends import on_host
 from xpmlp.backends.base import Backend, Copier
 from xpmlp.data.dataset import Dataset
-from xpmlp.errors import ConfigError, DataError
+from xpmlp.errors import ConfigError, DataError, expected_one_of
 from xpmlp.namespaces import Array, array_namespace
 
 TRANSFERS = ("auto", "resident", "stream")
@@ -65,7 +65,7 @@ class DeviceLoader:
             if count < 1:
                 raise ConfigError(f"{what} {count}: expected at least 1")
         if transfer not in TRANSFERS:
-            raise ConfigError(f"unknown transfer {transfer!r}: expected auto, resident or stream")
+            raise ConfigError(f"unknown transfer {transfer!r}: {expected_one_of(transfer, TRANSFERS)}")
         self.batch_size, self.drop_last = batch_size, drop_last
         self.prefetch, self.reuse_buffers = prefetch, reuse_buffers
         self.transfer = _choose(dataset, backend) if transfer == "auto" else transfer

@@ -217,6 +217,8 @@ def _labels(path: Path, table: "pyarrow.Table", name: str) -> np.ndarray:
     if column.null_count:
         raise DataError(f"{path}: {column.null_count} labels are missing")
     labels = np.array(column.to_pylist())
+    if labels.dtype.kind == "b":
+        return labels.astype(str)  # as pandas writes them to CSV
     names = _class_names(table, name)
     if names is None or labels.dtype.kind not in "iu":
         return labels

@@ -14,7 +14,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from xpmlp.data.files import known_kind, require_memory
-from xpmlp.errors import DataError
+from xpmlp.errors import DataError, nearest
 
 LABELS = ("label", "labels", "class", "target", "y")
 _NAMES = ("label", "class", "target or y")
@@ -22,6 +22,7 @@ _DELIMITERS = ",\t;"
 _EXPECTED = "expected lines of values with commas or tabs between them"
 _BLOCK = 2048  # lines parsed at once
 _LONGEST = 1 << 22  # greatest number of characters in a line
+_TRUE, _FALSE = ("true", "yes"), ("false", "no")  # in any case
 
 
 class Table(NamedTuple):
@@ -80,8 +81,7 @@ def _read_named(path: Path, names: tuple[str, ...]) -> np.ndarray | None:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise DataError(f"{path} has no column {missing[0]!r}{more}, which the model takes")
         columns = [cells.index(name) for name in names]
-        rows, _ = _values(path, _lines(path, file), delimiter, len(cells), columns, None, line + 1)
-        return rows
+        return _values(path, _lines(path, file), delimiter, len(cells), columns, None, line + 1)[0]
 
 
 def is_table(beginning: bytes, names: Sequence[str] = ()) -> bool:
@@ -129,7 +129,7 @@ def _read(path: Path, label_column: str | None, label_of: Callable[[list[str], b
         if not columns:
             raise DataError(f"{path} is not a table: {_EXPECTED}")
         lines = _lines(path, file) if has_header else itertools.chain([first], _lines(path, file))
-        rows, labels = _values(path, lines, delimiter, len(cells), columns, label, line + has_header)
+        rows, labels, n_booleans = _values(path, lines, delimiter, len(cells), columns, label, line + has_header)
     names = tuple(cells[k] for k in columns) if has_header else None
     about = f"a {'TSV' if delimiter == chr(9) else 'CSV'} file"
     if label is not None:
@@ -137,7 +137,9 @@ def _read(path: Path, label_column: str | None, label_of: Callable[[list[str], b
         about += " is the label"
     left = [repr(cell) for cell in cells if has_header and is_index(cell)]
     about += f", column {', '.join(left)} numbers the rows and is left out" if left else ""
-    return Table(rows, labels, names, f"{about}, {len(columns)} columns are numbers")
+    about += f", {len(columns)} columns are numbers"
+    about += f", {n_booleans} of them true (1) or false (0)" if n_booleans else ""
+    return Table(rows, labels, names, about)
 
 
 def _lines(path: Path, file: IO[str]) -> Iterator[str]:
@@ -156,28 +158,33 @@ def _opened(path: Path) -> IO[str]:
 
 
 def _is_header(cells: list[str], label_column: str | None) -> bool:
-    """Return whether a first line has names: most are not numbers, one is a label's, or they count from 0."""
+    """Return whether a first line has names: most are not values, one is a label's, or they count from 0."""
     is_named = label_column is not None and not label_column.isdecimal() and label_column in cells
     return (
         is_named
-        or sum(not _is_number(cell) for cell in cells) > len(cells) / 2
+        or sum(not _is_value(cell) for cell in cells) > len(cells) / 2
         or any(cell.lower() in LABELS[:-1] for cell in cells)  # y alone may be a class
         or (len(cells) > 2 and cells == [str(k) for k in range(len(cells))])
     )
 
 
 def _is_cell(line: bytes, names: Sequence[str]) -> bool:
-    """Return whether a line is one number, or one of some names."""
+    """Return whether a line is one value, or one of some names."""
     text = line.decode("utf-8", "replace").strip()
-    return text in names or _is_number(text)
+    return text in names or _is_value(text)
 
 
-def _is_number(cell: str) -> bool:
+def _is_value(cell: str) -> bool:
+    """Return whether a cell is a number or a boolean."""
     try:
         float(cell)
     except ValueError:
-        return False
+        return _is_boolean(cell)
     return True
+
+
+def _is_boolean(cell: str) -> bool:
+    return cell.strip().lower() in (*_TRUE, *_FALSE)
 
 
 def place_of_label(path: Path, cells: list[str], has_header: bool, wanted: str | None) -> int:
@@ -190,12 +197,14 @@ def place_of_label(path: Path, cells: list[str], has_header: bool, wanted: str |
     if wanted is not None and wanted.isdecimal() and int(wanted) < len(cells):
         return int(wanted)
     if wanted is not None:
-        raise DataError(f"{path} has no column {wanted!r}: its {len(cells)} columns are {shown}")
-    found = [k for k, cell in enumerate(cells) if has_header and cell.lower() in LABELS]
-    if len(found) != 1:
-        what = "several columns that may be the label" if found else f"no column called {', '.join(_NAMES)}"
+        known = () if wanted.isdecimal() else (*(cells if has_header else ()), "first", "last")
+        found = f"no column {wanted!r}: {nearest(wanted, known)}its {len(cells)} columns are {shown}"
+        raise DataError(f"{path} has {found}")
+    places = [k for k, cell in enumerate(cells) if has_header and cell.lower() in LABELS]
+    if len(places) != 1:
+        what = "several columns that may be the label" if places else f"no column called {', '.join(_NAMES)}"
         raise DataError(f"{path} has {what}: name the label with --label-column. Its columns: {shown}")
-    return found[0]
+    return places[0]
 
 
 def _values(
@@ -206,9 +215,12 @@ def _values(
     columns: list[int],
     label: int | None,
     line: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return all pixels and labels, read in blocks; `line` is the number of the first line."""
-    pixels, labels, n_bytes = list[np.ndarray](), list[np.ndarray](), 0
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return all pixels and labels, read in blocks, and how many columns begin with a boolean.
+
+    `line` is the number of the first line.
+    """
+    pixels, labels, n_bytes, booleans = list[np.ndarray](), list[np.ndarray](), 0, list[int]()
     while block := list(itertools.islice(lines, _BLOCK)):
         filled = [(line + k, text) for k, text in enumerate(block) if text.strip()]
         for number, text in filled:
@@ -216,7 +228,10 @@ def _values(
             if n != n_columns:
                 raise DataError(f"{path}, line {number}: {n} values: expected {n_columns}, as in the first line")
         if filled:
-            x, y = _parsed(path, filled, delimiter, columns, label)
+            if not pixels:
+                first = next(csv.reader([filled[0][1]], delimiter=delimiter))
+                booleans = [k for k in columns if _is_boolean(first[k])]
+            x, y = _parsed(path, filled, delimiter, columns, booleans, label)
             n_bytes += x.nbytes
             require_memory(n_bytes, path)
             pixels.append(x)
@@ -224,20 +239,35 @@ def _values(
         line += len(block)
     if not pixels:
         raise DataError(f"{path} has no rows of values: expected at least one")
-    return np.concatenate(pixels), np.empty(0) if label is None else _numbers_or_words(np.concatenate(labels))
+    named = np.empty(0) if label is None else _numbers_or_words(np.concatenate(labels))
+    return np.concatenate(pixels), named, len(booleans)
 
 
 def _parsed(
-    path: Path, lines: list[tuple[int, str]], delimiter: str, columns: list[int], label: int | None
+    path: Path,
+    lines: list[tuple[int, str]],
+    delimiter: str,
+    columns: list[int],
+    booleans: list[int],
+    label: int | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the pixels and labels, as words, of numbered lines."""
     numbers, texts = zip(*lines, strict=True)
     options = {"delimiter": delimiter, "comments": None, "quotechar": '"'}
     try:
-        x = np.loadtxt(texts, np.float64, usecols=columns, ndmin=2, **options)  # type: ignore[call-overload]
+        numeric = [k for k in columns if k not in booleans] if booleans else columns
+        x = np.empty((len(texts), 0))
+        if numeric:
+            x = np.loadtxt(texts, np.float64, usecols=numeric, ndmin=2, **options)  # type: ignore[call-overload]
+        if booleans:
+            words = np.loadtxt(texts, str, usecols=booleans, ndmin=2, **options)  # type: ignore[call-overload]
+            x, order = np.concatenate([x, _truths(path, numbers, booleans, words)], axis=1), [*numeric, *booleans]
+            x = x[:, [order.index(k) for k in columns]]
         y = np.full(len(x), "0")
         if label is not None:
             y = np.loadtxt(texts, str, usecols=[label], ndmin=1, **options)  # type: ignore[call-overload]
+    except DataError:
+        raise
     except ValueError as error:
         found = re.search(r"string (.*?) to float64 at row (\d+), column (\d+)", str(error))
         if found:
@@ -256,12 +286,37 @@ def _parsed(
     return (as_bytes if np.array_equal(as_bytes, x) else x), y
 
 
+def _truths(path: Path, lines: Sequence[int], columns: list[int], words: np.ndarray) -> np.ndarray:
+    """Return columns of booleans as 1 and 0, (n, columns), of the words that stand in numbered lines."""
+    lower = np.char.lower(np.char.strip(words))
+    is_true = np.isin(lower, _TRUE)
+    is_known = is_true | np.isin(lower, _FALSE)
+    if not is_known.all():
+        row, k = np.argwhere(~is_known)[0]
+        where = f"line {lines[row]}, column {columns[k] + 1}"
+        raise DataError(
+            f"{path}, {where}: {str(words[row, k])!r} is neither true nor false, as the column's first value is"
+        )
+    return is_true.astype(np.float64)
+
+
 def _numbers_or_words(labels: np.ndarray) -> np.ndarray:
-    """Return labels as whole numbers, if all are."""
+    """Return labels as whole numbers, if all are, and booleans in one spelling."""
     values, places = np.unique(labels, return_inverse=True)
+    if all(_is_boolean(value) for value in values.tolist()):
+        return _in_one_spelling(labels)
     if not all(re.fullmatch(r"[+-]?\d{1,18}(\.0*)?", value) for value in values.tolist()):
         return labels
     return np.array([int(value.partition(".")[0]) for value in values.tolist()], np.int64)[places]
+
+
+def _in_one_spelling(labels: np.ndarray) -> np.ndarray:
+    """Return words that differ in case alone as the first of them is spelled."""
+    values, first, places = np.unique(labels, return_index=True, return_inverse=True)
+    spelled: dict[str, str] = {}
+    for value in values[np.argsort(first)].tolist():
+        spelled.setdefault(value.lower(), value)
+    return np.array([spelled[value.lower()] for value in values.tolist()])[places]
 
 
 def shape_of(names: Sequence[str]) -> tuple[int, int] | None:

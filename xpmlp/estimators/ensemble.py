@@ -1,6 +1,6 @@
 """MLPEnsemble: networks that differ only in their seed, trained together; their mean, and their spread."""
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone, is_classifier
@@ -14,6 +14,10 @@ from xpmlp.estimators.base import Perceptron
 from xpmlp.estimators.classifier import MLPClassifier
 from xpmlp.estimators.stacks import Job, fit_together
 from xpmlp.namespaces import Array, array_namespace
+from xpmlp.storage.files import StrPath
+
+if TYPE_CHECKING:
+    import onnx
 
 
 class MLPEnsemble(BaseEstimator):  # type: ignore[misc]
@@ -101,6 +105,39 @@ class MLPEnsemble(BaseEstimator):  # type: ignore[misc]
         """Return the accuracy, or R²; see `MLPClassifier.score`. The figures are computed on the host."""
         measure = accuracy_score if is_classifier(self) else r2_score
         return float(measure(on_host(y), on_host(self.predict(X)), sample_weight=on_host(sample_weight)))
+
+    def to_onnx(self, path: StrPath | None = None) -> "onnx.ModelProto":
+        """Return all networks and their mean as one ONNX graph, and write it where a path is given.
+
+        Inputs and outputs are those of `MLPClassifier.to_onnx`: what `predict` and `predict_proba` return here.
+
+        Raises
+        ------
+        NotFittedError, ExportError
+            As `MLPClassifier.to_onnx` does.
+        """
+        from xpmlp.estimators.exporting import ensemble_to_onnx
+        from xpmlp.models.onnx_graph import save
+
+        check_is_fitted(self)
+        made = ensemble_to_onnx(self)
+        if path is not None:
+            save(made, path)
+        return made
+
+    def to_sklearn(self) -> Any:
+        """Return scikit-learn's VotingClassifier, of the mean probabilities, or VotingRegressor, fitted, on the host.
+
+        Raises
+        ------
+        NotFittedError, ExportError, ValueError
+            If the ensemble is not fitted; if there are several labels for a sample, a single class, or several outputs;
+            what the networks' own `to_sklearn` refuses.
+        """
+        from xpmlp.estimators.exporting import ensemble_to_sklearn
+
+        check_is_fitted(self)
+        return ensemble_to_sklearn(self)
 
     def _estimator(self) -> Any:
         return MLPClassifier() if self.estimator is None else self.estimator

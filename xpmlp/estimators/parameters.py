@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
+from xpmlp.errors import expected_one_of
 from xpmlp.estimators._sklearn import CLASSIFIER_CONSTRAINTS, Interval, StrOptions
 from xpmlp.math.activations import ACTIVATIONS
 
@@ -71,7 +72,7 @@ def activation_names(activation: Any, n_hidden: int) -> str | tuple[str, ...]:
     unknown = [k for k, name in enumerate(names) if name not in ACTIVATIONS]
     if unknown:
         problem = f"activation[{unknown[0]}] is {names[unknown[0]]!r}"
-        raise ValueError(f"{problem}: expected one of {', '.join(ACTIVATIONS)}")
+        raise ValueError(f"{problem}: {expected_one_of(names[unknown[0]], ACTIVATIONS)}")
     return names
 
 

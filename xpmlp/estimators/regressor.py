@@ -10,6 +10,7 @@ from sklearn.utils.metaestimators import available_if
 from xpmlp.backends import is_foreign, on_host
 from xpmlp.estimators._sklearn import fit_context
 from xpmlp.estimators.base import Perceptron
+from xpmlp.estimators.epochs import Task
 from xpmlp.estimators.inputs import Place, check_values, place_of
 from xpmlp.estimators.parameters import OF_REGRESSORS
 from xpmlp.estimators.scores import r2
@@ -26,7 +27,8 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
     ----------
     loss : {"squared_error", "poisson", "absolute_error", "huber"}
         The loss, summed over the outputs: half the squared error, half the Poisson deviance, the absolute error
-        (derivation.md, L1), or Huber's loss (L2).
+        (derivation.md, L1), or Huber's loss (L2). Poisson's takes no negative
+        targets.
     huber_delta : float
         The error up to which Huber's loss is half the squared error, above 0.
     hidden_layer_sizes, activation, solver, ..., dropout, callbacks, backend, dtype
@@ -119,7 +121,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
     def _check_held_out_targets(self, X: Array, y: Any, place: Place) -> Array:
         if place.is_host:
             _require_numbers(y)
-        return check_values(place.to_device(y), place.xp, X, type(self).__name__)
+        return self._checked(y, X, place)
 
     def _check_targets(self, X: Array, y: Any, place: Place, incremental: bool) -> Array:
         if place.is_host:
@@ -127,7 +129,22 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
             dtype = float_name(X.dtype)
             self._loss_type = np.result_type(dtype, y.dtype).type
             y = y.astype(dtype, copy=False)
-        return check_values(place.to_device(y), place.xp, X, type(self).__name__)
+        return self._checked(y, X, place)
+
+    def _checked(self, y: Any, X: Array, place: Place) -> Array:
+        T = check_values(place.to_device(y), place.xp, X, type(self).__name__)
+        self._require_range(T, place)
+        return T
+
+    def _prepare_like(self, other: Perceptron, task: Task) -> Task:
+        with task.place.device.context():
+            self._require_range(task.data[1], task.place)  # whose own loss may be another
+        return super()._prepare_like(other, task)
+
+    def _require_range(self, T: Array, place: Place) -> None:
+        """Refuse targets that the loss is not defined for, in the words of scikit-learn's trees."""
+        if self.loss == "poisson" and bool(place.xp.any(T < 0)):
+            raise ValueError("Some value(s) of y are negative which is not allowed for Poisson regression.")
 
     def _validation_score(self, P: Array, T: Array, weights: Array | None) -> float:
         return r2(P, T, weights)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from xpmlp.errors import ConfigError
+from xpmlp.errors import ConfigError, expected_one_of
 from xpmlp.math import elements
 from xpmlp.namespaces import Array, array_namespace, clipped
 
@@ -87,7 +87,7 @@ def activations_of(names: str | Sequence[str], n_hidden: int) -> list[Activation
         raise ConfigError(f"{len(each)} activations for {n_hidden} hidden layers: expected one name, or one for each")
     unknown = [name for name in each if name not in ACTIVATIONS]
     if unknown:
-        raise ConfigError(f"unknown activation {unknown[0]!r}: expected one of {', '.join(ACTIVATIONS)}")
+        raise ConfigError(f"unknown activation {unknown[0]!r}: {expected_one_of(unknown[0], ACTIVATIONS)}")
     return [ACTIVATIONS[name] for name in each]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpmlp.data.dataset import Dataset, described
+from xpmlp.data.labels import numbers_of
 from xpmlp.errors import DataError
 
 if TYPE_CHECKING:
@@ -59,10 +60,10 @@ def require_fit(part: Dataset, info: "ModelInfo") -> None:
 
 def labels_of(part: Dataset, info: "ModelInfo") -> np.ndarray:
     """Return a data set's labels as the network's class numbers; refuse unknown classes."""
-    number = {name: k for k, name in enumerate(info.class_names)}
-    unknown = [name for name in part.class_names if name not in number]
-    if unknown:
+
+    def problem(unknown: str) -> str:
         known = ", ".join(info.class_names[:20]) + (", …" if len(info.class_names) > 20 else "")
-        raise DataError(f"{part.provenance}: class {unknown[0]}: the network knows {known}")
-    labels: np.ndarray = np.array([number[name] for name in part.class_names], np.int32)[part.labels]
+        return f"{part.provenance}: class {unknown}: the network knows {known}"
+
+    labels: np.ndarray = numbers_of(part.class_names, info.class_names, problem)[part.labels]
     return labels

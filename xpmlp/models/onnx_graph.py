@@ -99,7 +99,11 @@ def save(model: "onnx.ModelProto", path: StrPath) -> None:
 
 
 def add_network(
-    graph: Graph, X: str, layers: Sequence[tuple[np.ndarray, np.ndarray]], activation: str | Sequence[str]
+    graph: Graph,
+    X: str,
+    layers: Sequence[tuple[np.ndarray, np.ndarray]],
+    activation: str | Sequence[str],
+    prefix: str = "",
 ) -> str:
     """Add the computation of `xpmlp.math.network.forward`, and return the name of the sums S.
 
@@ -113,6 +117,8 @@ def add_network(
         On the host; W (fan_in, fan_out), b of fan_out numbers.
     activation : str or sequence of str
         As in `forward`.
+    prefix : str
+        The beginning of the parameters' names, W1, b1, …: another one for each network of a graph.
     """
     A, n_hidden = X, len(layers) - 1
     each = [activation] * n_hidden if isinstance(activation, str) else list(activation)
@@ -120,7 +126,7 @@ def add_network(
         if name not in ACTIVATIONS:
             raise ExportError(f"activation {name!r}: what ONNX can be given is {', '.join(ACTIVATIONS)}")
         W, b = W.astype(graph.dtype, copy=False), b.astype(graph.dtype, copy=False).reshape(-1)
-        Z = graph.add("Gemm", A, graph.constant(W, f"W{k}"), graph.constant(b, f"b{k}"))
+        Z = graph.add("Gemm", A, graph.constant(W, f"{prefix}W{k}"), graph.constant(b, f"{prefix}b{k}"))
         A = ACTIVATIONS[name](graph, Z)
     return A
 

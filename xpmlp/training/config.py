@@ -2,12 +2,12 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
-from xpmlp.errors import ConfigError
+from xpmlp.errors import ConfigError, expected_one_of
 from xpmlp.kernels import KERNELS, resolve_kernels
 from xpmlp.math.layout import Layout
 from xpmlp.math.optimizers import Optimizer, adam, adamw, sgd
@@ -121,7 +121,7 @@ class TrainConfig:
         for field in dataclasses.fields(self):
             value, known, least = getattr(self, field.name), field.metadata["one_of"], field.metadata["least"]
             if known and value not in known:
-                raise ConfigError(f"{field.name} {value!r}: expected {either(known)}")
+                raise ConfigError(f"{field.name} {value!r}: {expected_one_of(value, known)}")
             is_whole = isinstance(value, Integral) and int(value) >= (least or 0)
             if least is not None and value is not None and not is_whole:
                 raise ConfigError(f"{field.name} {value}: expected a whole number of at least {least}")
@@ -271,9 +271,3 @@ def resolved(value: _Value | None) -> _Value:
 def shown(value: Any) -> str:
     """Return a setting as text for the command line."""
     return (",".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
-
-
-def either(names: Iterable[str]) -> str:
-    """Return names as a list of choices in words."""
-    *others, last = names
-    return f"{', '.join(others)} or {last}"

@@ -1,0 +1,113 @@
+"""What ``xpmlp predict`` shows a person: an aligned table on a terminal, and nowhere else."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import environment, make_dataset
+from xpmlp.commands import main
+from xpmlp.commands._predictions import Prediction, make_show
+from xpmlp.data import idx
+
+THREE = {"cat": 0.25, "dog": 0.6, "eel": 0.15}
+DOUBTFUL = "there seem to be 2 characters: expected one; --split reads several"
+
+
+def prediction(name, probabilities=THREE, **further):
+    label = max(probabilities, key=probabilities.get)
+    return Prediction(name, {"file": name, **further}, label, probabilities)
+
+
+@pytest.fixture
+def shown(monkeypatch, capsys):
+    """Return a function that shows predictions on a terminal of a width, and returns its lines."""
+
+    def shown(*groups, top=None, width=120):
+        monkeypatch.setattr("xpmlp.commands._progress.is_terminal", lambda: True)
+        monkeypatch.setenv("COLUMNS", str(width))
+        show = make_show(top)
+        for group in groups:
+            show(group)
+        return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+
+    return shown
+
+
+class TestTheTable:
+    def test_has_the_label_the_runner_up_and_what_is_doubtful(self, shown):
+        assert shown([prediction("a.png"), prediction("b.png", {"cat": 0.999, "dog": 0.001}, warning=DOUBTFUL)]) == [
+            "file   label  probability  runner-up      warning",
+            "a.png  dog        60.00 %  cat (25.00 %)",
+            f"b.png  cat        99.90 %  dog (0.10 %)   {DOUBTFUL}",
+        ]
+
+    def test_has_as_many_classes_as_are_wished_for(self, shown):
+        first, *others = sorted(THREE, key=THREE.get, reverse=True)
+        for top, runners in (1, ""), (2, "  cat (25.00 %)"), (3, "  cat (25.00 %), eel (15.00 %)"):
+            kept = {name: THREE[name] for name in [first, *others][:top]}
+            head, row = shown([prediction("a.png", kept)], top=top)
+            assert ("runner-up" in head) == (top > 1)
+            assert row == f"a.png  dog        60.00 %{runners}"
+
+    def test_has_one_header_and_keeps_its_columns_when_more_comes(self, shown):
+        first = [prediction("a much longer name.png", warning="dark")]
+        head, *rows = shown(first, [prediction("b.png")], [prediction("c.png", box=[1, 2, 3, 4])])
+        assert [row.index("dog") for row in rows] == [head.index("label")] * 3
+        assert [row.index("60.00 %") for row in rows] == [rows[0].index("60.00 %")] * 3
+        assert rows[2].startswith("c.png [1, 2, 3, 4] ")
+
+    def test_shows_names_as_they_are(self, shown):
+        marked = "[bold]:cat:[/bold].png"
+        assert shown([prediction(marked)])[1].startswith(f"{marked}  dog")
+
+    @pytest.mark.parametrize("width", [40, 60, 80])
+    def test_folds_what_a_narrow_terminal_has_no_room_for(self, shown, width):
+        lines = shown([prediction("X" * 30, warning="Y" * 70)], width=width)
+        assert max(map(len, lines)) <= width
+        assert ("".join(lines).count("X"), "".join(lines).count("Y")) == (30, 70)
+
+
+@pytest.fixture
+def at_home(monkeypatch, tmp_path, idx_folder):
+    """A folder with a run, and two images."""
+    monkeypatch.chdir(tmp_path)
+    train = ["train", "--backend", "numpy", "--hidden", "8", "--epochs", "1", "--quiet", "--no-plot"]
+    assert main([*train, "--dataset", f"idx:{idx_folder}", "--out", "run"]) == 0
+    idx.write(tmp_path / "images", make_dataset(2, seed=1).images)
+    return tmp_path
+
+
+COMMAND = [sys.executable, "-m", "xpmlp", "predict", "run", "images", "--backend", "numpy"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_a_terminal_gets_the_table(at_home):
+    import pty
+
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(COMMAND, stdout=theirs, env=environment(TERM="xterm", COLUMNS="100")) as process:
+        os.close(theirs)
+        text = b""
+        while True:
+            try:
+                text += os.read(ours, 65536)
+            except OSError:  # the other end is closed
+                break
+    os.close(ours)
+    assert process.returncode == 0
+    lines = re.sub("\x1b\\[[0-9;]*m", "", text.decode()).splitlines()
+    assert lines[0].split() == ["file", "label", "probability", "runner-up", "warning"]
+    row = re.compile(r"images, image (\d)  [012] +\d+\.\d\d %  [012] \(\d+\.\d\d %\)")
+    assert [row.match(line)[1] for line in lines[1:]] == ["0", "1"]
+
+
+def test_a_pipe_gets_json_and_no_rich(at_home):
+    code = f"import sys; from xpmlp.commands import main; main({COMMAND[3:]}); print('rich' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True)
+    *lines, has_rich = done.stdout.splitlines()
+    assert [list(json.loads(line)) for line in lines] == [["file", "index", "label", "probabilities"]] * 2
+    assert has_rich == "False"
