@@ -121,13 +121,13 @@ def _begin(options: Mapping[str, Any], given: set[str], tell: Say) -> tuple[Task
 def _recipe(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
     """Return a recipe's settings, without those that the user has set.
 
-    Its rate and center apply only with its optimizer, its fading only with a deformation.
+    Its rate, momentum and center apply only with its optimizer, its fading only with a deformation.
     """
     name, beaten = options["recipe"], set(given)
     if name not in RECIPES:
         raise ConfigError(f"unknown recipe {name!r}: {expected_one_of(name, RECIPES)}")
     if "optimizer" in given:
-        beaten |= {"learning_rate", "center"}
+        beaten |= {"learning_rate", "momentum", "center"}
     if "deform" in given and not options["deform"]:
         beaten.add("deform_fade")
     return {setting: value for setting, value in RECIPES[name].items() if setting not in beaten}
