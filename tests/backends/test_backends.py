@@ -686,3 +686,17 @@ class TestRunsOfSteps:
         total, count = backend.repeat(compiled, carry, others)  # an array of its own in each step
         assert int(count) == 211
         assert relative_error(backend.to_numpy(total), backend.to_numpy(carry[0]) + sum(range(40))) < 1e-12
+
+    @pytest.mark.needs("jax")
+    def test_of_jax_may_differ_in_arrays_of_the_host(self, find_backend):
+        backend, lengths = find_backend("jax", "float64"), []
+        compiled, total = backend.compile(lambda total, rate: (total + rate,)), backend.asarray(np.zeros((3, 1)))
+        original = compiled.repeat
+        compiled.repeat = lambda carry, inputs: lengths.append(len(inputs)) or original(carry, inputs)
+        rates = np.random.default_rng(0).random((40, 3, 1))
+        (found,) = backend.repeat(compiled, (total,), ((rate,) for rate in rates))
+        assert lengths == [32, 8]
+        assert relative_error(backend.to_numpy(found), rates.sum(axis=0)) < 1e-12
+        ragged = [rates[0], rates[1], rates[2, :1], rates[3]]  # of other shapes: step by step
+        (found,) = backend.repeat(compiled, (total,), ((rate,) for rate in ragged))
+        assert relative_error(backend.to_numpy(found), sum(ragged)) < 1e-12

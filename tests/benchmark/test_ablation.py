@@ -30,7 +30,7 @@ def ablate(tmp_path, monkeypatch, capsys):
 
 
 def test_each_run_is_a_line_that_is_not_made_again(ablate, tmp_path):
-    options = ("--only", "the recipe", "--only", "peak 0.2", "--only", "batch 128")
+    options = ("--only", "the recipe", "--only", "peak 0.2", "--only", "peak 0.05")
     first = ablate(*options[:4])
     assert (first.returncode, first.stderr) == (0, "")
     lines = (tmp_path / "new" / "runs.jsonl").read_text().splitlines()
@@ -44,7 +44,7 @@ def test_each_run_is_a_line_that_is_not_made_again(ablate, tmp_path):
     assert rows[1].startswith("| peak 0.2 |")
     again = ablate(*options)
     assert (tmp_path / "new" / "runs.jsonl").read_text().splitlines()[:4] == lines
-    assert again.stdout.count('"change"') == 2, "batch 128 alone"
+    assert again.stdout.count('"change"') == 2, "peak 0.05 alone"
 
 
 def test_what_is_no_change_is_left_out_and_said(ablate):

@@ -242,6 +242,52 @@ def test_a_stack_on_every_library(backend, kind, wish):
             assert relative_error(backend.to_numpy(array), other) < 1e-10
 
 
+@pytest.mark.needs("jax")
+class TestOnJax:
+    """There a call costs more than a small network's step: an epoch's equal batches are runs of one call each."""
+
+    @pytest.fixture
+    def runs(self, monkeypatch):
+        from xpmlp.backends import _jax
+
+        lengths, original = [], _jax._Compiled._in_a_loop
+        monkeypatch.setattr(
+            _jax._Compiled,
+            "_in_a_loop",
+            lambda step, carry, run: lengths.append(len(run)) or original(step, carry, run),
+        )
+        return lengths
+
+    @pytest.mark.parametrize("weighted", [False, True])
+    @pytest.mark.parametrize("settings", [{"shuffle": False}, {"solver": "sgd"}, {"dropout": 0.25}], ids=str)
+    def test_a_fit_is_runs_of_steps(self, runs, find_backend, settings, weighted):
+        backend, weights = find_backend("jax", "float64"), np.arange(len(X)) % 5 if weighted else None
+        estimator = MLPClassifier((5,), batch_size=4, max_iter=2, random_state=0, **settings)
+        ours = clone(estimator).fit(backend.asarray(X), backend.asarray(TARGETS["two classes"]), weights)
+        assert len(X) == 240
+        assert runs == [32, 28] * 2
+        self.require_near(backend, [ours], [estimator.fit(X, TARGETS["two classes"], weights)])
+
+    def test_a_stack_is_runs_of_steps(self, runs, find_backend):
+        backend, y = find_backend("jax", "float64"), TARGETS["two classes"]
+        networks = [MLPClassifier((5,), batch_size=4, max_iter=2).set_params(**each) for each in DIFFERENT]
+        alone = [clone(e).fit(X, y) for e in networks]
+        self.require_near(backend, fitted(networks, backend.asarray(y), backend.asarray(X)), alone)
+        assert runs == [32, 28] * 2
+
+    def test_a_smaller_last_batch_is_a_call_of_its_own(self, runs, find_backend):
+        backend, y = find_backend("jax", "float64"), TARGETS["two classes"]
+        estimator = MLPClassifier((5,), batch_size=7, max_iter=2, random_state=0)
+        ours = clone(estimator).fit(backend.asarray(X), backend.asarray(y))
+        assert runs == [32, 2] * 2
+        self.require_near(backend, [ours], [estimator.fit(X, y)])
+
+    def require_near(self, backend, found, expected):
+        for ours, alone in zip(found, expected, strict=True):
+            for array, other in zip(arrays(ours), arrays(alone), strict=True):
+                assert relative_error(backend.to_numpy(array), other) < 1e-10
+
+
 SEARCHES = [
     ("GridSearchCV", {"param_grid": {"alpha": [1e-4, 0.3], "learning_rate_init": [0.003, 0.03]}}),
     ("GridSearchCV", {"param_grid": [{"hidden_layer_sizes": [(4,), (9, 5)]}, {"solver": ["lbfgs", "sgd"]}]}),

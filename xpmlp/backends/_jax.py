@@ -136,21 +136,28 @@ class _Compiled:
         return self._once(*arguments)
 
     def repeat(self, carry: Any, inputs: Sequence[tuple[Any, ...]]) -> Any:
-        """Return the carry after some steps."""
+        """Return the carry after some steps: those in a row that only numbers tell apart are one call."""
+        pairs = itertools.pairwise(inputs)
+        cuts = [k for k, pair in enumerate(pairs, 1) if _columns(pair) is None] if _columns(inputs) is None else []
+        for first, last in itertools.pairwise([0, *cuts, len(inputs)]):
+            run = inputs[first:last]
+            carry = self._in_a_loop(carry, run) if len(run) > 1 else self._once(*carry, *run[0])
+        return carry
+
+    def _in_a_loop(self, carry: Any, inputs: Sequence[tuple[Any, ...]]) -> Any:
         columns = _columns(inputs)
-        if columns is None:
-            for each in inputs:
-                carry = self._once(*carry, *each)
-            return carry
-        is_number = tuple(type(column[0]) in (int, float) for column in columns)
+        assert columns is not None
+        is_number = tuple(type(column[0]) in _NUMBERS for column in columns)
         numbers = [self._padded(column, carry[0].dtype) for column in itertools.compress(columns, is_number)]
         constants = [column[0] for column, is_one in zip(columns, is_number, strict=True) if not is_one]
         kind = jax.tree.structure(inputs[0]), is_number
         return self._loop(carry, numbers, constants, n=len(inputs), kind=kind)
 
-    def _padded(self, column: Sequence[float], dtype: Any) -> np.ndarray:
-        """Return one number a step, floats of theta's dtype, as JAX takes a Python float."""
-        array = np.zeros(self._most, np.int32 if isinstance(column[0], int) else dtype)
+    def _padded(self, column: Sequence[Any], dtype: Any) -> np.ndarray:
+        """Return one number or array a step; Python's floats have theta's dtype, as in JAX."""
+        first = column[0]
+        own = first.dtype if isinstance(first, np.ndarray) else np.int32 if isinstance(first, int) else dtype
+        array = np.zeros((self._most, *np.shape(first)), own)
         array[: len(column)] = column
         return array
 
@@ -171,8 +178,18 @@ def _columns(inputs: Sequence[Any]) -> list[tuple[Any, ...]] | None:
     if len(flat) < 2 or any(kind != flat[0][1] for _, kind in flat):
         return None
     columns = list(zip(*(leaves for leaves, _ in flat), strict=True))
-    fits = ({*map(type, leaves)} in ({int}, {float}) or all(x is leaves[0] for x in leaves) for leaves in columns)
-    return columns if all(fits) else None
+    return columns if all(map(_fits, columns)) else None
+
+
+_NUMBERS = int, float, np.ndarray
+"""The types that may differ between the steps of a loop: Python's numbers, and arrays on the host."""
+
+
+def _fits(leaves: Sequence[Any]) -> bool:
+    """Return whether a leaf is the same in each step, or each step's own number or array of one type."""
+    if type(leaves[0]) not in _NUMBERS:
+        return all(x is leaves[0] for x in leaves)
+    return len({(type(x), getattr(x, "dtype", None), np.shape(x)) for x in leaves}) == 1
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -273,6 +273,24 @@ def read_batch(batch: Batch) -> tuple[Array, Array]:
     xp = array_namespace(images=images)
     rows = table[line, :]
     return xp.take(images, rows, axis=0), xp.take(labels, rows, axis=0)
+
+
+class SampleRows(NamedTuple):
+    """A batch of samples by their numbers, for a step that gathers it."""
+
+    samples: tuple[Array, Array, Array | None]
+    """All samples, (n, d), their targets, (n, …), and their weights, (n,), or None."""
+    table: Array
+    """The numbers of several batches' samples, (batches, batch size)."""
+    line: int
+    """The batch's line in the table."""
+
+    def read(self) -> tuple[Array, Array, Array | None]:
+        """Return the batch's samples, targets and weights, on the device; a compiled step may call it."""
+        X, T, weights = self.samples
+        xp, rows = array_namespace(X=X, table=self.table), self.table[self.line, :]
+        taken = None if weights is None else xp.take(weights, rows, axis=0)
+        return xp.take(X, rows, axis=0), xp.take(T, rows, axis=0), taken
 
 
 def row_dtype(n: int) -> type[np.signedinteger[Any]]:

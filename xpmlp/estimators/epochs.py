@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils import gen_batches
 
 from xpmlp.data.dropout import Dropout
-from xpmlp.data.loading import gather
+from xpmlp.data.loading import SampleRows, gather
 from xpmlp.data.noise import Noise
 from xpmlp.estimators.inputs import Place, SparseSamples, require_some
 from xpmlp.estimators.parameters import functions
@@ -117,7 +117,7 @@ class Epochs(WholeEpochs):
             state = {name: xp.astype(place.to_device(v), dtype, copy=False) for name, v in rates.state.items()}
         return Carry(theta, state, zero_totals(place.device, self.dtype))
 
-    def begin_epoch(self, step: int) -> tuple[Iterator[tuple[Samples, Noise | None]], int] | None:
+    def begin_epoch(self, step: int) -> tuple[Iterator[tuple[Samples | SampleRows, Noise | None]], int] | None:
         """Draw the epoch's order. A batch whose weights are all 0 is left out: there is nothing to learn from."""
         e = self.e
         if self.is_done:
@@ -128,12 +128,23 @@ class Epochs(WholeEpochs):
             kept = [part for part in kept if self._counting[self.rows[part]].any()]
             self.n_seen = sum(part.stop - part.start for part in kept)
             e._optimizer.place += len(self.parts) - len(kept)
-        parts: Iterable[Any] = kept
-        if e.shuffle:
-            order = self.rows if self.place.device.name == "numpy" else self.place.to_device(self.rows)
-            parts = (order[part] for part in kept)
-        batches = (take(self.place.xp, self.data, part) for part in parts)
+        batches = self._named(kept) if self.place.device.run_length > 1 else self._taken(kept)
         return zip(batches, self.noise(), strict=False), step + len(kept)
+
+    def _taken(self, parts: Iterable[slice]) -> Iterator[Samples]:
+        """Yield batches that are gathered."""
+        order: Any = None
+        if self.e.shuffle:
+            order = self.rows if self.place.device.name == "numpy" else self.place.to_device(self.rows)
+        for part in parts:
+            yield take(self.place.xp, self.data, part if order is None else order[part])
+
+    def _named(self, parts: Iterable[slice]) -> Iterator[SampleRows]:
+        """Yield batches that the step gathers, so that a library can make many steps in one call."""
+        for _, group in itertools.groupby(parts, key=lambda part: part.stop - part.start):
+            table = self.place.to_device(np.stack([self.rows[part] for part in group]))
+            for line in range(table.shape[0]):
+                yield SampleRows(self.data, table, line)
 
     def draw(self) -> None:
         """Begin an epoch, and draw its order."""

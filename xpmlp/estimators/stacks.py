@@ -20,7 +20,7 @@ from xpmlp.estimators.inputs import SparseSamples
 from xpmlp.estimators.parameters import STOCHASTIC
 from xpmlp.kernels import exact_kernels
 from xpmlp.math.optimizers import Scalars
-from xpmlp.namespaces import Array
+from xpmlp.namespaces import Array, array_namespace
 from xpmlp.training.distributed import SingleProcess
 from xpmlp.training.interrupts import first_interrupt
 from xpmlp.training.loop import Loop
@@ -160,6 +160,28 @@ def _train(members: list[_Member], errors: list[BaseException | None], is_interr
             stack.stop(loop.carry)
 
 
+class StackRows(NamedTuple):
+    """A batch of a stack of K networks by their samples' numbers, for a step that gathers it."""
+
+    samples: tuple[Array, Array]
+    """All samples and targets."""
+    tables: tuple[Array, Array, Array | None]
+    """For several batches, the numbers of each network's samples, and of its targets: (batches, K, n). And weights."""
+    line: int
+    """The batch's line in the tables."""
+    alpha: Array
+    """Each network's penalty, (K, 1, 1)."""
+    n: Array | None
+    """Each network's number of samples, (K,); None for the same number."""
+
+    def read(self) -> tuple[Array, Array, Array | None, Array, Array | None]:
+        """Return the batch as `xpmlp.training.objectives.SampleObjective` takes it; a compiled step may call it."""
+        X, T, weights = (None if table is None else table[self.line, ...] for table in self.tables)
+        xp = array_namespace(X=X)
+        X, T = (_rows(xp, array, rows) for array, rows in zip(self.samples, (X, T), strict=True))
+        return X, T, weights, self.alpha, self.n
+
+
 class Stack(WholeEpochs):
     """A stack of networks in the form that the loop requires; see `xpmlp.training.loop.Work`."""
 
@@ -214,22 +236,23 @@ class Stack(WholeEpochs):
             rows_T[k, :n] = rows + self._T_starts[id(T)]
             if weights is not None:
                 weights[k, :n] = 1.0 if member.weights is None else member.weights[rows]
-        on_device = [rows_X, rows_T] if place.device.name == "numpy" else [*map(place.to_device, (rows_X, rows_T))]
-        counts: Array = None if weights is None else place.to_device(weights)
         running = [m.work.noise() if is_active else None for m, is_active in zip(self.slots, self._active, strict=True)]
         still = next(noise for noise in running if noise is not None)  # whose draws do for those that are over
         size, parts = self.slots[0].work.parts[0].stop, len(self.slots[0].work.parts)
-        for part in range(parts):
-            start, stop = part * size, min((part + 1) * size, most)
-            X, T = (
-                _rows(xp, array, rows[:, start:stop]) for array, rows in zip((self._X, self._T), on_device, strict=True)
-            )
-            is_filled = is_ragged and part == parts - 1
+        whole = parts - 1 if is_ragged or most % size else parts
+        for first, last in ((0, whole), (whole, parts)):
+            if first == last:
+                continue
+            start, stop, is_filled = first * size, min(last * size, most), is_ragged and last == parts
             count = place.to_device(np.asarray(lengths, self.slots[0].work.dtype) - start) if is_filled else None
-            own = next(still)
-            drawn = [own if noise is still or noise is None else next(noise) for noise in running]
-            w = counts[:, start:stop] if is_weighted or is_filled else None
-            yield (X, T, w, self._alpha, count), _together(xp, drawn)
+            own = weights if is_weighted or is_filled else None
+            tables = [_table(place, each, start, stop, last - first) for each in (rows_X, rows_T, own)]
+            for line in range(last - first):
+                batch = StackRows((self._X, self._T), (tables[0], tables[1], tables[2]), line, self._alpha, count)
+                drawn = next(still)
+                noise = [drawn if each is still or each is None else next(each) for each in running]
+                # Gathered here, unless the library makes many steps in one call.
+                yield batch if place.device.run_length > 1 else batch.read(), _together(xp, noise)
 
     def scalars(self, step: int) -> Scalars:
         """Return the numbers of each network's next step, (K, 1) each."""
@@ -239,10 +262,12 @@ class Stack(WholeEpochs):
         ]
         names = next(each for each in numbers if each is not None)
         dtype = self.slots[0].work.dtype
-        return {
-            name: self.place.to_device(np.asarray([[each[name] if each else 0.0] for each in numbers], dtype))
-            for name in names
+        columns: dict[str, Any] = {
+            name: np.asarray([[each[name] if each else 0.0] for each in numbers], dtype) for name in names
         }
+        if self.place.device.run_length > 1:  # which takes numbers of the host for many steps at once
+            return columns
+        return {name: self.place.to_device(column) for name, column in columns.items()}
 
     def end_epoch(self, step: int, carry: Carry) -> Carry:
         """Let each network decide whether it has ended; once half of them have, continue with the others."""
@@ -291,6 +316,14 @@ class Stack(WholeEpochs):
         xp, rows = self.place.xp, self.place.to_device(np.asarray(kept))
         theta, *state = (xp.take(array, rows, axis=0) for array in (carry.theta, *carry.state.values()))
         return Carry(theta, dict(zip(carry.state, state, strict=True)), carry.totals)
+
+
+def _table(place: Any, array: np.ndarray | None, start: int, stop: int, batches: int) -> Array | None:
+    """Return some columns of a host array (K, n) by batches, (batches, K, size), on the computing device."""
+    if array is None:
+        return None
+    cut = array[:, start:stop].reshape(len(array), batches, -1).swapaxes(0, 1)
+    return np.ascontiguousarray(cut) if place.device.name == "numpy" else place.to_device(cut)
 
 
 def _rows(xp: Any, array: Array, rows: Array) -> Array:

@@ -15,17 +15,16 @@ def join(arrays: Sequence[Any], networks: int = 0) -> Any:
     """
     kept = arrays[0].shape[:networks]
     parts = [array.reshape(*kept, -1) for array in arrays]
-    if networks:
-        return jnp.concatenate(parts, axis=-1)
-    return jax.lax.platform_dependent(*parts, cpu=_write, default=lambda *parts: jnp.concatenate(parts))
+    return jax.lax.platform_dependent(*parts, cpu=_write, default=lambda *parts: jnp.concatenate(parts, axis=-1))
 
 
 def _write(*parts: Any) -> Any:
-    joined = jnp.zeros(sum(part.size for part in parts), parts[0].dtype)
+    *kept, _ = parts[0].shape
+    joined = jnp.zeros((*kept, sum(part.shape[-1] for part in parts)), parts[0].dtype)
     start = 0
     for part in parts:
-        joined = jax.lax.dynamic_update_slice(joined, part, (start,))
-        start += part.size
+        joined = jax.lax.dynamic_update_slice(joined, part, (*[0] * len(kept), start))
+        start += part.shape[-1]
     return joined
 
 

@@ -80,7 +80,7 @@ class SampleObjective:
     Call it with theta, a batch (X, T, weights or None) and the step's `Noise` or None. X and T are as in
     `xpmlp.math.network.score`. For K networks at once theta is (K, size), X (K, n, d), T (K, n) or (K, n, c), and
     weights (K, n). The batch then has two more members: the networks' alpha, (K, 1, 1), and each one's number of
-    samples, (K,), or None for n.
+    samples, (K,), or None for n. A batch that the step is to gather has a function `read`, which returns it.
 
     Parameters
     ----------
@@ -106,6 +106,8 @@ class SampleObjective:
     def __call__(  # noqa: D102
         self, theta: Array, batch: Batch, noise: Noise | None = None
     ) -> tuple[Array, Array, None, Any]:
+        if hasattr(batch, "read"):
+            batch = batch.read()
         X, T, weights, alpha, count = batch if len(batch) == 5 else (*batch, self.alpha, None)
         layers, is_stack = self.layout.unflatten(theta), theta.ndim > 1
         drawn = (noise or Noise()).dropout
