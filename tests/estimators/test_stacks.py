@@ -251,11 +251,12 @@ class TestOnJax:
         from xpmlp.backends import _jax
 
         lengths, original = [], _jax._Compiled._in_a_loop
-        monkeypatch.setattr(
-            _jax._Compiled,
-            "_in_a_loop",
-            lambda step, carry, run: lengths.append(len(run)) or original(step, carry, run),
-        )
+
+        def in_a_loop(step, carry, first, columns):
+            lengths.append(len(columns[0]))
+            return original(step, carry, first, columns)
+
+        monkeypatch.setattr(_jax._Compiled, "_in_a_loop", in_a_loop)
         return lengths
 
     @pytest.mark.parametrize("weighted", [False, True])

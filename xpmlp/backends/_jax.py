@@ -137,21 +137,20 @@ class _Compiled:
 
     def repeat(self, carry: Any, inputs: Sequence[tuple[Any, ...]]) -> Any:
         """Return the carry after some steps: those in a row that only numbers tell apart are one call."""
-        pairs = itertools.pairwise(inputs)
-        cuts = [k for k, pair in enumerate(pairs, 1) if _columns(pair) is None] if _columns(inputs) is None else []
-        for first, last in itertools.pairwise([0, *cuts, len(inputs)]):
-            run = inputs[first:last]
-            carry = self._in_a_loop(carry, run) if len(run) > 1 else self._once(*carry, *run[0])
-        return carry
-
-    def _in_a_loop(self, carry: Any, inputs: Sequence[tuple[Any, ...]]) -> Any:
         columns = _columns(inputs)
-        assert columns is not None
+        if columns is not None:
+            return self._in_a_loop(carry, inputs[0], columns)
+        if len(inputs) == 1:
+            return self._once(*carry, *inputs[0])
+        cut = next(k for k, pair in enumerate(itertools.pairwise(inputs), 1) if _columns(pair) is None)
+        return self.repeat(self.repeat(carry, inputs[:cut]), inputs[cut:])
+
+    def _in_a_loop(self, carry: Any, first: tuple[Any, ...], columns: Sequence[tuple[Any, ...]]) -> Any:
         is_number = tuple(type(column[0]) in _NUMBERS for column in columns)
         numbers = [self._padded(column, carry[0].dtype) for column in itertools.compress(columns, is_number)]
         constants = [column[0] for column, is_one in zip(columns, is_number, strict=True) if not is_one]
-        kind = jax.tree.structure(inputs[0]), is_number
-        return self._loop(carry, numbers, constants, n=len(inputs), kind=kind)
+        kind = jax.tree.structure(first), is_number
+        return self._loop(carry, numbers, constants, n=len(columns[0]), kind=kind)
 
     def _padded(self, column: Sequence[Any], dtype: Any) -> np.ndarray:
         """Return one number or array a step; Python's floats have theta's dtype, as in JAX."""
