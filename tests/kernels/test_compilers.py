@@ -105,6 +105,22 @@ class TestInPlace:
         assert code.count("scratch(") == 1
         assert code.count("np.empty(") == code.count("np.copyto(") == 0
 
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_relu_and_its_derivative_are_the_plain_lines(self, dtype):
+        """Zeros of either sign, infinities, NaN and numbers that are nearly zero, each beside each."""
+        from xpmlp.kernels import kernels
+        from xpmlp.math.elements import bias_relu, relu_backward
+
+        few = np.array([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, np.finfo(dtype).tiny / 4, -1e-30], dtype)
+        Z, b = np.meshgrid(few, few, indexing="ij")
+        for function, arrays in ((bias_relu, (Z, b[:1])), (relu_backward, (np.maximum(Z, 0), b))):
+            results = []
+            for name in ("plain", "inplace"):
+                with kernels(name), np.errstate(invalid="ignore"):
+                    results.append(function(*(array.copy() for array in arrays)))
+            assert np.array_equal(*results, equal_nan=True)
+            assert np.isnan(results[0]).any()
+
 
 class TestLoops:
     @settings(max_examples=100)

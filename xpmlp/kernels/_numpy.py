@@ -112,11 +112,10 @@ def source(program: Program) -> str:
             operands = [code(o) for o in symbol.operands]
             out = memory.take(symbol, k)
             if symbol.operation == "where" and operands[2] in ("0", "0.0"):
-                # As bits: a product by the mask would keep a NaN, and np.where takes three times as long.
+                # As integers: a product of floats would keep a NaN, and np.where takes many times as long.
                 kind = np.dtype(f"i{symbol.dtype.itemsize}")
-                bits = memory.extra(kind)
-                yield f"np.negative({operands[0]}.view(np.int8), out={bits}, dtype=np.{kind}, casting='unsafe')"
-                yield f"np.bitwise_and({operands[1]}.view(np.{kind}), {bits}, out={out}.view(np.{kind}))"
+                bits = f"{operands[1]}.view(np.{kind}), {operands[0]}.view(np.int8)"
+                yield f"np.multiply({bits}, out={out}.view(np.{kind}))"
             elif symbol.operation == "where":
                 yield f"np.copyto({out}, np.where({', '.join(operands)}))"
             elif symbol.operation == "astype":
