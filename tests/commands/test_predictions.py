@@ -64,6 +64,12 @@ class TestTheTable:
         marked = "[bold]:cat:[/bold].png"
         assert shown([prediction(marked)])[1].startswith(f"{marked}  dog")
 
+    def test_shows_control_characters_as_escapes(self, shown):
+        lines = shown([prediction("a\x1b[31m\tb\n.png", {"c\x07t": 1.0, "dög": 0.0})])
+        assert lines[1].split("  ")[:2] == [r"a\x1b[31m\tb\n.png", r"c\x07t"]
+        assert lines[1].endswith("dög (0.00 %)")
+        assert len(lines) == 2
+
     @pytest.mark.parametrize("width", [40, 60, 80])
     def test_folds_what_a_narrow_terminal_has_no_room_for(self, shown, width):
         lines = shown([prediction("X" * 30, warning="Y" * 70)], width=width)
@@ -103,6 +109,23 @@ def test_a_terminal_gets_the_table(at_home):
     assert lines[0].split() == ["file", "label", "probability", "runner-up", "warning"]
     row = re.compile(r"images, image (\d)  [012] +\d+\.\d\d %  [012] \(\d+\.\d\d %\)")
     assert [row.match(line)[1] for line in lines[1:]] == ["0", "1"]
+
+
+@pytest.mark.parametrize("on_a_terminal", [False, True])
+def test_values_that_are_too_large_are_refused_behind_the_others(at_home, on_a_terminal, monkeypatch, capsys):
+    monkeypatch.setattr("xpmlp.commands._progress.is_terminal", lambda: on_a_terminal)
+    with open("a.csv", "w") as file:
+        file.writelines(f"{1 + k},{2 - k},{k % 2}\n" for k in range(40))
+    train = ["train", "--dataset", "a.csv", "--label-column", "last", "--shape", "none", "--epochs", "1", "--out", "r"]
+    assert main([*train, "--backend", "numpy", "--quiet", "--no-plot"]) == 0
+    with open("b.csv", "w") as file:
+        file.writelines(["1,2\n", "1e300,2\n"])
+    capsys.readouterr()
+    assert main(["predict", "r", "b.csv", "--backend", "numpy"]) == 2
+    said, problem = capsys.readouterr()
+    assert len(said.splitlines()) == (2 if on_a_terminal else 1)
+    assert problem.startswith("xpmlp: b.csv, row 1: its values are too large for the model")
+    assert problem.count("\n") == 1
 
 
 def test_a_pipe_gets_json_and_no_rich(at_home):

@@ -89,17 +89,17 @@ class TestFeatures:
 
 class TestLabels:
     @pytest.mark.parametrize("spelling", SPELLINGS)
-    def test_are_two_classes_named_as_in_the_file(self, spelling):
-        names = words(IS_SOLD, spelling)
-        write("a.csv", {"size": SIZE, "sold": names})
+    def test_are_two_classes_of_one_name_in_all_spellings(self, spelling):
+        write("a.csv", {"size": SIZE, "sold": words(IS_SOLD, spelling)})
         found = load_dataset("a.csv", label_column="sold", shape="none")
-        assert found.train.class_names == tuple(sorted(SPELLINGS[spelling]))
-        require_rows(found, SIZE[:, None], names)
+        true, false = (word.capitalize() for word in SPELLINGS[spelling])
+        assert found.train.class_names == tuple(sorted([true, false]))
+        require_rows(found, SIZE[:, None], [true if sold else false for sold in IS_SOLD])
 
-    def test_of_several_spellings_are_called_as_the_first_one(self):
+    def test_of_several_spellings_are_two_classes(self):
         write("a.csv", {"size": SIZE, "label": ["yes", "No", "YES", "no"] * 15})
         found = load_dataset("a.csv", shape="none")
-        require_rows(found, SIZE[:, None], ["yes", "No"] * 30)
+        require_rows(found, SIZE[:, None], ["Yes", "No"] * 30)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ class TestLabels:
             "a.csv, line 4, column 2: '1' is neither true nor false, as the column's first value is",
         ),
         (["yes", "maybe", "no"], "a.csv, line 3, column 2: 'maybe' is neither true nor false, as the column's first"),
-        (["no", "yes", ""], "a.csv, line 4, column 2: '' is neither true nor false"),
+        (["no", "yes", ""], "a.csv, line 4, column 2: a value is missing: expected true or false"),
         (["1", "0", "true"], "a.csv, line 4, column 2: 'true' is not a number"),
     ],
 )
@@ -135,7 +135,7 @@ def test_a_model_of_numbers_and_booleans_predicts_for_them(capsys):
         assert main(["predict", "run", name, "--top", "1"]) == 0
         said.append(capsys.readouterr().out.replace(name, "FILE"))
     assert said[0] == said[1]
-    assert load("run").class_names == ("no", "yes")
+    assert load("run").class_names == ("No", "Yes")
 
 
 @pytest.mark.needs(module="pyarrow")

@@ -126,6 +126,19 @@ class TestADropIn:
         require_equal(ours.fit(X, y, WEIGHTS), expected.fit(X, y, WEIGHTS), X, y)
         assert ours.score(X, y, WEIGHTS) == pytest.approx(expected.score(X, y, WEIGHTS), abs=1e-12)
 
+    @pytest.mark.parametrize("kind", [list, np.float32, np.float64, int])
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize("settings", ["adam", "lbfgs"])
+    def test_weights_may_be_of_any_dtype(self, settings, dtype, kind):
+        expected, ours = pair("four classes", **SETTINGS[settings])
+        weights = np.arange(len(X)) % 3 + 1
+        given = weights.tolist() if kind is list else weights.astype(kind)
+        samples, y = X.astype(dtype), TARGETS["four classes"]
+        bound = 1e-8 if dtype == "float64" else 1e-3
+        require_equal(ours.fit(samples, y, given), expected.fit(samples, y, weights), samples, y, bound)
+        held_out = (samples, y, given)
+        MLPClassifier((4,), max_iter=2).fit(samples, y, given, validation_data=held_out)
+
     @pytest.mark.parametrize("solver", ["adam", "sgd"])
     @pytest.mark.parametrize("target", TARGETS)
     def test_learns_the_same_part_by_part(self, target, solver):
@@ -289,6 +302,15 @@ class TestWhereTheDataAre:
             assert type(labels) is type(ours.classes_) is type(samples)
             assert other.to_numpy(labels).tolist() == expected.predict(X).tolist()
         assert ours.score(samples, there) == pytest.approx(expected.score(X, y), abs=1e-8)
+
+    @pytest.mark.parametrize("kind", [np.float64, int])
+    def test_weights_of_another_dtype_are_cast_where_the_host_has_them(self, other, kind):
+        y, samples, weights = TARGETS["four classes"], X.astype(np.float32), np.arange(len(X)) % 3 + 1
+        ours, expected = (MLPClassifier((5,), max_iter=3, random_state=0, backend=b) for b in (other.spec, None))
+        ours.fit(samples, y, weights.astype(kind), validation_data=(samples, y, weights))
+        of_its_dtype = weights.astype(np.float32)
+        expected.fit(samples, y, of_its_dtype, validation_data=(samples, y, of_its_dtype))
+        assert relative_error(ours.coefs_[0], expected.coefs_[0]) < 1e-5
 
     @pytest.mark.parametrize("target", ["four classes", "several labels", "several values"])
     @pytest.mark.long_on_jax

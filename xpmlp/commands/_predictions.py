@@ -75,7 +75,12 @@ class _Table:
         cells = [f"{each.name}{box}", each.label, _percent(each.probabilities[each.label])]
         if self._with_others:
             cells.append(", ".join(f"{name} ({_percent(p)})" for name, p in ranked[1 : self._most]))
-        return [*cells, each.source.get("warning", "")]
+        return [_printable(cell) for cell in (*cells, each.source.get("warning", ""))]
+
+
+def _printable(text: str) -> str:
+    """Return a text whose control characters, which a terminal would obey, are escaped."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def _percent(probability: float) -> str:

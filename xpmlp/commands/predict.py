@@ -235,8 +235,11 @@ def _say(waiting: list[Sample], network: "Model", top: int | None, show: Show) -
     if not waiting:
         return
     P = network.predict_proba(np.stack([sample.image for sample in waiting]))
-    found = []
+    found: list[Prediction] = []
     for sample, probabilities in zip(waiting, P, strict=True):
+        if not np.isfinite(probabilities).all():
+            show(found)
+            raise DataError(f"{sample.name}: its values are too large for the model: its probabilities are not finite")
         order = range(len(probabilities)) if top is None else np.argsort(-probabilities, kind="stable")[:top]
         label = network.class_names[int(probabilities.argmax())]
         named = {network.class_names[k]: float(probabilities[k]) for k in order}

@@ -294,6 +294,8 @@ def _truths(path: Path, lines: Sequence[int], columns: list[int], words: np.ndar
     if not is_known.all():
         row, k = np.argwhere(~is_known)[0]
         where = f"line {lines[row]}, column {columns[k] + 1}"
+        if lower[row, k] in ("", "nan"):
+            raise DataError(f"{path}, {where}: a value is missing: expected true or false")
         raise DataError(
             f"{path}, {where}: {str(words[row, k])!r} is neither true nor false, as the column's first value is"
         )
@@ -304,19 +306,10 @@ def _numbers_or_words(labels: np.ndarray) -> np.ndarray:
     """Return labels as whole numbers, if all are, and booleans in one spelling."""
     values, places = np.unique(labels, return_inverse=True)
     if all(_is_boolean(value) for value in values.tolist()):
-        return _in_one_spelling(labels)
+        return np.char.capitalize(labels)  # as pandas and Parquet have them
     if not all(re.fullmatch(r"[+-]?\d{1,18}(\.0*)?", value) for value in values.tolist()):
         return labels
     return np.array([int(value.partition(".")[0]) for value in values.tolist()], np.int64)[places]
-
-
-def _in_one_spelling(labels: np.ndarray) -> np.ndarray:
-    """Return words that differ in case alone as the first of them is spelled."""
-    values, first, places = np.unique(labels, return_index=True, return_inverse=True)
-    spelled: dict[str, str] = {}
-    for value in values[np.argsort(first)].tolist():
-        spelled.setdefault(value.lower(), value)
-    return np.array([spelled[value.lower()] for value in values.tolist()])[places]
 
 
 def shape_of(names: Sequence[str]) -> tuple[int, int] | None:

@@ -188,6 +188,8 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
             if sample_weight is not None:
                 sample_weight = place.to_device(check_sample_weight(on_host(sample_weight), X))
             X = place.samples(X, dtype or X.dtype)
+            if sample_weight is not None:
+                sample_weight = place.xp.astype(sample_weight, X.dtype, copy=False)
         else:
             X = check_samples(self, X, y, place, dtype, reset)
         T = self._check_targets(X, y, place, incremental)
@@ -215,6 +217,7 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
                 X, y = validate_data(self, X, on_host(y), reset=False, **self._rules())
                 weights = None if given is None else place.to_device(check_sample_weight(on_host(given), X))
                 X = place.samples(X, float_name(trained[0].dtype))
+                weights = weights if weights is None else place.xp.astype(weights, X.dtype, copy=False)
             else:
                 X = check_samples(self, X, y, place, float_name(trained[0].dtype), reset=False)
                 weights = place.weights(given, X.shape[0], X.dtype)

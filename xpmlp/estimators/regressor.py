@@ -27,8 +27,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
     ----------
     loss : {"squared_error", "poisson", "absolute_error", "huber"}
         The loss, summed over the outputs: half the squared error, half the Poisson deviance, the absolute error
-        (derivation.md, L1), or Huber's loss (L2). Poisson's takes no negative
-        targets.
+        (derivation.md, L1), or Huber's loss (L2). Poisson's takes no negative targets.
     huber_delta : float
         The error up to which Huber's loss is half the squared error, above 0.
     hidden_layer_sizes, activation, solver, ..., dropout, callbacks, backend, dtype

@@ -26,7 +26,9 @@ def enter(work: Work, name: str) -> Contestant:
     backend, layout, rng = get_backend(library, "float32"), Layout(work.sizes), np.random.default_rng(0)
     data = load_dataset("mnist", work.data_dir)
     keep_freed_memory()
-    optimizer = make_optimizer(TrainConfig(hidden=work.hidden, optimizer=work.optimizer, batch_size=work.batch_size))
+    momentum = work.momentum if work.optimizer == "sgd" else None
+    config = TrainConfig(hidden=work.hidden, optimizer=work.optimizer, momentum=momentum, batch_size=work.batch_size)
+    optimizer = make_optimizer(config)
     with computing(backend, work.batch_size):
         theta = backend.asarray(init(layout, rng, "float32"), copy=True)
         carry = Carry(theta, optimizer.init(theta), zero_totals(backend, "float32"))
