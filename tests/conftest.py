@@ -328,6 +328,23 @@ def environment(**variables: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, **variables}
 
 
+def run_on_a_terminal(command: list[str], **variables: str) -> tuple[int, str]:
+    """Run a command whose output is a pseudo-terminal; return its exit code and what it printed."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment(**variables)) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(ours, 65536)
+            except OSError:  # the other end is closed
+                break
+    os.close(ours)
+    return process.returncode, shown.decode()
+
+
 def run_python(*arguments: str, timeout: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run this Python on a command line and return what came of it."""
     return subprocess.run(

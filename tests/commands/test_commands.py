@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 import xpmlp
-from tests.conftest import ROOT, environment, run_python
+from tests.conftest import ROOT, environment, run_on_a_terminal, run_python
 from xpmlp.benchmark.checking import make_problem, relative_error
 from xpmlp.commands import main
 from xpmlp.data import DeviceLoader, idx, load_dataset
@@ -225,23 +224,9 @@ class TestTrain:
     @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
     @pytest.mark.slow
     def test_a_terminal_is_shown_a_bar(self, idx_folder, at_home):
-        import pty
-
-        ours, theirs = pty.openpty()
         command = [sys.executable, "-m", "xpmlp", "train", "--backend", "numpy", "--dataset", f"idx:{idx_folder}"]
-        with subprocess.Popen(
-            [*command, "--epochs", "100", "--no-plot"], stdout=theirs, stderr=theirs, env=environment(TERM="xterm")
-        ) as process:
-            os.close(theirs)
-            shown = b""
-            while True:
-                try:
-                    shown += os.read(ours, 65536)
-                except OSError:  # the other end is closed
-                    break
-        os.close(ours)
-        text = shown.decode()
-        assert process.returncode == 0
+        code, text = run_on_a_terminal([*command, "--epochs", "100", "--no-plot"], TERM="xterm")
+        assert code == 0
         assert "\x1b[" in text
         assert re.search(r"epoch \d+/100 .*━.* loss .*accuracy .*samples/s", text)
         assert "epoch 100/100" in text

@@ -1,14 +1,13 @@
 """What ``xpmlp predict`` shows a person: an aligned table on a terminal, and nowhere else."""
 
 import json
-import os
 import re
 import subprocess
 import sys
 
 import pytest
 
-from tests.conftest import environment, make_dataset
+from tests.conftest import environment, make_dataset, run_on_a_terminal
 from xpmlp.commands import main
 from xpmlp.commands._predictions import Prediction, make_show
 from xpmlp.data import idx
@@ -92,20 +91,9 @@ COMMAND = [sys.executable, "-m", "xpmlp", "predict", "run", "images", "--backend
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 def test_a_terminal_gets_the_table(at_home):
-    import pty
-
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(COMMAND, stdout=theirs, env=environment(TERM="xterm", COLUMNS="100")) as process:
-        os.close(theirs)
-        text = b""
-        while True:
-            try:
-                text += os.read(ours, 65536)
-            except OSError:  # the other end is closed
-                break
-    os.close(ours)
-    assert process.returncode == 0
-    lines = re.sub("\x1b\\[[0-9;]*m", "", text.decode()).splitlines()
+    code, text = run_on_a_terminal(COMMAND, TERM="xterm", COLUMNS="100")
+    assert code == 0
+    lines = re.sub("\x1b\\[[0-9;]*m", "", text).splitlines()
     assert lines[0].split() == ["file", "label", "probability", "runner-up", "warning"]
     row = re.compile(r"images, image (\d)  [012] +\d+\.\d\d %  [012] \(\d+\.\d\d %\)")
     assert [row.match(line)[1] for line in lines[1:]] == ["0", "1"]

@@ -196,7 +196,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The SHA-256 of everything that a training run reads from the data set, in hexadecimal."""
+        """The SHA-256 of all data that a training run reads, in hexadecimal."""
         labels = idx.sum_of_contents(self.labels.astype(np.int32))
         scaled = f" {self.scaling}" if self.scaling else ""
         seen = f"{self.images_sum} {labels} {self.max_value} {self.class_names}{scaled}"

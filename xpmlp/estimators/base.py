@@ -185,11 +185,10 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
         if place.is_host:
             X, y = validate_data(self, X, on_host(y), reset=reset, **self._rules())
             y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+            own = np.dtype(dtype or X.dtype)
             if sample_weight is not None:
-                sample_weight = place.to_device(check_sample_weight(on_host(sample_weight), X))
-            X = place.samples(X, dtype or X.dtype)
-            if sample_weight is not None:
-                sample_weight = place.xp.astype(sample_weight, X.dtype, copy=False)
+                sample_weight = place.to_device(check_sample_weight(on_host(sample_weight), X, dtype=own))
+            X = place.samples(X, own)
         else:
             X = check_samples(self, X, y, place, dtype, reset)
         T = self._check_targets(X, y, place, incremental)
@@ -215,9 +214,9 @@ class Perceptron(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Movable):  #
         try:
             if place.is_host:
                 X, y = validate_data(self, X, on_host(y), reset=False, **self._rules())
-                weights = None if given is None else place.to_device(check_sample_weight(on_host(given), X))
-                X = place.samples(X, float_name(trained[0].dtype))
-                weights = weights if weights is None else place.xp.astype(weights, X.dtype, copy=False)
+                own = np.dtype(float_name(trained[0].dtype))
+                weights = None if given is None else place.to_device(check_sample_weight(on_host(given), X, dtype=own))
+                X = place.samples(X, own)
             else:
                 X = check_samples(self, X, y, place, float_name(trained[0].dtype), reset=False)
                 weights = place.weights(given, X.shape[0], X.dtype)
