@@ -16,7 +16,7 @@ from typing import Any
 
 from xpmlp.benchmark.child import peak_memory
 from xpmlp.benchmark.work import CONTESTANTS, OURS, PEERS, Work, base_of
-from xpmlp.errors import ConfigError
+from xpmlp.errors import ConfigError, expected_one_of
 from xpmlp.storage.figures import TRAINING, VALIDATION, new_figure, save
 
 TARGET = 0.98  # the test accuracy after whose epoch a cold start ends; ours is one xpmlp train --recipe quick
@@ -39,7 +39,7 @@ class Result:
 def installed(names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return which contestants' packages are here, and which are not."""
     if unknown := [name for name in names if base_of(name) not in CONTESTANTS]:
-        raise ConfigError(f"unknown contestant {unknown[0]!r}: expected {', '.join(CONTESTANTS)}")
+        raise ConfigError(f"unknown contestant {unknown[0]!r}: {expected_one_of(unknown[0], CONTESTANTS)}")
     here = [name for name in names if importlib.util.find_spec(CONTESTANTS[base_of(name)][1])]
     return here, [name for name in names if name not in here]
 

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Any, TypeVar
 
-from xpmlp.errors import ConfigError
+from xpmlp.errors import ConfigError, expected_one_of
 from xpmlp.namespaces import array_namespace, library_of
 
 Operation = TypeVar("Operation", bound=Callable[..., Any])
@@ -45,7 +45,7 @@ _kernels: ContextVar[str] = ContextVar("kernels", default="inplace")
 def resolve_kernels(name: str, library: str | None = None) -> str:
     """Resolve one of `KERNELS` on this machine, for a library if known; refuse other names."""
     if name not in KERNELS:
-        raise ConfigError(f"unknown kernels {name!r}: expected {', '.join(KERNELS[:-1])} or {KERNELS[-1]}")
+        raise ConfigError(f"unknown kernels {name!r}: {expected_one_of(name, KERNELS)}")
     has_numba = importlib.util.find_spec("numba") is not None
     if name == "compiled" and library == "numpy" and not has_numba:
         raise ConfigError(
